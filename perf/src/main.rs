@@ -1,0 +1,2 @@
+//! Deadwax.
+fn main() {}
