@@ -17,10 +17,10 @@ pub enum BadTags {
     #[error("a tag's name is 1 to 64 of a-z 0-9 _, got {0:?}")]
     Name(String),
     /// Too many names.
-    #[error("at most {} tags, got {0}", Tags::COUNT_MAX)]
+    #[error("at most {max} tags, got {0}", max = Tags::COUNT_MAX)]
     Count(usize),
     /// Names and values are too long together.
-    #[error("at most {} bytes of tags, got {0}", Tags::BYTES_MAX)]
+    #[error("at most {max} bytes of tags, got {0}", max = Tags::BYTES_MAX)]
     Bytes(usize),
     /// Encoded tags were cut off, not UTF-8, or out of order.
     #[error("tags do not decode: {0}")]

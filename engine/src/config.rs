@@ -1,0 +1,98 @@
+//! Settings of a volume handle, and the budgets of what may be in flight.
+
+use std::path::PathBuf;
+
+use deadwax_track::{KIB, MIB};
+
+use crate::error::Error;
+use crate::format::BLOCK_BYTES;
+use crate::identity::VolumeIdentity;
+
+/// How a volume is opened. Plain values; checked by [`Volume::open`](crate::Volume::open).
+#[derive(Clone, Debug)]
+pub struct VolumeConfig {
+    /// The volume's directory.
+    pub dir: PathBuf,
+    /// Whose volume it must be; another one is refused.
+    pub expected: VolumeIdentity,
+    /// The size of a new segment's file. Default 1 GiB. Smaller ones cost more files, larger ones a longer scan of the
+    /// open segment at start. Segments that exist keep their size. A track that is larger gets a segment of its own.
+    pub segment_bytes: u64,
+    /// Space that puts leave free, so that takedowns still work on a full drive. Default 64 MiB for the volume.
+    pub reserve_bytes: u64,
+    /// The most bytes that segments may take on the drive, for the whole volume. Default none: the file system decides.
+    pub capacity_bytes_max: Option<u64>,
+    /// Which of [`shards`](Self::shards) handles this one is, from 0.
+    pub shard: usize,
+    /// How many handles (executors) the volume is split over. May change from one start to the next.
+    pub shards: usize,
+    /// How many puts may be begun and not yet finished before further ones are answered Busy? Default 64. Each holds
+    /// up to 1 MiB of DMA memory while its bytes arrive.
+    pub puts_in_flight_max: usize,
+    /// How many writes of up to 1 MiB may be at the drive before puts wait? Default 32. With
+    /// [`puts_in_flight_max`](Self::puts_in_flight_max) this bounds the DMA memory of writes: give the executor twice
+    /// their sum in MiB as `io_memory`, or glommio falls back to slow allocation.
+    pub writes_in_flight_max: usize,
+}
+
+impl VolumeConfig {
+    /// The default settings for the volume in `dir`, unsharded.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>, expected: VolumeIdentity) -> Self {
+        Self {
+            dir: dir.into(),
+            expected,
+            segment_bytes: 1024 * MIB,
+            reserve_bytes: 64 * MIB,
+            capacity_bytes_max: None,
+            shard: 0,
+            shards: 1,
+            puts_in_flight_max: 64,
+            writes_in_flight_max: 32,
+        }
+    }
+
+    pub(crate) fn validated(mut self) -> Result<Self, Error> {
+        if self.shards == 0 || self.shard >= self.shards || self.shards > SHARDS_MAX {
+            let (shard, shards) = (self.shard, self.shards);
+            return Err(Error::Invalid(format!("shard {shard} of {shards}: must be below it, at most {SHARDS_MAX}")));
+        }
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {
+            return Err(Error::Invalid(format!(
+                "segment_bytes must be {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}, not {}",
+                self.segment_bytes
+            )));
+        }
+        if self.puts_in_flight_max == 0 || self.writes_in_flight_max == 0 {
+            return Err(Error::Invalid("puts_in_flight_max and writes_in_flight_max must not be zero".to_owned()));
+        }
+        self.segment_bytes = self.segment_bytes.next_multiple_of(BLOCK_BYTES);
+        Ok(self)
+    }
+
+    /// This handle's share of a figure that is set for the whole volume.
+    pub(crate) fn share(&self, of_volume: u64) -> u64 {
+        of_volume / self.shards as u64
+    }
+}
+
+/// How many handles may a volume be split over? More than any machine has cores.
+const SHARDS_MAX: usize = 4096;
+/// How small may a segment be? A few small records and the takedown stretch must fit.
+const SEGMENT_BYTES_MIN: u64 = 256 * KIB;
+/// How large may a segment be? Bounds the offsets within one.
+const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * MIB;
+/// How much of a put is gathered before it is written? As large as one frame group, the drive's best write size.
+pub(crate) const WRITE_BYTES: u64 = MIB;
+/// How many writes may one put have at the drive before it waits?
+pub(crate) const WRITES_PER_PUT_MAX: usize = 6;
+/// How much does one device read fetch?
+pub(crate) const READ_BYTES_MAX: u64 = MIB;
+/// How many reads may one reader have at the drive?
+pub(crate) const READ_AHEAD_MAX: usize = 4;
+/// How many bytes may a put hash and copy before it lets others run?
+pub(crate) const WORK_BYTES_MAX: usize = 256 * 1024;
+/// How much of each segment is kept for takedowns when puts have filled the rest?
+pub(crate) const TAKEDOWN_STRETCH_BYTES: u64 = 64 * KIB;
+/// How large is a segment that is made of the reserve, for takedowns alone?
+pub(crate) const RESERVE_SEGMENT_BYTES: u64 = 256 * KIB;

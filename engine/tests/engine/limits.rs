@@ -1,0 +1,175 @@
+//! Full drives, full queues, and directories that are not ours.
+
+use deadwax_engine::{ErrorKind, VolumeConfig, VolumeId, VolumeIdentity, VolumeState, read_identity};
+use deadwax_track::{KIB, MIB, TrackId};
+
+use super::*;
+
+#[test]
+fn a_full_volume_refuses_puts_and_goes_on_reading_and_taking_down() {
+    let (_dir, mut config) = volume_dir();
+    config.segment_bytes = MIB;
+    config.capacity_bytes_max = Some(8 * MIB);
+    config.reserve_bytes = MIB;
+    run(async {
+        let (volume, _) = open(&config).await;
+        let mut stored = Vec::new();
+        let full = loop {
+            let track = audio(stored.len() as u64, 300 * KIB);
+            match put(&volume, &track).await {
+                Ok(_) => stored.push(track),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::NoSpace, "{full}");
+        assert!((14..26).contains(&stored.len()), "{} tracks", stored.len());
+        assert_eq!(volume.usage().state, VolumeState::Open);
+        assert!(volume.usage().free_bytes < 400 * KIB, "{:?}", volume.usage());
+        for track in &stored {
+            assert_whole(&volume, track).await;
+        }
+        // More takedowns than the stretch at a segment's end has blocks: the reserve serves them.
+        for seed in 0..60_u64 {
+            volume.take_down(&TrackId::of(&seed.to_le_bytes()), seed).await.expect("takes down");
+        }
+        assert_eq!(put(&volume, &audio(1000, 300 * KIB)).await.expect_err("full").kind(), ErrorKind::NoSpace);
+        // Erasing gives the space back.
+        for track in &stored[..8] {
+            volume.take_down(&TrackId::of(track), 1).await.expect("takes down");
+        }
+        put(&volume, &audio(1001, 300 * KIB)).await.expect("there is room again");
+        volume.close().await;
+        let (volume, recovery) = open(&config).await;
+        assert_eq!((recovery.tracks, recovery.takedowns), (stored.len() as u64 - 7, 68));
+        for track in &stored[8..] {
+            assert_whole(&volume, track).await;
+        }
+    });
+}
+
+#[test]
+fn too_many_puts_are_answered_busy() {
+    let (_dir, mut config) = volume_dir();
+    config.puts_in_flight_max = 2;
+    run(async {
+        let (volume, _) = open(&config).await;
+        let begin = async |seed| volume.put(TrackId::of(&audio(seed, 10)), 10, &tags("x")).await;
+        let first = begin(1).await.expect("begins");
+        let _second = begin(2).await.expect("begins");
+        assert_eq!(begin(3).await.err().expect("busy").kind(), ErrorKind::Busy);
+        drop(first);
+        // The place is free once the janitor has run, which any wait for the drive lets it do.
+        volume.take_down(&TrackId::of(b"other"), 1).await.expect("takes down");
+        put(&volume, &audio(3, 10)).await.expect("puts");
+    });
+}
+
+#[test]
+fn only_one_may_have_a_volume_open() {
+    let (dir, config) = volume_dir();
+    run(async {
+        let (volume, _) = open(&config).await;
+        let second = Volume::open(GlommioHost::new(), config.clone()).await.err().expect("locked");
+        assert_eq!(second.kind(), ErrorKind::Locked, "{second}");
+        let split = VolumeConfig { shard: 1, shards: 2, ..config.clone() };
+        assert_eq!(Volume::open(GlommioHost::new(), split).await.err().expect("locked").kind(), ErrorKind::Locked);
+        volume.close().await;
+        // As another process holds it.
+        let file = std::fs::File::open(dir.path().join("volume.deadwax")).expect("opens");
+        file.lock().expect("locks");
+        let error = Volume::open(GlommioHost::new(), config.clone()).await.err().expect("locked");
+        assert!(error.to_string().contains("another process"), "{error}");
+        file.unlock().expect("unlocks");
+        open(&config).await;
+    });
+}
+
+#[test]
+fn a_closed_volume_answers_nothing() {
+    let (_dir, config) = volume_dir();
+    run(async {
+        let (volume, _) = open(&config).await;
+        put(&volume, &audio(1, 10)).await.expect("puts");
+        let mut writer = volume.put(TrackId::of(&audio(2, 10)), 10, &tags("x")).await.expect("begins");
+        writer.write(&audio(2, 10)).await.expect("takes");
+        let clone = volume.clone();
+        volume.close().await;
+        assert_eq!(writer.finish().await.expect_err("closed").kind(), ErrorKind::Fenced);
+        assert_eq!(put(&clone, &audio(2, 10)).await.expect_err("closed").kind(), ErrorKind::Fenced);
+        assert_eq!(
+            get_range(&clone, &TrackId::of(&audio(1, 10)), 0, 1).await.expect_err("closed").kind(),
+            ErrorKind::Fenced
+        );
+    });
+}
+
+async fn opening_fails(config: VolumeConfig, kind: ErrorKind, message: &str) {
+    let error = Volume::open(GlommioHost::new(), config).await.err().expect("refused");
+    assert_eq!(error.kind(), kind, "{error}");
+    assert!(error.to_string().contains(message), "{error}");
+}
+
+#[test]
+fn directories_that_are_not_this_volume_are_refused() {
+    let (dir, config) = volume_dir();
+    let superblock = dir.path().join("volume.deadwax");
+    run(async {
+        let node = VolumeIdentity { node: [1; 32], ..IDENTITY };
+        opening_fails(VolumeConfig { expected: node, ..config.clone() }, ErrorKind::Foreign, "another node").await;
+        let volume = VolumeIdentity { volume: VolumeId([1; 16]), ..IDENTITY };
+        opening_fails(VolumeConfig { expected: volume, ..config.clone() }, ErrorKind::Foreign, "this is volume 0707")
+            .await;
+        let missing = VolumeConfig { dir: dir.path().join("missing"), ..config.clone() };
+        opening_fails(missing, ErrorKind::Invalid, "is no volume").await;
+        for wrong in [
+            VolumeConfig { shard: 2, shards: 2, ..config.clone() },
+            VolumeConfig { segment_bytes: 5, ..config.clone() },
+        ] {
+            opening_fails(wrong, ErrorKind::Invalid, "must be").await;
+        }
+        let whole = std::fs::read(&superblock).expect("reads");
+        let mut newer = whole.clone();
+        newer[8] = 2;
+        let crc = {
+            let mut crc = crc32fast::Hasher::new();
+            crc.update(&newer[..12]);
+            crc.update(&newer[16..]);
+            crc.finalize()
+        };
+        newer[12..16].copy_from_slice(&crc.to_le_bytes());
+        for (bytes, kind, message) in [
+            (newer, ErrorKind::Unsupported, "newer version (2): upgrade deadwax"),
+            (b"hello".to_vec(), ErrorKind::Corrupt, "5 bytes"),
+            (vec![0; 4096], ErrorKind::Corrupt, "not a deadwax volume"),
+            (whole[..4000].to_vec(), ErrorKind::Corrupt, "4000 bytes"),
+        ] {
+            std::fs::write(&superblock, bytes).expect("writes");
+            opening_fails(config.clone(), kind, message).await;
+            assert_eq!(read_identity(dir.path()).expect_err("refused").kind(), kind);
+        }
+        std::fs::write(&superblock, whole).expect("writes");
+        open(&config).await;
+    });
+}
+
+#[test]
+fn formatting_refuses_what_is_not_empty_or_not_writable() {
+    let (dir, _) = volume_dir();
+    assert_eq!(read_identity(dir.path()).expect("reads"), Some(IDENTITY));
+    let again = format_volume(dir.path(), &IDENTITY).expect_err("a volume already");
+    assert!(again.to_string().contains("volume already"), "{again}");
+    let other = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    assert_eq!(read_identity(other.path()).expect("reads"), None);
+    std::fs::write(other.path().join("song.ogg"), "x").expect("writes");
+    let full = format_volume(other.path(), &IDENTITY).expect_err("not empty");
+    assert!(full.to_string().contains("song.ogg"), "{full}");
+    // Not even root may write there.
+    let error = format_volume(Path::new("/proc/deadwax"), &IDENTITY).expect_err("not writable");
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert!(error.to_string().starts_with("create directory /proc/deadwax"), "{error}");
+    // A format that was cut off is finished by the next one.
+    let cut = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    std::fs::create_dir(cut.path().join("segments")).expect("creates");
+    std::fs::write(cut.path().join("volume.deadwax.new"), "x").expect("writes");
+    format_volume(cut.path(), &IDENTITY).expect("formats");
+}
