@@ -1,1 +1,103 @@
-//! Deadwax.
+//! Asks the master nodes for tracks, over TCP, on tokio.
+//!
+//! **Promise.** A put returns when a write quorum is durable, and fails when none can be. A get goes on from another
+//! holder in mid-stream when one dies. `NotFound` is said only when a quorum of holders said so; otherwise the error
+//! says that it cannot be told. Bytes that arrive pass a checksum for each frame; proving pieces against the manifest
+//! is the caller's matter. No request waits without a deadline; every queue has a bound.
+//!
+//! **Where to start.** [`Client`]: [`put`](Client::put), [`get`](Client::get), [`info`](Client::info),
+//! [`presence`](Client::presence), [`take_down`](Client::take_down), [`status`](Client::status). The rules are state
+//! machines of `deadwax-dht`; this crate drives them with sockets and a clock.
+//!
+//! **Absent on purpose.** Caching, HTTP, retries of whole requests, stand-ins for holders that are down, hedged reads.
+
+mod background;
+mod config;
+mod connection;
+mod copies;
+mod error;
+mod get;
+mod pool;
+mod put;
+mod put_lane;
+mod read;
+mod status;
+mod takedown;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadwax_dht::{Holder, Map};
+use deadwax_track::TrackId;
+use tokio::time::Instant;
+
+pub use config::ClientConfig;
+pub use copies::Copies;
+pub use error::{Error, HolderFailure, Holders};
+pub use get::GetStream;
+pub use put::{Put, PutWriter, Stored};
+pub use read::{Presence, TrackInfo};
+pub use status::{ClusterStatus, NodeReport};
+pub use takedown::TakeDown;
+
+use background::Background;
+use pool::Pool;
+
+/// Asks the nodes of a cluster. Cheap to clone; clones share connections.
+///
+/// Its futures are `Send` and run on any tokio runtime. Connections belong to the runtime in which they were opened:
+/// a program with several single-threaded runtimes gives each a client of its own.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    map: Arc<Map>,
+    config: ClientConfig,
+    pool: Arc<Pool>,
+    background: Background,
+    /// The state machines' clock counts from here.
+    began: Instant,
+}
+
+impl Client {
+    /// A client of the cluster that `map` describes. Connects when there is something to ask.
+    #[must_use]
+    pub fn new(map: Arc<Map>, config: ClientConfig) -> Self {
+        let pool = Arc::new(Pool::new(Arc::clone(&map), config.clone()));
+        Self { inner: Arc::new(Inner { map, config, pool, background: Background::default(), began: Instant::now() }) }
+    }
+
+    /// The map that it goes by.
+    #[must_use]
+    pub fn map(&self) -> &Arc<Map> {
+        &self.inner.map
+    }
+
+    /// Waits until all work that goes on after its request was answered has ended: the copies that a put makes beyond
+    /// its quorum. Ends by itself after [`ClientConfig::durable_ms`] or so, if no new puts come.
+    pub async fn drained(&self) {
+        self.inner.background.drained().await;
+    }
+
+    /// Milliseconds on the state machines' clock.
+    fn now(&self) -> u64 {
+        u64::try_from(self.inner.began.elapsed().as_millis()).expect("a process runs less than 500 million years")
+    }
+
+    /// The instant of a time on that clock.
+    fn at(&self, ms: u64) -> Instant {
+        self.inner.began + Duration::from_millis(ms)
+    }
+
+    /// The track's holders, and their indexes in the order in which a read asks them: as the map has them, those that
+    /// were out of reach a moment ago last.
+    fn reading_order(&self, id: &TrackId) -> (Vec<Holder>, Vec<usize>) {
+        let holders = self.inner.map.holders(id.partition()).to_vec();
+        let mut order: Vec<usize> = (0..holders.len()).collect();
+        order.sort_by_key(|index| self.inner.pool.is_suspect(holders[*index].node));
+        (holders, order)
+    }
+}

@@ -1,1 +1,40 @@
-//! Deadwax.
+//! The master daemon: one node of the cluster, where the storage engine and the wire protocol meet.
+//!
+//! **Promise.** `Stored` is sent when the track is durable on the volume, and never before. No byte is sent that
+//! failed its checksum. A connection that sends nonsense, stalls or breaks harms no other one, and nothing stored.
+//! Every queue, buffer and count has a bound; beyond it the answer is Busy. A panic anywhere ends the process: there
+//! is never half a node.
+//!
+//! **Where to start.** [`Config`] is what an operator sets, [`init`] makes a node, [`run`] runs it, [`fitness`] says
+//! whether the machine can. Inside: `run` checks and starts, `executor` is one shard's thread, `connection` one
+//! connection, `transfer` the bytes of a put or get on their way to or from a volume of this shard or another's,
+//! `shard` the way between shards, `volumes` the edge to the engine.
+//!
+//! **Absent on purpose.** TLS and tokens (until then other than loopback is refused, see
+//! [`Config::insecure_listen`]), changes of the map while running, repair, scrub.
+
+mod answers;
+mod buffers;
+mod config;
+mod connection;
+mod counters;
+mod drain;
+mod error;
+mod executor;
+pub mod fitness;
+mod init;
+mod pulse;
+mod refusal;
+mod rotation;
+mod run;
+mod shard;
+mod slab;
+mod socket;
+mod transfer;
+mod volumes;
+
+pub use config::{Config, Rotating, SHARDS_MAX};
+pub use error::Error;
+pub use init::{Place, init};
+pub use run::{Ready, Stopper, run};
+pub use volumes::VolumeRecovery;

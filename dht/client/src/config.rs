@@ -1,0 +1,60 @@
+//! How patient a client is, and how much it holds.
+
+use serde::{Deserialize, Serialize};
+
+/// Settings of a [`Client`](crate::Client). They may differ from machine to machine.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClientConfig {
+    /// How long connecting to a node may take, greeting included. Default 1,000. A shorter time moves on sooner, a
+    /// time below the network's round trips finds every node down.
+    pub connect_ms: u64,
+    /// How long a node may take to its first answer, connecting included. Default 2,000. A request that must wait for
+    /// one of `connections_max` waits as long again at most.
+    pub first_ms: u64,
+    /// How long a node that sends a track may pause before another holder is asked for the rest. Default 3,000.
+    pub read_stall_ms: u64,
+    /// How long a node that receives a track may take nothing before it is left out of the put. Default 5,000.
+    pub write_stall_ms: u64,
+    /// How long a node may take from the last byte sent to its word that all is durable. Default 30,000.
+    pub durable_ms: u64,
+    /// How long a put that could begin waits for a holder that has not answered, and how long a holder that is busy
+    /// is offered the track again. Default 2,000: a slow drive may take a second to make room. The copy of a holder
+    /// that is left out is missing until it is repaired.
+    pub put_grace_ms: u64,
+    /// The same, for a holder that was out of reach when last heard of. Default 50.
+    pub put_grace_suspect_ms: u64,
+    /// How long a node that was out of reach is asked last. Default 1,000.
+    pub suspect_ms: u64,
+    /// How long an idle connection is kept. Default 20,000; below the time after which nodes close one.
+    pub idle_ms: u64,
+    /// How many idle connections to one node are kept. Default 64.
+    pub idle_max: usize,
+    /// How many connections to one node there may be, idle ones aside; who needs one more waits. Default 512.
+    pub connections_max: usize,
+    /// How many bytes of one put may wait for one holder; the sender waits when there are more. Default 4 MiB; at
+    /// least 1 MiB.
+    pub put_queue_bytes_max: usize,
+    /// How long gathering a status may take. Default 10,000; what did not answer by then counts as down.
+    pub status_ms: u64,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            connect_ms: 1_000,
+            first_ms: 2_000,
+            read_stall_ms: 3_000,
+            write_stall_ms: 5_000,
+            durable_ms: 30_000,
+            put_grace_ms: 2_000,
+            put_grace_suspect_ms: 50,
+            suspect_ms: 1_000,
+            idle_ms: 20_000,
+            idle_max: 64,
+            connections_max: 512,
+            put_queue_bytes_max: 4 << 20,
+            status_ms: 10_000,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What is known of a track, from the first holder that can tell.
+
+use deadwax_dht::wire::{ErrorCode, Message};
+use deadwax_dht::{Failure, FailureKind, ReadPlan, ReadStep};
+use deadwax_track::{Manifest, Tags, TrackId};
+
+use crate::connection::unexpected;
+use crate::error::Holders;
+use crate::{Client, Error};
+
+/// A track's length, tags and manifest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TrackInfo {
+    /// Its length.
+    pub bytes: u64,
+    /// Its tags.
+    pub tags: Tags,
+    /// Its manifest, proved against its id.
+    pub manifest: Manifest,
+}
+
+/// Whether a track is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Presence {
+    /// It is.
+    Present {
+        /// Its length.
+        bytes: u64,
+    },
+    /// A quorum says that it is not.
+    Absent,
+    /// It was taken down.
+    TakenDown {
+        /// The takedown's number.
+        number: u64,
+    },
+}
+
+/// What one holder's reply amounts to.
+enum Answer<T> {
+    Is(T),
+    Absent,
+    Failed(Failure),
+}
+
+impl Client {
+    /// A track's length, tags and manifest. A holder whose manifest does not prove itself against the id is corrupt,
+    /// and the next is asked.
+    pub async fn info(&self, id: TrackId) -> Result<TrackInfo, Error> {
+        let request = |volume| Message::Info { volume, id };
+        self.read(id, "info", request, |reply| match reply {
+            Message::TrackInfo { bytes, tags, pieces } => match Manifest::proved(&id, bytes, pieces) {
+                Ok(manifest) => Answer::Is(TrackInfo { bytes, tags, manifest }),
+                Err(error) => Answer::Failed(Failure::new(FailureKind::Corrupt, error.to_string())),
+            },
+            Message::Error { code: ErrorCode::NotFound, .. } => Answer::Absent,
+            other => Answer::Failed(failure(other)),
+        })
+        .await
+    }
+
+    /// Whether a track is there. Where no quorum can tell, `Unavailable`.
+    pub async fn presence(&self, id: TrackId) -> Result<Presence, Error> {
+        let request = |volume| Message::Has { volume, id };
+        let present = self.read(id, "presence", request, |reply| match reply {
+            Message::Present { bytes } => Answer::Is(bytes),
+            Message::Absent => Answer::Absent,
+            Message::TakenDown { number } => {
+                Answer::Failed(Failure::new(FailureKind::TakenDown { number }, "taken down"))
+            }
+            other => Answer::Failed(failure(other)),
+        });
+        match present.await {
+            Ok(bytes) => Ok(Presence::Present { bytes }),
+            Err(Error::NotFound) => Ok(Presence::Absent),
+            Err(Error::TakenDown { number }) => Ok(Presence::TakenDown { number }),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn read<T>(
+        &self,
+        id: TrackId,
+        what: &str,
+        request: impl Fn(deadwax_dht::VolumeId) -> Message,
+        answer: impl Fn(Message) -> Answer<T>,
+    ) -> Result<T, Error> {
+        let (holders, order) = self.reading_order(&id);
+        let map = &self.inner.map;
+        let mut plan = ReadPlan::new(&order, map.policy().read_quorum(holders.len()));
+        loop {
+            let holder = match plan.poll() {
+                ReadStep::Ask { holder } => holder,
+                ReadStep::NotFound => return Err(Error::NotFound),
+                ReadStep::Failed(verdict) => {
+                    let failures = Holders::of(map, &holders, plan.failures());
+                    let absent = plan.absent();
+                    let what = || format!("{what} of {id}: {absent} holders do not have it");
+                    return Err(Error::of(verdict, what, failures));
+                }
+                ReadStep::Done => unreachable!("an answer is returned at once"),
+            };
+            let place = holders[holder];
+            let reply = match self.inner.pool.ask(place.node, &request(place.volume)).await {
+                Ok((lease, reply)) => {
+                    lease.give_back();
+                    reply
+                }
+                Err(failure) => {
+                    plan.handle_failed(failure, false);
+                    continue;
+                }
+            };
+            match answer(reply) {
+                Answer::Is(it) => return Ok(it),
+                Answer::Absent => plan.handle_absent(),
+                Answer::Failed(failure) => plan.handle_failed(failure, false),
+            }
+        }
+    }
+}
+
+/// The failure that a reply is which is not the one asked for.
+pub(crate) fn failure(reply: Message) -> Failure {
+    match reply {
+        Message::Error { code, message } => Failure::from_reply(code, message),
+        other => unexpected(&other),
+    }
+}

@@ -1,0 +1,337 @@
+//! A node for tests: it speaks the real protocol over real sockets, holds its tracks in memory, and fails when told to.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use deadwax_dht::wire::{
+    Decoder, ErrorCode, FrameHeader, Kind, Message, NodeStatus, PartitionDigest, Stamp, VolumeState, VolumeStatus,
+};
+use deadwax_dht::{ClusterId, NodeId, VolumeId};
+use deadwax_track::{Partition, Tags, TrackHasher, TrackId, piece_count};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// What goes wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing.
+    #[default]
+    None,
+    /// Closes the connection after so many bytes of a get.
+    DieInGet(usize),
+    /// Sends nothing more after so many bytes of a get.
+    StallInGet(usize),
+    /// Flips a bit of the frame after so many bytes of a get.
+    FlipInGet(usize),
+    /// Ends a get with an error after so many bytes.
+    ErrorInGet(usize),
+    /// Answers this to any request about a track.
+    Answer(ErrorCode),
+    /// Sends no frames at all.
+    Garbage,
+    /// Accepts, and never says a word.
+    Mute,
+    /// Closes the connection after so many bytes of a put.
+    DieInPut(usize),
+    /// Takes nothing more after so many bytes of a put.
+    StallInPut(usize),
+    /// Is ready for a put only when it is told to go on.
+    LateInPut,
+    /// Is busy when offered a track, so many times.
+    BusyInPut(usize),
+    /// Holds another track's manifest.
+    WrongManifest,
+    /// Is another node.
+    OtherNode,
+}
+
+/// What the peer holds, and how it behaves.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) tracks: BTreeMap<TrackId, (Bytes, Tags)>,
+    pub(crate) takedowns: BTreeMap<TrackId, u64>,
+    pub(crate) fault: Fault,
+    pub(crate) requests: Vec<Kind>,
+    pub(crate) connections: u32,
+}
+
+/// A running peer. Dropped, it is dead: connections break, new ones are refused.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: String,
+    pub(crate) node: NodeId,
+    pub(crate) volume: VolumeId,
+    pub(crate) state: Arc<Mutex<State>>,
+    serving: JoinHandle<()>,
+}
+
+pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
+
+impl Peer {
+    pub(crate) async fn start(number: u8) -> Self {
+        Self::start_at(number, "127.0.0.1:0", Arc::default()).await
+    }
+
+    pub(crate) async fn start_at(number: u8, address: &str, state: Arc<Mutex<State>>) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a free port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let (node, volume) = (NodeId::from_bytes([number; 32]), VolumeId::from_bytes([number; 16]));
+        let (shared, mut connections) = (Arc::clone(&state), JoinSet::new());
+        let serving = tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                socket.set_nodelay(true).expect("a socket");
+                shared.lock().expect("no panic").connections += 1;
+                let stamp = Stamp::new(0, 1, &CLUSTER);
+                let state = Arc::clone(&shared);
+                let connection = Served { socket, decoder: Decoder::new(), stamp, state, node, volume };
+                // The aborted set closes every connection with the peer.
+                connections.spawn(connection.serve());
+            }
+        });
+        Self { address, node, volume, state, serving }
+    }
+
+    pub(crate) fn fault(&self, fault: Fault) {
+        self.state.lock().expect("no panic").fault = fault;
+    }
+
+    pub(crate) fn holds(&self, id: &TrackId) -> bool {
+        self.state.lock().expect("no panic").tracks.contains_key(id)
+    }
+
+    pub(crate) fn add(&self, id: TrackId, bytes: &Bytes) {
+        self.state.lock().expect("no panic").tracks.insert(id, (bytes.clone(), Tags::default()));
+    }
+
+    pub(crate) fn asked(&self, kind: Kind) -> usize {
+        self.state.lock().expect("no panic").requests.iter().filter(|asked| **asked == kind).count()
+    }
+
+    /// Stops it, and waits until its port is free.
+    pub(crate) async fn kill(mut self) -> (String, Arc<Mutex<State>>) {
+        self.serving.abort();
+        let _ = (&mut self.serving).await;
+        (self.address.clone(), Arc::clone(&self.state))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+struct Served {
+    socket: TcpStream,
+    decoder: Decoder,
+    stamp: Stamp,
+    state: Arc<Mutex<State>>,
+    node: NodeId,
+    volume: VolumeId,
+}
+
+impl Served {
+    async fn serve(mut self) {
+        let fault = self.state.lock().expect("no panic").fault.clone();
+        match fault {
+            Fault::Garbage => {
+                let _ = self.socket.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+                return;
+            }
+            Fault::Mute => return std::future::pending().await,
+            _ => {}
+        }
+        while let Some(request) = self.receive().await {
+            if self.answer(request).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Option<Message> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame().expect("clients send good frames") {
+                self.stamp.request = frame.header.stamp.request;
+                return Some(Message::decode(frame.header.kind, frame.payload).expect("clients send good messages"));
+            }
+            if self.socket.read_buf(self.decoder.space()).await.ok()? == 0 {
+                return None;
+            }
+        }
+    }
+
+    async fn send(&mut self, message: Message) -> Option<()> {
+        self.socket.write_all(&message.frame(self.stamp)).await.ok()
+    }
+
+    async fn answer(&mut self, request: Message) -> Option<()> {
+        let fault = {
+            let mut state = self.state.lock().expect("no panic");
+            state.requests.push(request.kind());
+            state.fault.clone()
+        };
+        if let Message::Hello { cluster, node, .. } = request {
+            assert_eq!((cluster, node), (CLUSTER, Some(self.node)));
+            let node = if fault == Fault::OtherNode { NodeId::from_bytes([99; 32]) } else { self.node };
+            return self.send(Message::Welcome { protocol: 1, node, epoch: 1 }).await;
+        }
+        if let Fault::Answer(code) = fault {
+            return self.send(Message::error(code, "told to")).await;
+        }
+        match request {
+            Message::Put { id, bytes, tags, .. } => self.put(id, bytes, tags, fault).await,
+            Message::Get { id, range, .. } => {
+                let Some((bytes, _)) = self.track(&id).await? else { return Some(()) };
+                self.send(Message::Found { bytes: bytes.len() as u64 }).await?;
+                let at = |index: u64| usize::try_from(index).expect("small");
+                self.get(bytes.slice(at(range.start())..at(range.end())), fault).await
+            }
+            Message::Info { id, .. } => {
+                let Some((bytes, tags)) = self.track(&id).await? else { return Some(()) };
+                let mut hasher = TrackHasher::new();
+                hasher.update(if fault == Fault::WrongManifest { b"another" } else { &bytes });
+                let pieces = hasher.finish().expect("not empty").1.pieces().to_vec();
+                self.send(Message::TrackInfo { bytes: bytes.len() as u64, tags, pieces }).await
+            }
+            other => {
+                let reply = self.reply(&other);
+                self.send(reply).await
+            }
+        }
+    }
+
+    /// Requests that need no stream.
+    fn reply(&self, request: &Message) -> Message {
+        let mut state = self.state.lock().expect("no panic");
+        match request {
+            Message::Has { id, .. } => match (state.takedowns.get(id), state.tracks.get(id)) {
+                (Some(number), _) => Message::TakenDown { number: *number },
+                (None, Some((bytes, _))) => Message::Present { bytes: bytes.len() as u64 },
+                (None, None) => Message::Absent,
+            },
+            Message::TakeDown { id, number, .. } => {
+                state.tracks.remove(id);
+                Message::TakenDown { number: *state.takedowns.entry(*id).or_insert(*number) }
+            }
+            Message::Status => Message::NodeStatus(Box::new(self.status(&state))),
+            Message::Digests { first, count, .. } => {
+                let mut digests = BTreeMap::<Partition, PartitionDigest>::new();
+                for id in state
+                    .tracks
+                    .keys()
+                    .filter(|id| u32::from(id.partition().0 - first.0.min(id.partition().0)) < *count)
+                {
+                    if id.partition() >= *first {
+                        let empty = PartitionDigest { partition: id.partition(), tracks: 0, digest: [0; 16] };
+                        let digest = digests.entry(id.partition()).or_insert(empty);
+                        digest.tracks += 1;
+                        digest.digest.iter_mut().zip(id.as_bytes()).for_each(|(sum, byte)| *sum ^= byte);
+                    }
+                }
+                Message::DigestList(digests.into_values().collect())
+            }
+            Message::List { partition, after, limit, .. } => {
+                let wanted = |id: &&TrackId| id.partition() == *partition && after.is_none_or(|after| **id > after);
+                Message::Ids(state.tracks.keys().filter(wanted).take(*limit as usize).copied().collect())
+            }
+            other => panic!("clients do not send {other:?}"),
+        }
+    }
+
+    fn status(&self, state: &State) -> NodeStatus {
+        NodeStatus {
+            id: self.node,
+            version: "test".to_owned(),
+            uptime_s: 1,
+            epoch: 1,
+            shards: 1,
+            volumes: vec![VolumeStatus {
+                id: self.volume,
+                dir: "/test".to_owned(),
+                capacity_bytes: 1 << 30,
+                free_bytes: 1 << 29,
+                tracks: state.tracks.len() as u64,
+                track_bytes: state.tracks.values().map(|(bytes, _)| bytes.len() as u64).sum(),
+                record_bytes: 0,
+                takedowns: state.takedowns.len() as u64,
+                state: VolumeState::Serving,
+            }],
+            resident_bytes: 1,
+            counters: BTreeMap::new(),
+        }
+    }
+
+    /// The track; where there is none, that was answered.
+    async fn track(&mut self, id: &TrackId) -> Option<Option<(Bytes, Tags)>> {
+        let (track, takedown) = {
+            let state = self.state.lock().expect("no panic");
+            (state.tracks.get(id).cloned(), state.takedowns.get(id).copied())
+        };
+        match (track, takedown) {
+            (_, Some(number)) => self.send(Message::error(ErrorCode::TakenDown { number }, "taken down")).await?,
+            (None, None) => self.send(Message::error(ErrorCode::NotFound, "no such track")).await?,
+            (Some(track), None) => return Some(Some(track)),
+        }
+        Some(None)
+    }
+
+    async fn get(&mut self, mut bytes: Bytes, fault: Fault) -> Option<()> {
+        let mut sent = 0;
+        while !bytes.is_empty() {
+            match fault {
+                Fault::DieInGet(after) if sent >= after => return None,
+                Fault::StallInGet(after) if sent >= after => return std::future::pending().await,
+                Fault::ErrorInGet(after) if sent >= after => {
+                    return self.send(Message::error(ErrorCode::Corrupt, "bit rot")).await;
+                }
+                _ => {}
+            }
+            let part = bytes.split_to(bytes.len().min(10_000));
+            let header = FrameHeader::new(Kind::Data, self.stamp, [part.as_ref()]);
+            let mut frame = [&header.encode(), part.as_ref()].concat();
+            if matches!(fault, Fault::FlipInGet(after) if sent >= after) {
+                *frame.last_mut().expect("not empty") ^= 1;
+            }
+            self.socket.write_all(&frame).await.ok()?;
+            sent += part.len();
+        }
+        self.send(Message::End).await
+    }
+
+    async fn put(&mut self, id: TrackId, bytes: u64, tags: Tags, fault: Fault) -> Option<()> {
+        let held = self.state.lock().expect("no panic").tracks.get(&id).map(|(held, _)| held.len() as u64);
+        if let Some(bytes) = held {
+            let pieces = u32::try_from(piece_count(bytes)).expect("few");
+            return self.send(Message::Stored { already: true, bytes, pieces }).await;
+        }
+        if fault == Fault::LateInPut {
+            return std::future::pending().await;
+        }
+        if let Fault::BusyInPut(times) = fault
+            && times > 0
+        {
+            self.state.lock().expect("no panic").fault = Fault::BusyInPut(times - 1);
+            return self.send(Message::error(ErrorCode::Busy, "told to")).await;
+        }
+        self.send(Message::Ready).await?;
+        let mut got = Vec::new();
+        while (got.len() as u64) < bytes {
+            match fault {
+                Fault::DieInPut(after) if got.len() >= after => return None,
+                Fault::StallInPut(after) if got.len() >= after => return std::future::pending().await,
+                _ => {}
+            }
+            let Message::Data(data) = self.receive().await? else { panic!("clients send data") };
+            got.extend(&data);
+        }
+        if TrackId::of(&got) != id {
+            self.send(Message::error(ErrorCode::Invalid, "the bytes are not the id's")).await?;
+            return None;
+        }
+        let pieces = u32::try_from(piece_count(bytes)).expect("few");
+        self.state.lock().expect("no panic").tracks.insert(id, (got.into(), tags));
+        self.send(Message::Stored { already: false, bytes, pieces }).await
+    }
+}

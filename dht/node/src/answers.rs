@@ -1,0 +1,137 @@
+//! Requests that one message answers.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use deadwax_dht::VolumeId;
+use deadwax_dht::wire::{ErrorCode, Message, NodeStatus, PartitionDigest, VolumeState, VolumeStatus};
+use deadwax_track::{Partition, TrackId};
+
+use crate::refusal::Refusal;
+use crate::shard::Shard;
+
+/// Tags and manifest of a track.
+pub(crate) async fn info(shard: &Rc<Shard>, volume: &VolumeId, id: TrackId) -> Result<Message, Refusal> {
+    let volume = shard.node.volume(volume)?;
+    let owner = shard.node.owner(volume, &id);
+    shard.on(owner, move |shard| async move { shard.local(volume)?.info(id).await }).await
+}
+
+/// Whether a track is there.
+pub(crate) async fn has(shard: &Rc<Shard>, volume: &VolumeId, id: TrackId) -> Result<Message, Refusal> {
+    let volume = shard.node.volume(volume)?;
+    let owner = shard.node.owner(volume, &id);
+    shard.on(owner, move |shard| async move { Ok(shard.local(volume)?.has(id)) }).await
+}
+
+/// Takes a track down.
+pub(crate) async fn take_down(
+    shard: &Rc<Shard>,
+    volume: &VolumeId,
+    id: TrackId,
+    number: u64,
+) -> Result<Message, Refusal> {
+    let volume = shard.node.volume(volume)?;
+    let owner = shard.node.owner(volume, &id);
+    let number = shard.on(owner, move |shard| async move { shard.local(volume)?.take_down(id, number).await }).await?;
+    shard.node.counters.takedowns.add(1);
+    Ok(Message::TakenDown { number })
+}
+
+/// What the volume holds, by partition.
+pub(crate) async fn digests(
+    shard: &Rc<Shard>,
+    volume: &VolumeId,
+    first: Partition,
+    count: u32,
+) -> Result<Message, Refusal> {
+    let volume = shard.node.volume(volume)?;
+    let parts = shard.gather(volume, move |volume| volume.digests(first, count)).await?;
+    let mut merged = BTreeMap::<Partition, PartitionDigest>::new();
+    for part in parts.into_iter().flatten() {
+        let whole = merged.entry(part.partition).or_insert(PartitionDigest { tracks: 0, digest: [0; 16], ..part });
+        whole.tracks += part.tracks;
+        whole.digest.iter_mut().zip(part.digest).for_each(|(whole, part)| *whole ^= part);
+    }
+    Ok(Message::DigestList(merged.into_values().collect()))
+}
+
+/// The ids in a partition.
+pub(crate) async fn list(
+    shard: &Rc<Shard>,
+    volume: &VolumeId,
+    partition: Partition,
+    after: Option<TrackId>,
+    limit: u32,
+) -> Result<Message, Refusal> {
+    let volume = shard.node.volume(volume)?;
+    let parts = shard.gather(volume, move |volume| volume.list(partition, after, limit as usize)).await?;
+    let mut ids: Vec<TrackId> = parts.into_iter().flatten().collect();
+    ids.sort_unstable();
+    ids.truncate(limit as usize);
+    Ok(Message::Ids(ids))
+}
+
+/// How the node is.
+pub(crate) async fn status(shard: &Rc<Shard>) -> Result<Message, Refusal> {
+    let node = Rc::clone(shard).node.clone();
+    let mut volumes = Vec::with_capacity(node.volumes.len());
+    for (index, volume) in node.volumes.iter().enumerate() {
+        let (parts, fenced) = match shard.gather(index, |volume| volume.usage()).await {
+            Ok(parts) => (parts, None),
+            Err(Refusal { code: ErrorCode::Fenced, message }) => (vec![], Some(message)),
+            Err(why) => return Err(why),
+        };
+        let dir = volume.dir.display();
+        let mut whole = VolumeStatus {
+            id: volume.id,
+            // There is no field for the reason; whoever reads the directory's name looks for it.
+            dir: fenced.as_ref().map_or_else(|| dir.to_string(), |why| format!("{dir} ({why})")),
+            capacity_bytes: 0,
+            free_bytes: 0,
+            tracks: 0,
+            track_bytes: 0,
+            record_bytes: 0,
+            takedowns: 0,
+            state: if fenced.is_some() { VolumeState::Fenced } else { VolumeState::Serving },
+        };
+        for part in parts {
+            whole.capacity_bytes += part.capacity_bytes;
+            whole.free_bytes += part.free_bytes;
+            whole.tracks += part.tracks;
+            whole.track_bytes += part.track_bytes;
+            whole.record_bytes += part.record_bytes;
+            whole.takedowns += part.takedowns;
+            whole.state = worse(whole.state, part.state);
+        }
+        volumes.push(whole);
+    }
+    Ok(Message::NodeStatus(Box::new(NodeStatus {
+        id: node.id,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_s: node.started.elapsed().as_secs(),
+        epoch: node.epoch,
+        shards: u32::try_from(node.shards()).unwrap_or(u32::MAX),
+        volumes,
+        resident_bytes: resident_bytes(),
+        counters: node.counters.snapshot(),
+    })))
+}
+
+fn worse(a: VolumeState, b: VolumeState) -> VolumeState {
+    let rank = |state| match state {
+        VolumeState::Serving => 0,
+        VolumeState::ReadOnly => 1,
+        VolumeState::Fenced => 2,
+    };
+    if rank(a) >= rank(b) { a } else { b }
+}
+
+/// The process's resident memory; 0 where it cannot be told. procfs answers from memory: this blocks nobody.
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}

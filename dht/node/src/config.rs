@@ -1,0 +1,307 @@
+//! What an operator sets for one node.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use deadwax_track::MIB;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// The most shards of a node.
+pub const SHARDS_MAX: usize = 1024;
+const IO_MEMORY_BYTES_MIN: u64 = 8 * MIB;
+
+/// One node's settings. What the cluster must agree on is in the map, not here.
+///
+/// **Memory.** Resident bytes stay below
+///
+/// ```text
+/// 48 MiB                                         program, tables, a ring and a stack a shard
+///   + shards x max(io_memory_bytes,              drive buffers: touched at start up to io_memory_bytes; beyond it as
+///                  transfers_max x 7 MiB)        transfers need them (the engine bounds each to 7 MiB)
+///   + shards x transfers_max x 3.3 MiB           receive and crossing buffers, three at most of 1.1 MiB, as needed
+///   + connections_max x 24 KiB                   an idle connection holds 4 KiB of buffer
+///   + tracks x about 100 bytes                   the engine's index, an ordered map today: 10 million tracks, 1 GB
+/// ```
+///
+/// so that an idle node holds its slabs, its index, and little else.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The node's directory: holds `node.key` (readable by its owner only) and a lock. Required. Losing the key makes
+    /// the volumes foreign to whatever replaces the node.
+    pub dir: PathBuf,
+
+    /// Address and port to serve. Required. The map must name this node at this address, or at the same port where
+    /// this is the unspecified address (`0.0.0.0`, `::`).
+    pub listen: SocketAddr,
+
+    /// `host:port` that others reach the node at, where it is not `listen`. Default: `listen`. `init` writes it into
+    /// the map's entry, and the map must name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
+
+    /// The cluster's map (TOML). Required. Read once at start.
+    pub map: PathBuf,
+
+    /// The volumes' directories, one a drive, each on its own file system. Required. A volume that the map gives this
+    /// node and that is missing here keeps the node from starting.
+    pub volumes: Vec<PathBuf>,
+
+    /// How many cores serve. Default: all that the process may use. Each costs `io_memory_bytes` and a ring; more
+    /// shards than cores only add waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<NonZeroUsize>,
+
+    /// Whether each shard keeps to one core. Default: yes, unless `listen` is loopback. It buys steady latency on a
+    /// machine of the node's own; where other programs share the cores a pinned shard waits behind them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<bool>,
+
+    /// Bytes of drive buffers a shard keeps, resident from the start, on huge pages where the kernel allows. Default
+    /// 64 MiB; at least 8 MiB. Should be twice the bytes in flight on the shard's drives: beyond it, buffers come from
+    /// memory that is touched for the first time, which is slower, and stay resident afterwards.
+    #[serde(default = "default::io_memory_bytes")]
+    pub io_memory_bytes: u64,
+
+    /// Bytes of a segment file. Default 1 GiB. Smaller ones make recycling finer and restart slower.
+    #[serde(default = "default::segment_bytes")]
+    pub segment_bytes: u64,
+
+    /// Bytes of each volume's file system that puts leave free. Default 1 GiB. Too small, and a full drive refuses
+    /// deletes as well.
+    #[serde(default = "default::reserve_bytes")]
+    pub reserve_bytes: u64,
+
+    /// Whether a volume's drive rotates. Default `detect`: what sysfs says of it. A rotating drive is served by one
+    /// shard, so that it writes in one place; any other by all shards. Changing it moves no bytes.
+    #[serde(default)]
+    pub rotating: Rotating,
+
+    /// The most connections at once; the next one is answered Busy and closed. Default 4096. Each is a descriptor and
+    /// some KiB.
+    #[serde(default = "default::connections_max")]
+    pub connections_max: usize,
+
+    /// The most puts and gets at once a shard; the next one is answered Busy. Default 64. See the memory formula.
+    #[serde(default = "default::transfers_max")]
+    pub transfers_max: usize,
+
+    /// Seconds that a connection may be silent between requests. Default 300. Then the node closes it.
+    #[serde(default = "default::idle_timeout_s")]
+    pub idle_timeout_s: u64,
+
+    /// Seconds that a peer may take to send, or to take, the next bytes of a request. Default 30. Then the node closes
+    /// the connection, and an unfinished put is forgotten. Too small cuts off slow networks; too large lets stalled
+    /// clients hold transfers.
+    #[serde(default = "default::stall_timeout_s")]
+    pub stall_timeout_s: u64,
+
+    /// Seconds that a stopping node gives to requests that are under way. Default 10.
+    #[serde(default = "default::drain_timeout_s")]
+    pub drain_timeout_s: u64,
+
+    /// Allows listening where others can reach. Default false. Connections carry neither encryption nor
+    /// authentication yet: whoever reaches the port reads, stores and takes down tracks.
+    #[serde(default)]
+    pub insecure_listen: bool,
+}
+
+/// Whether a volume's drive rotates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rotating {
+    /// Ask sysfs.
+    #[default]
+    Detect,
+    /// All do.
+    Yes,
+    /// None does.
+    No,
+}
+
+/// The defaults, one a setting.
+mod default {
+    use deadwax_track::MIB;
+
+    pub(super) const fn io_memory_bytes() -> u64 {
+        64 * MIB
+    }
+    pub(super) const fn segment_bytes() -> u64 {
+        1024 * MIB
+    }
+    pub(super) const fn reserve_bytes() -> u64 {
+        1024 * MIB
+    }
+    pub(super) const fn connections_max() -> usize {
+        4096
+    }
+    pub(super) const fn transfers_max() -> usize {
+        64
+    }
+    pub(super) const fn idle_timeout_s() -> u64 {
+        300
+    }
+    pub(super) const fn stall_timeout_s() -> u64 {
+        30
+    }
+    pub(super) const fn drain_timeout_s() -> u64 {
+        10
+    }
+}
+
+impl Config {
+    /// The settings with all defaults.
+    #[must_use]
+    pub fn new(dir: PathBuf, listen: SocketAddr, map: PathBuf, volumes: Vec<PathBuf>) -> Self {
+        Self {
+            dir,
+            listen,
+            advertise: None,
+            map,
+            volumes,
+            shards: None,
+            pin: None,
+            io_memory_bytes: default::io_memory_bytes(),
+            segment_bytes: default::segment_bytes(),
+            reserve_bytes: default::reserve_bytes(),
+            rotating: Rotating::default(),
+            connections_max: default::connections_max(),
+            transfers_max: default::transfers_max(),
+            idle_timeout_s: default::idle_timeout_s(),
+            stall_timeout_s: default::stall_timeout_s(),
+            drain_timeout_s: default::drain_timeout_s(),
+            insecure_listen: false,
+        }
+    }
+
+    /// Reads and validates a TOML file. A wrong key or value is named with its line.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let fail = |why: String| Error::ConfigFile { path: path.to_owned(), why };
+        let text = std::fs::read_to_string(path).map_err(|why| fail(why.to_string()))?;
+        let config: Self = toml::from_str(&text).map_err(|why| fail(why.to_string()))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The settings as a TOML file.
+    ///
+    /// # Panics
+    /// Where a path is not UTF-8: TOML is.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("settings are plain values, and their paths UTF-8")
+    }
+
+    /// Whether the values make sense, each alone. [`run`](crate::run) and [`init`](crate::init) ask this first.
+    pub fn validate(&self) -> Result<(), Error> {
+        let fail = |setting: &'static str, why: String| Err(Error::Setting { setting, why });
+        if self.listen.port() == 0 {
+            return fail("listen", "port 0 would differ at each start; the map needs a fixed one".into());
+        }
+        if self.volumes.is_empty() {
+            return fail("volumes", "a node has at least one volume".into());
+        }
+        if self.volumes.len() > deadwax_dht::wire::VOLUMES_PER_NODE_MAX {
+            return fail("volumes", format!("at most {}", deadwax_dht::wire::VOLUMES_PER_NODE_MAX));
+        }
+        if let Some(dir) = self.volumes.iter().enumerate().find(|(n, dir)| self.volumes[..*n].contains(dir)) {
+            return fail("volumes", format!("{} is named twice", dir.1.display()));
+        }
+        if self.shards.is_some_and(|shards| shards.get() > SHARDS_MAX) {
+            return fail("shards", format!("at most {SHARDS_MAX}"));
+        }
+        if self.io_memory_bytes < IO_MEMORY_BYTES_MIN || self.io_memory_bytes > 64 * 1024 * MIB {
+            return fail("io_memory_bytes", format!("from {IO_MEMORY_BYTES_MIN} (8 MiB) to 64 GiB a shard"));
+        }
+        let positive = [
+            ("connections_max", self.connections_max as u64),
+            ("transfers_max", self.transfers_max as u64),
+            ("idle_timeout_s", self.idle_timeout_s),
+            ("stall_timeout_s", self.stall_timeout_s),
+        ];
+        if let Some((setting, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
+            return fail(setting, "at least 1".into());
+        }
+        if !self.listen.ip().is_loopback() && !self.insecure_listen {
+            return Err(Error::InsecureListen(self.listen));
+        }
+        Ok(())
+    }
+
+    /// `host:port` that others reach the node at.
+    #[must_use]
+    pub fn advertised(&self) -> String {
+        self.advertise.clone().unwrap_or_else(|| self.listen.to_string())
+    }
+
+    pub(crate) fn shard_count(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        self.shards.map_or(cores, NonZeroUsize::get).min(SHARDS_MAX)
+    }
+
+    pub(crate) fn pinned(&self) -> bool {
+        self.pin.unwrap_or(!self.listen.ip().is_loopback())
+    }
+
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        Duration::from_secs(self.idle_timeout_s)
+    }
+
+    pub(crate) fn stall_timeout(&self) -> Duration {
+        Duration::from_secs(self.stall_timeout_s)
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        Duration::from_secs(self.drain_timeout_s)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALLEST: &str = "dir = '/n'\nlisten = '127.0.0.1:7881'\nmap = '/n/map.toml'\nvolumes = ['/v']\n";
+
+    #[test]
+    fn the_smallest_file_gives_the_defaults_and_comes_back() {
+        let config: Config = toml::from_str(SMALLEST).expect("parses");
+        let expected = Config::new(
+            "/n".into(),
+            "127.0.0.1:7881".parse().expect("address"),
+            "/n/map.toml".into(),
+            vec!["/v".into()],
+        );
+        assert_eq!(config, expected);
+        assert_eq!(toml::from_str::<Config>(&config.to_toml()).expect("parses"), config);
+        assert!(config.validate().is_ok());
+        assert!(!config.pinned());
+    }
+
+    #[test]
+    fn a_wrong_key_is_named_with_its_line() {
+        let why = toml::from_str::<Config>(&format!("{SMALLEST}shardz = 2\n")).expect_err("unknown key").to_string();
+        assert!(why.contains("shardz") && why.contains("line 5"), "{why}");
+        let why = toml::from_str::<Config>(&format!("{SMALLEST}shards = 0\n")).expect_err("zero").to_string();
+        assert!(why.contains("line 5"), "{why}");
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused() {
+        let good: Config = toml::from_str(SMALLEST).expect("parses");
+        let refused = |change: fn(&mut Config)| {
+            let mut config = good.clone();
+            change(&mut config);
+            config.validate().expect_err("refused").to_string()
+        };
+        assert!(refused(|c| c.listen = "0.0.0.0:7881".parse().expect("address")).contains("insecure_listen"));
+        assert!(refused(|c| c.listen = "127.0.0.1:0".parse().expect("address")).contains("port 0"));
+        assert!(refused(|c| c.volumes.clear()).contains("volumes"));
+        assert!(refused(|c| c.volumes.push("/v".into())).contains("twice"));
+        assert!(refused(|c| c.io_memory_bytes = 1).contains("io_memory_bytes"));
+        assert!(refused(|c| c.transfers_max = 0).contains("transfers_max"));
+    }
+}

@@ -1,0 +1,108 @@
+//! Why a node did not start, or stopped.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use deadwax_dht::NodeId;
+
+use crate::fitness::Check;
+
+/// What keeps a node from running. All are for the operator: none is worth a retry without a change.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The config file does not parse; the text names the line.
+    #[error("read config {path}: {why}")]
+    ConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        why: String,
+    },
+    /// A setting's value makes no sense.
+    #[error("setting `{setting}`: {why}")]
+    Setting {
+        /// Its name.
+        setting: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// The machine is not fit to run a node: see [`fitness`](crate::fitness).
+    #[error("this machine is not fit: {0}")]
+    Unfit(Box<Check>),
+    /// A directory cannot be used.
+    #[error("use directory {dir}: {why}")]
+    Dir {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong.
+        why: io::Error,
+    },
+    /// The node key cannot be read or written.
+    #[error("use node key {path}: {why}")]
+    Key {
+        /// The key file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Another process runs this node.
+    #[error("node directory {0} is in use by another process")]
+    Running(PathBuf),
+    /// Nothing was made here yet.
+    #[error("{what} is not initialised: {path}; run `deadwax cluster init` (or `deadwax up`) first")]
+    NotInitialised {
+        /// The node or a volume.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+    },
+    /// The engine refused a volume.
+    #[error("volume {dir}: {why}")]
+    Volume {
+        /// Its directory.
+        dir: PathBuf,
+        /// The engine's word.
+        why: deadwax_engine::Error,
+    },
+    /// A volume is another node's.
+    #[error("volume {dir} belongs to node {owner}, this is node {node}")]
+    ForeignVolume {
+        /// Its directory.
+        dir: PathBuf,
+        /// Whose it is.
+        owner: NodeId,
+        /// Who we are.
+        node: NodeId,
+    },
+    /// The cluster's map does not parse, or does not describe this node.
+    #[error("map {path}: {why}")]
+    Map {
+        /// The map file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The address is taken or not ours.
+    #[error("listen on {address}: {why}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What is wrong.
+        why: io::Error,
+    },
+    /// Listening where others can reach without TLS and tokens.
+    #[error(
+        "refuse to listen on {0}: it is not loopback, and connections carry neither encryption nor authentication yet; \
+         set `insecure_listen = true` if the network is trusted"
+    )]
+    InsecureListen(SocketAddr),
+    /// The system refused a thread, a ring or a signal handler.
+    #[error("start {what}: {why}")]
+    Start {
+        /// What could not be started.
+        what: String,
+        /// What is wrong.
+        why: String,
+    },
+}

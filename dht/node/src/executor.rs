@@ -1,0 +1,320 @@
+//! One shard's thread: a glommio executor that opens its part of the volumes, accepts connections, and stops when told.
+//! This file has unsafe code.
+
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use glommio::net::{TcpListener, TcpStream};
+use glommio::timer::sleep;
+use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
+use tracing::dispatcher::with_default;
+
+use crate::connection::Connection;
+use crate::drain::Guests;
+use crate::pulse::Beat;
+use crate::shard::{Call, Node, Owner, Place, Shard};
+use crate::socket::Socket;
+use crate::volumes::{self, LocalVolume, VolumeRecovery};
+use crate::{Error, init, slab};
+
+/// Of the queue that everything runs in: how long it runs before the shard looks at its rings again, and so how long
+/// a call from another shard or a drive's answer may wait. glommio's default makes that 100 to 200 ms.
+const LATENCY: Duration = Duration::from_millis(1);
+/// The same for the default queue, where only the start runs, before [`Beat`] guards against sleeping through it: long
+/// enough that no thread loses its core for so long.
+const START_LATENCY: Duration = Duration::from_secs(1);
+const ACCEPT_BACKLOG: i32 = 1024;
+/// Between tries when accepting failed: mostly no descriptor was left, and a connection must end first.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// What a connection that was cut off may take to leave.
+const CUT_OFF: Duration = Duration::from_secs(1);
+
+/// What the thread that runs the node hears from the shards.
+pub(crate) enum Event {
+    /// The shard's volumes are open, or why not: it has ended then.
+    Opened(Result<Opened, Error>),
+    /// It accepts connections, or why not.
+    Serving(Result<(), Error>),
+    /// Its connections have left.
+    Drained,
+    /// SIGTERM, SIGINT, or the program's own word.
+    Stop,
+}
+
+/// What came of opening a shard's part of the volumes.
+#[derive(Default)]
+pub(crate) struct Opened {
+    /// One for each that is open.
+    pub(crate) recovered: Vec<VolumeRecovery>,
+    /// Why the others are not: their drives fail. The node serves what it can.
+    pub(crate) failed: Vec<Error>,
+}
+
+/// What it tells them, in this order. A shard whose sender is gone closes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Command {
+    /// Accept connections.
+    Serve,
+    /// Accept no more, and let those present end their requests.
+    Drain,
+}
+
+/// What a shard starts with.
+pub(crate) struct Start {
+    pub(crate) node: Arc<Node>,
+    pub(crate) index: usize,
+    /// The core to keep to.
+    pub(crate) cpu: Option<usize>,
+    /// Bound, and not yet listening.
+    pub(crate) listener: socket2::Socket,
+    pub(crate) calls: flume::Receiver<Call>,
+    pub(crate) commands: flume::Receiver<Command>,
+    pub(crate) events: flume::Sender<Event>,
+}
+
+/// Half a node would answer for tracks that it no longer has: a panic on any shard ends the process. The panic's own
+/// message was printed before.
+struct AbortOnPanic(usize);
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!(shard = self.0, "a shard panicked: the node goes down");
+            eprintln!("deadwax: shard {} panicked (above): the node goes down", self.0);
+            std::process::abort();
+        }
+    }
+}
+
+/// Starts the shard's thread.
+pub(crate) fn spawn(start: Start, beat: Beat) -> Result<thread::JoinHandle<()>, Error> {
+    let name = format!("shard-{}", start.index);
+    let fail = |why: String| Error::Start { what: format!("the thread {name}"), why };
+    thread::Builder::new()
+        .name(name.clone())
+        .spawn(move || {
+            let _guard = AbortOnPanic(start.index);
+            let events = start.events.clone();
+            if let Err(why) = run(start, beat) {
+                // Nobody listens any more where the node is going down already.
+                drop(events.send(Event::Opened(Err(why))));
+            }
+        })
+        .map_err(|why| fail(why.to_string()))
+}
+
+fn run(start: Start, beat: Beat) -> Result<(), Error> {
+    let io_memory = usize::try_from(start.node.config.io_memory_bytes).expect("addresses are 64 bits");
+    let reserved = slab::reservation(io_memory);
+    let placement = start.cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let name = format!("shard-{}", start.index);
+    let make = || {
+        LocalExecutorBuilder::new(placement)
+            .name(&name)
+            .io_memory(reserved)
+            .preempt_timer(START_LATENCY)
+            .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+            .make()
+    };
+    // Where the slab is larger than the kernel registers, that is on purpose, and glommio's warning of it would alarm
+    // at each start: for once it is not heard. What goes wrong is an error all the same.
+    let declined = reserved > io_memory;
+    let made = if declined { with_default(&tracing::Dispatch::none(), make) } else { make() };
+    let executor = made
+        .map_err(|why| Error::Start { what: format!("the executor of shard {}", start.index), why: why.to_string() })?;
+    executor.run(async move {
+        beat.begin();
+        slab::prime(reserved, io_memory);
+        let queue = glommio::executor().create_task_queue(Shares::default(), Latency::Matters(LATENCY), "serve");
+        glommio::spawn_local_into(live(start), queue).expect("the queue was just made").await;
+        // The last thing that this executor does.
+        drop(beat);
+    });
+    Ok(())
+}
+
+/// All of a shard's life, in the queue whose latency matters: what it spawns runs there too.
+async fn live(start: Start) {
+    let Start { node, index, listener, calls, commands, events, cpu: _ } = start;
+    let opened = open(&node, index).await;
+    let (volumes, opened) = match opened {
+        Ok(opened) => opened,
+        Err(why) => return drop(events.send(Event::Opened(Err(why)))),
+    };
+    let shard = Rc::new(Shard::new(Arc::clone(&node), index, volumes));
+    let served = glommio::spawn_local(Rc::clone(&shard).serve_calls(calls));
+    drop(events.send(Event::Opened(Ok(opened))));
+
+    let guests = Rc::new(Guests::new());
+    let mut accepting = None;
+    while let Ok(command) = commands.recv_async().await {
+        match command {
+            Command::Serve => {
+                let result = listen(&listener).map(|listener| {
+                    accepting = Some(glommio::spawn_local(accept(Rc::clone(&shard), Rc::clone(&guests), listener)));
+                });
+                drop(
+                    events
+                        .send(Event::Serving(result.map_err(|why| Error::Listen { address: node.config.listen, why }))),
+                );
+            }
+            Command::Drain => {
+                if let Some(accepting) = accepting.take() {
+                    accepting.cancel().await;
+                }
+                drain(&guests, node.config.drain_timeout()).await;
+                drop(events.send(Event::Drained));
+            }
+        }
+    }
+    served.cancel().await;
+    for volume in &shard.volumes {
+        if let Place::Open(volume) = volume {
+            volume.close().await;
+        }
+    }
+}
+
+/// Opens this shard's part of each volume that it serves. One whose drive fails is left out; one that must not be
+/// opened at all is an error.
+async fn open(node: &Node, index: usize) -> Result<(Vec<Place>, Opened), Error> {
+    let mut volumes = Vec::with_capacity(node.volumes.len());
+    let mut opened = Opened::default();
+    for volume in &node.volumes {
+        if let Some(why) = &volume.fenced {
+            volumes.push(Place::Fenced(why.clone()));
+            continue;
+        }
+        let (shard, shards) = match volume.owner {
+            Owner::All => (index, node.shards()),
+            Owner::One(owner) if owner == index => (0, 1),
+            Owner::One(_) => {
+                volumes.push(Place::Elsewhere);
+                continue;
+            }
+        };
+        let expected = init::identity(&volume.id, &node.id);
+        match LocalVolume::open(&node.config, &volume.dir, expected, shard, shards).await {
+            Ok((open, recovery)) => {
+                volumes.push(Place::Open(open));
+                opened.recovered.push(recovery);
+            }
+            Err(why) => {
+                let left_out = volumes::is_left_out(&why);
+                let why = Error::Volume { dir: volume.dir.clone(), why };
+                if !left_out {
+                    return Err(why);
+                }
+                tracing::error!(volume = %volume.id, shard = index, %why, "the volume is fenced");
+                volumes.push(Place::Fenced(why.to_string()));
+                opened.failed.push(why);
+            }
+        }
+    }
+    Ok((volumes, opened))
+}
+
+fn listen(socket: &socket2::Socket) -> std::io::Result<TcpListener> {
+    socket.listen(ACCEPT_BACKLOG)?;
+    let listener = socket.try_clone()?.into_raw_fd();
+    // SAFETY: the descriptor is a listening TCP socket's, and nobody else's: it was just duplicated for this.
+    Ok(unsafe { TcpListener::from_raw_fd(listener) })
+}
+
+/// Accepts until cancelled.
+async fn accept(shard: Rc<Shard>, guests: Rc<Guests>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok(stream) => {
+                shard.node.counters.connections.add(1);
+                glommio::spawn_local(host(Rc::clone(&shard), Rc::clone(&guests), stream)).detach();
+            }
+            Err(why) => {
+                tracing::warn!(%why, "cannot accept a connection");
+                sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection to its end.
+async fn host(shard: Rc<Shard>, guests: Rc<Guests>, stream: TcpStream) {
+    let socket = match Socket::new(stream, Rc::clone(&shard.buffers), shard.node.config.stall_timeout()) {
+        Ok(socket) => socket,
+        Err(why) => return tracing::debug!(%why, "connection lost before it was served"),
+    };
+    let node = Arc::clone(&shard.node);
+    let mut connection = Connection::new(shard, socket);
+    // Declared after the connection: dropped before its socket is closed, whatever ends this task.
+    let guest = guests.enter(connection.fd());
+    if node.connections.fetch_add(1, Ordering::Relaxed) < node.config.connections_max {
+        connection.serve(&guest).await;
+    } else {
+        connection.turn_away().await;
+    }
+    node.connections.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Lets the connections end their requests, and cuts off those that take too long.
+async fn drain(guests: &Guests, timeout: Duration) {
+    guests.drain();
+    if gone_within(guests, timeout).await {
+        return;
+    }
+    tracing::warn!(connections = guests.count(), "cut off connections that did not end in time");
+    guests.cut_off();
+    if !gone_within(guests, CUT_OFF).await {
+        tracing::warn!(connections = guests.count(), "some connections are still in a request");
+    }
+}
+
+async fn gone_within(guests: &Guests, timeout: Duration) -> bool {
+    let gone = async {
+        guests.gone().await;
+        true
+    };
+    let late = async {
+        sleep(timeout).await;
+        false
+    };
+    futures_lite::future::or(gone, late).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::*;
+
+    const PANIC_VARIABLE: &str = "DEADWAX_NODE_TEST_PANIC";
+    const SIGABRT: i32 = 6;
+
+    /// Not a test of its own: the body of the process that the next one starts.
+    #[test]
+    fn panics_as_a_process() {
+        if std::env::var_os(PANIC_VARIABLE).is_some() {
+            let shard = thread::spawn(|| {
+                let _guard = AbortOnPanic(3);
+                panic!("an invariant broke");
+            });
+            drop(shard.join());
+        }
+    }
+
+    #[test]
+    fn a_panic_on_a_shard_ends_the_process_and_says_so() {
+        let output = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "executor::tests::panics_as_a_process", "--nocapture"])
+            .env(PANIC_VARIABLE, "1")
+            .output()
+            .expect("runs");
+        assert_eq!(output.status.signal(), Some(SIGABRT), "{}", output.status);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("an invariant broke") && said.contains("shard 3 panicked"), "{said}");
+    }
+}

@@ -1,0 +1,271 @@
+//! The edge to the engine: this shard's handle of one volume, in the words of the wire.
+
+use std::path::Path;
+
+use deadwax_dht::wire::{ErrorCode, Message, PartitionDigest, VolumeState};
+use deadwax_engine::{ErrorKind, GlommioHost, Volume, VolumeConfig, VolumeIdentity};
+use deadwax_track::{ByteRange, Partition, Tags, TrackId};
+
+use crate::Config;
+use crate::refusal::Refusal;
+use crate::transfer::Stored;
+
+/// What opening volumes found.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct VolumeRecovery {
+    /// Tracks found.
+    pub tracks: u64,
+    /// Segments looked at.
+    pub segments: u64,
+    /// Bytes read to find them.
+    pub bytes_read: u64,
+    /// Ids taken down.
+    pub takedowns: u64,
+    /// Unfinished puts that a crash had left, cut off.
+    pub torn: u64,
+    /// Records that were finished and are damaged: to be repaired from another copy.
+    pub damaged: u64,
+    /// The longest that any shard took for one volume.
+    pub seconds: f64,
+}
+
+impl VolumeRecovery {
+    pub(crate) fn add(&mut self, part: &Self) {
+        self.tracks += part.tracks;
+        self.segments += part.segments;
+        self.bytes_read += part.bytes_read;
+        self.takedowns += part.takedowns;
+        self.torn += part.torn;
+        self.damaged += part.damaged;
+        self.seconds = self.seconds.max(part.seconds);
+    }
+}
+
+/// This shard's part of a volume.
+pub(crate) struct LocalVolume(Volume<GlommioHost>);
+
+/// A put that the volume let in.
+pub(crate) enum Admitted {
+    /// The track is there already.
+    Already(Stored),
+    /// Its bytes may come.
+    Writer(Box<Writer>),
+}
+
+/// An unfinished track. Dropping it forgets the track.
+pub(crate) struct Writer(deadwax_engine::PutWriter<GlommioHost>);
+
+/// A range being read.
+pub(crate) struct Reader(deadwax_engine::Reader<GlommioHost>);
+
+impl LocalVolume {
+    pub(crate) async fn open(
+        config: &Config,
+        dir: &Path,
+        expected: VolumeIdentity,
+        shard: usize,
+        shards: usize,
+    ) -> Result<(Self, VolumeRecovery), deadwax_engine::Error> {
+        let volume = VolumeConfig {
+            segment_bytes: config.segment_bytes,
+            reserve_bytes: config.reserve_bytes,
+            shard,
+            shards,
+            puts_in_flight_max: config.transfers_max,
+            ..VolumeConfig::new(dir, expected)
+        };
+        let (volume, recovery) = Volume::open(GlommioHost::new(), volume).await?;
+        let recovered = VolumeRecovery {
+            tracks: recovery.tracks,
+            segments: recovery.segments,
+            bytes_read: recovery.bytes_read,
+            takedowns: recovery.takedowns,
+            torn: recovery.torn,
+            damaged: recovery.damaged,
+            seconds: recovery.seconds,
+        };
+        Ok((Self(volume), recovered))
+    }
+
+    /// Lets a put in, or says why not.
+    pub(crate) async fn put(&self, id: TrackId, bytes: u64, tags: &Tags) -> Result<Admitted, Refusal> {
+        match self.0.put(id, bytes, tags).await {
+            Ok(writer) => Ok(Admitted::Writer(Box::new(Writer(writer)))),
+            Err(deadwax_engine::Error::AlreadyStored { bytes, .. }) => Ok(Admitted::Already(Stored::new(bytes))),
+            Err(why) => Err(refusal(&why)),
+        }
+    }
+
+    /// The track's length, and a reader of `range`.
+    pub(crate) async fn read(&self, id: TrackId, range: ByteRange) -> Result<(u64, Reader), Refusal> {
+        let bytes = match self.0.presence(&id) {
+            deadwax_engine::Presence::Present { bytes } => bytes,
+            // Absent from the index is not yet absent: a damaged header may claim the id, and then there may be a copy.
+            deadwax_engine::Presence::Absent => self.0.info(&id).await.map_err(|why| unreadable(&why))?.bytes,
+            deadwax_engine::Presence::TakenDown { number } => {
+                return Err(refusal(&deadwax_engine::Error::TakenDown { id, number }));
+            }
+        };
+        if !range.fits(bytes) {
+            let (start, end) = (range.start(), range.end());
+            return Err(Refusal::invalid(format!("range {start} to {end} goes beyond the track's {bytes} bytes")));
+        }
+        let reader = self.0.read(&id, range).await.map_err(|why| unreadable(&why))?;
+        Ok((bytes, Reader(reader)))
+    }
+
+    pub(crate) async fn info(&self, id: TrackId) -> Result<Message, Refusal> {
+        let info = self.0.info(&id).await.map_err(|why| unreadable(&why))?;
+        let pieces = info.manifest.pieces().to_vec();
+        Ok(Message::TrackInfo { bytes: info.bytes, tags: info.tags, pieces })
+    }
+
+    pub(crate) fn has(&self, id: TrackId) -> Message {
+        match self.0.presence(&id) {
+            deadwax_engine::Presence::Present { bytes } => Message::Present { bytes },
+            deadwax_engine::Presence::Absent => Message::Absent,
+            deadwax_engine::Presence::TakenDown { number } => Message::TakenDown { number },
+        }
+    }
+
+    /// Durable on return; answers the number first recorded.
+    pub(crate) async fn take_down(&self, id: TrackId, number: u64) -> Result<u64, Refusal> {
+        self.0.take_down(&id, number).await.map_err(|why| refusal(&why))
+    }
+
+    pub(crate) fn digests(&self, first: Partition, count: u32) -> Vec<PartitionDigest> {
+        let digests = self.0.digests(first, count);
+        digests.into_iter().map(|(partition, tracks, digest)| PartitionDigest { partition, tracks, digest }).collect()
+    }
+
+    pub(crate) fn list(&self, partition: Partition, after: Option<TrackId>, limit: usize) -> Vec<TrackId> {
+        self.0.list(partition, after, limit)
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        let usage = self.0.usage();
+        Usage {
+            capacity_bytes: usage.capacity_bytes,
+            free_bytes: usage.free_bytes,
+            tracks: usage.tracks,
+            track_bytes: usage.track_bytes,
+            record_bytes: usage.record_bytes,
+            takedowns: usage.takedowns,
+            state: match usage.state {
+                deadwax_engine::VolumeState::Open => VolumeState::Serving,
+                deadwax_engine::VolumeState::ReadOnly(_) => VolumeState::ReadOnly,
+                deadwax_engine::VolumeState::Closed => VolumeState::Fenced,
+            },
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        self.0.clone().close().await;
+    }
+}
+
+/// What one shard's part of a volume holds.
+pub(crate) struct Usage {
+    pub(crate) capacity_bytes: u64,
+    pub(crate) free_bytes: u64,
+    pub(crate) tracks: u64,
+    pub(crate) track_bytes: u64,
+    pub(crate) record_bytes: u64,
+    pub(crate) takedowns: u64,
+    pub(crate) state: VolumeState,
+}
+
+impl Writer {
+    /// Takes the next bytes in; they are not durable before [`finish`](Self::finish).
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        self.0.write(bytes).await.map_err(|why| refusal(&why))
+    }
+
+    /// Ends the track: durable on return.
+    pub(crate) async fn finish(self) -> Result<Stored, Refusal> {
+        match self.0.finish().await {
+            Ok(stored) => Ok(Stored::new(stored.bytes)),
+            // Another put of the same track was faster: what was asked for is so.
+            Err(deadwax_engine::Error::AlreadyStored { bytes, .. }) => Ok(Stored::new(bytes)),
+            Err(why) => Err(refusal(&why)),
+        }
+    }
+}
+
+impl Reader {
+    /// The next bytes of the range, checked; nothing after the last.
+    pub(crate) async fn next(&mut self) -> Option<Result<deadwax_engine::Block<GlommioHost>, Refusal>> {
+        Some(self.0.next().await?.map_err(|why| unreadable(&why)))
+    }
+}
+
+/// Whether a node with other volumes starts without the one that answers this when it is opened: the drive fails, and
+/// what it holds is on other nodes too. Not where somebody made a mistake that starting would hide or make worse.
+pub(crate) const fn is_left_out(why: &deadwax_engine::Error) -> bool {
+    match why.kind() {
+        ErrorKind::Io | ErrorKind::Corrupt | ErrorKind::NoSpace | ErrorKind::Fenced => true,
+        ErrorKind::Foreign
+        | ErrorKind::Unsupported
+        | ErrorKind::Locked
+        | ErrorKind::Invalid
+        | ErrorKind::Busy
+        | ErrorKind::NotFound
+        | ErrorKind::TakenDown
+        | ErrorKind::AlreadyStored => false,
+    }
+}
+
+/// The [`refusal`] for an error in reading a track that the index has: a drive that cannot read its copy has a bad copy, and
+/// whoever asks must know that there is one. Of an error that could be any request's it would be taken that this holder
+/// knows nothing, and with enough others that do not have the track, that there is none.
+fn unreadable(why: &deadwax_engine::Error) -> Refusal {
+    if why.kind() == ErrorKind::Io {
+        tracing::error!(%why, "a drive cannot read a track that it has");
+        return Refusal::new(ErrorCode::Corrupt, why.to_string());
+    }
+    refusal(why)
+}
+
+/// What the wire says for an engine's error. The whole text goes along: it names segment and offset, or the file.
+fn refusal(why: &deadwax_engine::Error) -> Refusal {
+    let code = match why.kind() {
+        ErrorKind::Busy => ErrorCode::Busy,
+        ErrorKind::NoSpace => ErrorCode::NoSpace,
+        ErrorKind::Corrupt => ErrorCode::Corrupt,
+        ErrorKind::NotFound => ErrorCode::NotFound,
+        ErrorKind::TakenDown => match why {
+            deadwax_engine::Error::TakenDown { number, .. } => ErrorCode::TakenDown { number: *number },
+            _ => ErrorCode::Internal,
+        },
+        ErrorKind::Invalid => ErrorCode::Invalid,
+        ErrorKind::Fenced => ErrorCode::Fenced,
+        // AlreadyStored is no failure: it was answered as success where a put begins and ends.
+        ErrorKind::AlreadyStored | ErrorKind::Io | ErrorKind::Unsupported | ErrorKind::Locked | ErrorKind::Foreign => {
+            tracing::error!(%why, "the engine failed a request");
+            ErrorCode::Internal
+        }
+    };
+    if code == ErrorCode::Corrupt {
+        tracing::error!(%why, "a drive returned bytes that are not what was written");
+    }
+    Refusal::new(code, why.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_drive_that_cannot_read_what_it_has_does_not_deny_having_it() {
+        let source = Arc::new(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+        let why = deadwax_engine::Error::Io { what: "read", path: "/v/segments/1".into(), source };
+        let said = unreadable(&why);
+        assert_eq!(said.code, ErrorCode::Corrupt);
+        assert!(said.message.contains("/v/segments/1"), "{}", said.message);
+        assert_eq!(refusal(&why).code, ErrorCode::Internal, "a write that fails says nothing of a copy");
+        assert_eq!(unreadable(&deadwax_engine::Error::NotFound(TrackId::of(b"x"))).code, ErrorCode::NotFound);
+    }
+}

@@ -1,0 +1,53 @@
+//! A logarithm that is the same on every machine.
+
+/// Fractional bits of the result.
+const FRACTION_BITS: u32 = 40;
+
+/// `-log2(u)` for `u = (x | 1) / 2^64`, a fraction above 0 and below 1, as a fixed-point number with 40 fractional
+/// bits: above 0, at most 64 * 2^40, falling as `x` grows. A float's `log2` may differ from one libm to the next.
+///
+/// One bit a step: squaring a number doubles its logarithm (Knuth, TAOCP 1, 1.2.2, exercise 25).
+pub(super) fn minus_log2(x: u64) -> u64 {
+    let x = x | 1;
+    let whole = u64::from(63 - x.leading_zeros());
+    // x / 2^whole, between 1 and 2, with 63 fractional bits.
+    let mut mantissa = x << x.leading_zeros();
+    let mut fraction = 0_u64;
+    for _ in 0..FRACTION_BITS {
+        let square = u128::from(mantissa) * u128::from(mantissa);
+        let carry = u64::from(square >> 127 != 0);
+        mantissa = u64::try_from(square >> (63 + carry)).expect("a square below 4, halved if 2 or more, fits");
+        fraction = fraction << 1 | carry;
+    }
+    (64 << FRACTION_BITS) - (whole << FRACTION_BITS | fraction)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_of_two_are_exact() {
+        for power in 1..64 {
+            // The lowest bit is always set, which from 2^24 on is below the last fractional bit.
+            if power >= 42 {
+                assert_eq!(minus_log2(1 << power), (64 - power) << FRACTION_BITS, "2^{power}");
+            }
+        }
+        assert_eq!(minus_log2(0), 64 << FRACTION_BITS);
+        assert_eq!(minus_log2(u64::MAX), 1);
+    }
+
+    #[test]
+    fn it_is_the_logarithm() {
+        // log2(3) = 1.5849625007211561814...: its first 40 fractional bits.
+        let three = (64 << FRACTION_BITS) - minus_log2(3);
+        assert_eq!(three, 1_742_684_699_131);
+        let mut last = u64::MAX;
+        for step in 0..100_000_u64 {
+            let now = minus_log2(step << 47);
+            assert!(now <= last, "it falls");
+            last = now;
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The header of every frame: the one place that knows its bytes.
+//!
+//! Little-endian, 40 bytes:
+//!
+//! ```text
+//!  0  magic        4 bytes   "DWAX"
+//!  4  version      u8        PROTOCOL_VERSION
+//!  5  kind         u8        which message the payload is
+//!  6  flags        u16       none is defined: zero, and checked
+//!  8  request      u32       the client counts its requests on a connection; a reply repeats the number
+//! 12  payload      u32       bytes that follow the header
+//! 16  epoch        u64       of the sender's map
+//! 24  cluster      u64       first eight bytes of the cluster's id
+//! 32  payload CRC  u32       CRC-32 (IEEE) of the payload
+//! 36  header CRC   u32       CRC-32 (IEEE) of the 36 bytes before it
+//! ```
+//!
+//! What every version keeps: the magic, the place of the version byte and the header's length and CRC, so that
+//! machines of different versions can still tell each other that they differ.
+
+use deadwax_track::{KIB, MIB};
+
+use crate::ClusterId;
+
+/// The version that this code speaks. 1: the first.
+pub const PROTOCOL_VERSION: u8 = 1;
+/// The bytes of a header.
+pub const HEADER_BYTES: usize = 40;
+/// The most track bytes in one [`Data`](Kind::Data) frame.
+pub const DATA_BYTES_MAX: usize = mib(1);
+/// The most bytes after a header, of any kind.
+pub const FRAME_PAYLOAD_MAX: usize = mib(1) + kib(128);
+
+const MAGIC: [u8; 4] = *b"DWAX";
+const HEADER_CRC_AT: usize = 36;
+
+const _: () = assert!(HEADER_CRC_AT + 4 == HEADER_BYTES);
+const _: () = assert!(DATA_BYTES_MAX <= FRAME_PAYLOAD_MAX && FRAME_PAYLOAD_MAX < u32::MAX as usize);
+
+#[expect(clippy::cast_possible_truncation, reason = "small constants, evaluated by the compiler")]
+const fn mib(count: u64) -> usize {
+    (count * MIB) as usize
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "small constants, evaluated by the compiler")]
+const fn kib(count: u64) -> usize {
+    (count * KIB) as usize
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $min:expr, $max:expr;)*) => {
+        /// Which message a frame carries. A number, once given, is never reused.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u8)]
+        pub enum Kind {
+            $($(#[$doc])* $name = $number,)*
+        }
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The kind with this number.
+            #[must_use]
+            pub const fn from_number(number: u8) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// The fewest and most payload bytes of this kind: known before memory is taken for them.
+            #[must_use]
+            pub const fn payload_bounds(self) -> (usize, usize) {
+                match self {
+                    $(Self::$name => ($min, $max),)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Client: first on a connection.
+    Hello = 1, 19, 51;
+    /// Node: the answer to it.
+    Welcome = 2, 41, 41;
+    /// Node: the answer to any request that failed.
+    Error = 3, 12, kib(4);
+    /// Client: offers a track.
+    Put = 16, 66, kib(20);
+    /// Node: send the bytes.
+    Ready = 17, 0, 0;
+    /// Node: the track is durable.
+    Stored = 18, 13, 13;
+    /// Either: track bytes, raw.
+    Data = 19, 1, DATA_BYTES_MAX;
+    /// Client: asks for a range of a track.
+    Get = 32, 64, 64;
+    /// Node: the range follows.
+    Found = 33, 8, 8;
+    /// Node: that was all of it.
+    End = 34, 0, 0;
+    /// Client: asks for tags and manifest.
+    Info = 48, 48, 48;
+    /// Node: tags and manifest.
+    TrackInfo = 49, 26, kib(100);
+    /// Client: asks whether a track is there.
+    Has = 50, 48, 48;
+    /// Node: it is.
+    Present = 51, 8, 8;
+    /// Node: it is not.
+    Absent = 52, 0, 0;
+    /// Node: it was taken down.
+    TakenDown = 53, 8, 8;
+    /// Client: takes a track down.
+    TakeDown = 54, 56, 56;
+    /// Client: asks how the node is.
+    Status = 64, 0, 0;
+    /// Node: how it is.
+    NodeStatus = 65, 84, FRAME_PAYLOAD_MAX;
+    /// Client: asks for digests of partitions.
+    Digests = 80, 22, 22;
+    /// Node: the digests.
+    DigestList = 81, 8, FRAME_PAYLOAD_MAX;
+    /// Client: asks for the ids in a partition.
+    List = 82, 23, 55;
+    /// Node: the ids.
+    Ids = 83, 8, FRAME_PAYLOAD_MAX;
+}
+
+/// What a sender writes into each of its frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    /// The request's number.
+    pub request: u32,
+    /// The epoch of the sender's map.
+    pub epoch: u64,
+    /// [`ClusterId::prefix`] of the sender's cluster.
+    pub cluster: u64,
+}
+
+impl Stamp {
+    /// The stamp of a frame of request `request`, from a sender at `epoch` of `cluster`.
+    #[must_use]
+    pub fn new(request: u32, epoch: u64, cluster: &ClusterId) -> Self {
+        Self { request, epoch, cluster: cluster.prefix() }
+    }
+}
+
+/// A frame's header. Both sides read 40 bytes, [`decode`](Self::decode) them, read
+/// [`payload_bytes`](Self::payload_bytes) more, [`check_payload`](Self::check_payload), then
+/// [`Message::decode`](super::Message::decode).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FrameHeader {
+    /// Which message the payload is.
+    pub kind: Kind,
+    /// Who sent it, for which request.
+    pub stamp: Stamp,
+    payload_bytes: u32,
+    payload_crc: u32,
+}
+
+/// The bytes are no frame of this protocol; nothing after them on the connection can be trusted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadFrame {
+    /// The first bytes are not a frame's: something else speaks on the port.
+    #[error("not a deadwax frame: it begins with {0:02x?}")]
+    Magic([u8; 4]),
+    /// The header was damaged on the way.
+    #[error("frame header checksum is {got:08x}, its bytes give {expected:08x}")]
+    HeaderCrc {
+        /// What the bytes give.
+        expected: u32,
+        /// What the header says.
+        got: u32,
+    },
+    /// The sender speaks a version that this code does not.
+    #[error("frame has protocol version {0}, this program speaks {PROTOCOL_VERSION}")]
+    Version(u8),
+    /// No message has this number.
+    #[error("frame has unknown kind {0}")]
+    Kind(u8),
+    /// A flag is set that this version does not know.
+    #[error("frame has unknown flags {0:#06x}")]
+    Flags(u16),
+    /// The payload is shorter or longer than its kind allows.
+    #[error("frame of kind {kind:?} has {min} to {max} payload bytes, this one says {got}")]
+    PayloadLength {
+        /// The frame's kind.
+        kind: Kind,
+        /// What its header says.
+        got: u32,
+        /// The fewest allowed.
+        min: usize,
+        /// The most allowed.
+        max: usize,
+    },
+    /// The payload was damaged on the way, or is not as long as the header says.
+    #[error("frame of kind {kind:?}: payload checksum is {got:08x}, its bytes give {expected:08x}")]
+    PayloadCrc {
+        /// The frame's kind.
+        kind: Kind,
+        /// What the bytes give.
+        expected: u32,
+        /// What the header says.
+        got: u32,
+    },
+}
+
+impl FrameHeader {
+    /// The header of a frame whose payload is `parts`, one after the other (a vectored write needs no joined copy).
+    ///
+    /// # Panics
+    /// Where the parts together are shorter or longer than `kind` allows.
+    #[must_use]
+    pub fn new<'a>(kind: Kind, stamp: Stamp, parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut crc = crc32fast::Hasher::new();
+        let mut bytes = 0_usize;
+        for part in parts {
+            crc.update(part);
+            bytes += part.len();
+        }
+        let (min, max) = kind.payload_bounds();
+        assert!((min..=max).contains(&bytes), "a {kind:?} frame has {min} to {max} bytes, got {bytes}");
+        let payload_bytes = u32::try_from(bytes).expect("a frame's payload is below 4 GiB");
+        Self { kind, stamp, payload_bytes, payload_crc: crc.finalize() }
+    }
+
+    /// How many bytes follow the header.
+    #[must_use]
+    pub const fn payload_bytes(&self) -> usize {
+        self.payload_bytes as usize
+    }
+
+    /// The header as bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut out = [0; HEADER_BYTES];
+        out[0..4].copy_from_slice(&MAGIC);
+        out[4] = PROTOCOL_VERSION;
+        out[5] = self.kind as u8;
+        out[8..12].copy_from_slice(&self.stamp.request.to_le_bytes());
+        out[12..16].copy_from_slice(&self.payload_bytes.to_le_bytes());
+        out[16..24].copy_from_slice(&self.stamp.epoch.to_le_bytes());
+        out[24..32].copy_from_slice(&self.stamp.cluster.to_le_bytes());
+        out[32..36].copy_from_slice(&self.payload_crc.to_le_bytes());
+        let crc = crc32fast::hash(&out[..HEADER_CRC_AT]);
+        out[HEADER_CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// The header that these bytes are. After it, [`payload_bytes`](Self::payload_bytes) is within the kind's bounds,
+    /// so a receiver may take memory for them.
+    pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, BadFrame> {
+        let magic = array(bytes, 0);
+        if magic != MAGIC {
+            return Err(BadFrame::Magic(magic));
+        }
+        let expected = crc32fast::hash(&bytes[..HEADER_CRC_AT]);
+        let got = u32::from_le_bytes(array(bytes, HEADER_CRC_AT));
+        if expected != got {
+            return Err(BadFrame::HeaderCrc { expected, got });
+        }
+        if bytes[4] != PROTOCOL_VERSION {
+            return Err(BadFrame::Version(bytes[4]));
+        }
+        let kind = Kind::from_number(bytes[5]).ok_or(BadFrame::Kind(bytes[5]))?;
+        let flags = u16::from_le_bytes(array(bytes, 6));
+        if flags != 0 {
+            return Err(BadFrame::Flags(flags));
+        }
+        let payload_bytes = u32::from_le_bytes(array(bytes, 12));
+        let (min, max) = kind.payload_bounds();
+        if !(min..=max).contains(&(payload_bytes as usize)) {
+            return Err(BadFrame::PayloadLength { kind, got: payload_bytes, min, max });
+        }
+        let stamp = Stamp {
+            request: u32::from_le_bytes(array(bytes, 8)),
+            epoch: u64::from_le_bytes(array(bytes, 16)),
+            cluster: u64::from_le_bytes(array(bytes, 24)),
+        };
+        Ok(Self { kind, stamp, payload_bytes, payload_crc: u32::from_le_bytes(array(bytes, 32)) })
+    }
+
+    /// Whether `payload` is the one that the header was made for.
+    pub fn check_payload(&self, payload: &[u8]) -> Result<(), BadFrame> {
+        let expected = crc32fast::hash(payload);
+        if expected == self.payload_crc && payload.len() == self.payload_bytes() {
+            return Ok(());
+        }
+        Err(BadFrame::PayloadCrc { kind: self.kind, expected, got: self.payload_crc })
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&bytes[at..at + N]);
+    out
+}

@@ -1,0 +1,132 @@
+//! Any bytes, any messages, in any pieces.
+
+use bytes::Bytes;
+use deadwax_dht::wire::{
+    Decoder, ErrorCode, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, IDS_MAX, Kind, Message, PartitionDigest, Stamp,
+};
+use deadwax_dht::{ClusterId, NodeId, VolumeId};
+use deadwax_track::{ByteRange, Partition, TRACK_BYTES_MAX, Tags, TrackId};
+use proptest::prelude::*;
+
+fn volume() -> impl Strategy<Value = VolumeId> {
+    any::<[u8; 16]>().prop_map(VolumeId::from_bytes)
+}
+
+fn track() -> impl Strategy<Value = TrackId> {
+    any::<[u8; 32]>().prop_map(TrackId::from_bytes)
+}
+
+fn tags() -> impl Strategy<Value = Tags> {
+    proptest::collection::vec(("[a-z_0-9]{1,64}", ".{0,60}"), 0..10)
+        .prop_map(|pairs| Tags::new(pairs).expect("within limits"))
+}
+
+fn code() -> impl Strategy<Value = ErrorCode> {
+    prop_oneof![
+        Just(ErrorCode::Busy),
+        Just(ErrorCode::NotFound),
+        any::<u64>().prop_map(|number| ErrorCode::TakenDown { number }),
+        any::<u64>().prop_map(|epoch| ErrorCode::Moved { epoch }),
+        Just(ErrorCode::Internal),
+    ]
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let bytes = || 1..=TRACK_BYTES_MAX;
+    prop_oneof![
+        (any::<[u8; 16]>(), proptest::option::of(any::<[u8; 32]>()), 0..9_u8).prop_map(|(cluster, node, min)| {
+            let (cluster, node) = (ClusterId::from_bytes(cluster), node.map(NodeId::from_bytes));
+            Message::Hello { protocol_min: min, protocol_max: min + 1, cluster, node }
+        }),
+        (code(), ".{0,300}").prop_map(|(code, message)| Message::error(code, message)),
+        (volume(), track(), bytes(), tags()).prop_map(|(volume, id, bytes, tags)| Message::Put {
+            volume,
+            id,
+            bytes,
+            tags
+        }),
+        (any::<bool>(), bytes(), any::<u32>()).prop_map(|(already, bytes, pieces)| Message::Stored {
+            already,
+            bytes,
+            pieces
+        }),
+        proptest::collection::vec(any::<u8>(), 1..5_000).prop_map(|bytes| Message::Data(bytes.into())),
+        (volume(), track(), any::<u64>(), any::<u64>()).prop_filter_map("an empty range", |(volume, id, a, b)| {
+            ByteRange::new(a.min(b), a.max(b)).map(|range| Message::Get { volume, id, range })
+        }),
+        (bytes(), tags(), proptest::collection::vec(any::<[u8; 32]>(), 0..50))
+            .prop_map(|(bytes, tags, pieces)| Message::TrackInfo { bytes, tags, pieces }),
+        (volume(), any::<u16>(), proptest::option::of(track()), 1..=IDS_MAX).prop_map(
+            |(volume, partition, after, limit)| Message::List { volume, partition: Partition(partition), after, limit }
+        ),
+        proptest::collection::vec(track(), 0..50).prop_map(Message::Ids),
+        proptest::collection::vec((any::<u16>(), any::<u32>(), any::<[u8; 16]>()), 0..50).prop_map(|digests| {
+            let digest =
+                |(partition, tracks, digest)| PartitionDigest { partition: Partition(partition), tracks, digest };
+            Message::DigestList(digests.into_iter().map(digest).collect())
+        }),
+        Just(Message::Ready),
+        Just(Message::End),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_message_comes_back(message in message(), request: u32, epoch: u64, cluster: u64) {
+        let stamp = Stamp { request, epoch, cluster };
+        let mut decoder = Decoder::new();
+        decoder.space().extend_from_slice(&message.frame(stamp));
+        let frame = decoder.next_frame().expect("a good frame").expect("a whole frame");
+        prop_assert_eq!(frame.header.stamp, stamp);
+        prop_assert_eq!(Message::decode(frame.header.kind, frame.payload), Ok(message));
+        prop_assert!(decoder.is_between_frames());
+    }
+
+    #[test]
+    fn any_payload_is_a_message_or_an_error(kind in proptest::sample::select(Kind::ALL), payload: Vec<u8>) {
+        if let Ok(message) = Message::decode(kind, Bytes::from(payload.clone())) {
+            prop_assert_eq!(message.kind(), kind);
+            // One message has one form; only maps may come in another order than they leave.
+            if kind != Kind::NodeStatus {
+                prop_assert_eq!(message.payload(), payload);
+            }
+        }
+    }
+
+    #[test]
+    fn any_header_is_a_header_or_an_error(mut bytes: [u8; HEADER_BYTES], repair: bool) {
+        if repair {
+            bytes[..5].copy_from_slice(b"DWAX\x01");
+            bytes[6..8].fill(0);
+            let crc = crc32fast::hash(&bytes[..36]);
+            bytes[36..].copy_from_slice(&crc.to_le_bytes());
+        }
+        if let Ok(header) = FrameHeader::decode(&bytes) {
+            prop_assert!(header.payload_bytes() <= FRAME_PAYLOAD_MAX);
+            prop_assert_eq!(header.encode(), bytes);
+        }
+    }
+
+    #[test]
+    fn any_stream_is_frames_or_an_error(bytes: Vec<u8>) {
+        let mut decoder = Decoder::new();
+        decoder.space().extend_from_slice(&bytes);
+        while let Ok(Some(_)) = decoder.next_frame() {}
+        prop_assert!(decoder.next_frame().is_err() || bytes.len() < HEADER_BYTES);
+    }
+
+    #[test]
+    fn frames_come_back_however_the_stream_is_cut(messages in proptest::collection::vec(message(), 1..6), step in 1..700_usize) {
+        let stamp = Stamp { request: 1, epoch: 2, cluster: 3 };
+        let stream: Vec<u8> = messages.iter().flat_map(|message| message.frame(stamp)).collect();
+        let mut decoder = Decoder::new();
+        let mut got = Vec::new();
+        for bytes in stream.chunks(step) {
+            decoder.space().extend_from_slice(bytes);
+            while let Some(frame) = decoder.next_frame().expect("a good frame") {
+                got.push(Message::decode(frame.header.kind, frame.payload).expect("a good message"));
+            }
+        }
+        prop_assert_eq!(got, messages);
+    }
+}
