@@ -1,0 +1,52 @@
+//! Every command of `deadwax-perf`, run small, so that none rots. Nothing here looks at how fast it was.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Runs `deadwax-perf` and gives the figures by name: each must be there, and be a positive number.
+fn figures(arguments: &[&str], expected: &[&str]) {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let json = dir.path().join("figures.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_deadwax-perf"))
+        .args(arguments)
+        .arg("--dir")
+        .arg(dir.path())
+        .arg("--json")
+        .arg(&json)
+        .output()
+        .expect("deadwax-perf runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("the figures")).expect("JSON");
+    assert!(report["commit"].is_string() && report["machine"].is_object() && report["settings"].is_object());
+    let figures = report["figures"].as_array().expect("a list");
+    for name in expected {
+        let figure = figures.iter().find(|figure| figure["name"] == *name).unwrap_or_else(|| panic!("no {name}"));
+        assert!(figure["value"].as_f64().is_some_and(|value| value > 0.0), "{figure}");
+    }
+}
+
+#[test]
+fn device() {
+    let names =
+        ["append_1m_flush_8m", "overwrite_1m_flush_8m", "read_4k_depth_32", "read_64k_depth_32", "read_1m_depth_8"];
+    figures(&["device", "--mib", "64", "--rounds", "1", "--seconds", "0.02"], &names);
+}
+
+#[test]
+fn gateway() {
+    let deadwax = Path::new(env!("CARGO_BIN_EXE_deadwax-perf")).with_file_name("deadwax");
+    assert!(deadwax.exists(), "{} is not there: run `cargo build -p deadwax`", deadwax.display());
+    let arguments = ["gateway", "--count", "3", "--kib", "300", "--rounds", "1", "--ranges", "50"];
+    let names = [
+        "put_inflight_1",
+        "put_inflight_8",
+        "get_first_inflight_8",
+        "get_cached_inflight_8",
+        "range_64k_cached_inflight_16",
+        "memory_gateway",
+        "memory_master-1",
+    ];
+    figures(&arguments, &names);
+}

@@ -1,0 +1,261 @@
+//! The command line, as clap reads it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use deadwax_track::TrackId;
+
+use crate::http::GatewayUrl;
+use crate::node_spec::NodeSpec;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 all went well, 1 something failed, 2 the command line is wrong.
+Environment: DEADWAX_GATEWAY is the gateway's URL; DEADWAX_LOG what is logged (default info, for example debug).";
+
+/// Deadwax, a track store: every track a music service owns, on Linux storage servers.
+#[derive(Debug, Parser)]
+#[command(name = "deadwax", version, max_term_width = 110, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Log in JSON, a line an event (on the standard error)
+    #[arg(long, global = true)]
+    pub log_json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Everything that `deadwax` does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start masters and a gateway on this machine
+    Up(Up),
+    /// Run one master node
+    Master(Master),
+    /// Run one gateway
+    Gateway(Gateway),
+    /// Make and change clusters
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Bring music into the store
+    Import(Import),
+    /// Fetch a track
+    Get(Get),
+    /// Take tracks down: a legal delete that cannot be undone
+    Rm(Rm),
+    /// Show nodes, volumes and how many copies are missing
+    Status(Status),
+    /// Say whether this machine is fit to run a master
+    Doctor(Doctor),
+    /// Print a script that completes commands in a shell
+    #[command(after_help = "Example:\n  deadwax completions bash > /etc/bash_completion.d/deadwax")]
+    Completions(Completions),
+}
+
+/// Starts a cluster on loopback.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Ctrl-C stops everything; started again, everything is there.
+
+Examples:
+  deadwax up --demo                      try it: makes an album and says where to listen
+  deadwax up --data /srv/deadwax         start what is in /srv/deadwax, or make it")]
+pub struct Up {
+    /// Also make a small album, import it, and say where to listen
+    #[arg(long)]
+    pub demo: bool,
+    /// Where everything lies
+    #[arg(long, value_name = "DIR", default_value = "./deadwax-data")]
+    pub data: PathBuf,
+    /// Where the gateway listens [default: what the data directory says, 127.0.0.1:7878 at first]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Let the gateway listen elsewhere than on loopback, where anybody may read, store and take down tracks
+    #[arg(long)]
+    pub insecure_listen: bool,
+    /// How many masters [default: as many as the data directory has, 3 at first]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub masters: Option<u16>,
+}
+
+/// Runs a master.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  deadwax master --config /etc/deadwax/master.toml")]
+pub struct Master {
+    /// Its settings (TOML; `deadwax cluster init` writes one with comments)
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// End when this process does; set by `deadwax up`
+    #[arg(long, hide = true)]
+    pub parent: Option<u32>,
+}
+
+/// Runs a gateway.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  deadwax gateway --config /etc/deadwax/gateway.toml")]
+pub struct Gateway {
+    /// Its settings (TOML; `deadwax cluster init` writes one with comments)
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Listen here instead of where the settings say
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Listen elsewhere than on loopback, where anybody may read, store and take down tracks
+    #[arg(long)]
+    pub insecure_listen: bool,
+    /// End when this process does; set by `deadwax up`
+    #[arg(long, hide = true)]
+    pub parent: Option<u32>,
+}
+
+/// Makes clusters.
+#[derive(Debug, Subcommand)]
+pub enum Cluster {
+    /// Make keys, volumes, the map and commented settings for new nodes
+    Init(ClusterInit),
+}
+
+/// Makes a cluster.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each node gets DIR/master-N/master.toml and a key beside it; the map is DIR/cluster.toml, the gateway's settings
+DIR/gateway/gateway.toml. Then start `deadwax master --config ...` for each, and `deadwax gateway --config ...`.
+
+Example, two sites with two drives each:
+  deadwax cluster init --data /srv/deadwax --insecure-listen \\
+    --node london@10.0.0.1:7881=/mnt/a,/mnt/b --node stockholm@10.1.0.1:7881=/mnt/c,/mnt/d")]
+pub struct ClusterInit {
+    /// Where keys, settings and the map go; made, or empty
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// A node: its zone, its address, and a directory for each of its drives
+    #[arg(long = "node", value_name = "ZONE@ADDRESS:PORT=DIR[,DIR...]", required = true)]
+    pub nodes: Vec<NodeSpec>,
+    /// Where the gateway listens
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7878")]
+    pub listen: SocketAddr,
+    /// Let nodes and the gateway listen elsewhere than on loopback: there is neither encryption nor authentication yet
+    #[arg(long)]
+    pub insecure_listen: bool,
+}
+
+/// Which gateway to ask.
+#[derive(Debug, Args)]
+pub struct Asked {
+    /// The gateway's URL
+    #[arg(long, value_name = "URL", env = "DEADWAX_GATEWAY", default_value = "http://127.0.0.1:7878")]
+    pub gateway: GatewayUrl,
+}
+
+/// Imports music.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What is stored already is not sent again, so an interrupted import goes on where it stopped when it is run again.
+A file that cannot be imported is reported, and the rest goes on; the exit code is then 1.
+With --json each file is a line: {\"path\",\"id\",\"bytes\",\"outcome\"}, outcome being stored, present or failed (then
+with \"error\").
+
+Examples:
+  deadwax import ~/Music
+  deadwax import --jobs 8 --json album.flac /srv/music > imported.jsonl")]
+pub struct Import {
+    /// Files and folders; in folders, audio files are taken
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Which gateway.
+    #[command(flatten)]
+    pub asked: Asked,
+    /// How many files at a time
+    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: u16,
+    /// Print a line of JSON for each file
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Fetches a track.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With -o the track goes to FILE.part first, is proved against its id, and then named FILE. An interrupted fetch goes on
+where it stopped when it is run again.
+
+Examples:
+  deadwax get 9f86d0...0f00a08 -o song.ogg
+  deadwax get 9f86d0...0f00a08 | ffplay -")]
+pub struct Get {
+    /// The track's id: 64 hexadecimal digits
+    pub id: TrackId,
+    /// Where to write it; - is the standard output [default: the standard output, unless it is a terminal]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Which gateway.
+    #[command(flatten)]
+    pub asked: Asked,
+}
+
+/// Takes tracks down.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  deadwax rm 9f86d0...0f00a08")]
+pub struct Rm {
+    /// The tracks' ids: 64 hexadecimal digits each
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<TrackId>,
+    /// Which gateway.
+    #[command(flatten)]
+    pub asked: Asked,
+}
+
+/// Shows the cluster.
+#[derive(Debug, Args)]
+#[command(after_help = "The exit code is 1 where the cluster is not healthy.\n\nExample:\n  deadwax status --json")]
+pub struct Status {
+    /// Which gateway.
+    #[command(flatten)]
+    pub asked: Asked,
+    /// Print what the gateway answered, as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Checks this machine.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Looks at the kernel, whether io_uring is permitted, locked memory, open files, and for each directory whether it takes
+O_DIRECT and has space. The exit code is 1 where a master would not run.
+
+Example:
+  deadwax doctor /mnt/a /mnt/b")]
+pub struct Doctor {
+    /// Directories that volumes are, or are to be, in
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub dirs: Vec<PathBuf>,
+    /// Print a line of JSON for each finding
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints a completion script.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// Which shell
+    pub shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_described() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{} has no description", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! One file a command. Each answers whether all went well, or why it could not begin or go on.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::cli::{Cli, Cluster, Command};
+
+mod cluster_init;
+mod completions;
+mod doctor;
+mod gateway;
+mod get;
+mod import;
+mod master;
+mod rm;
+mod status;
+mod up;
+
+/// Runs the command, logging started, and answers the process's exit code: 0 where all went well, 1 where not.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    let done = match cli.command {
+        Command::Up(up) => asynchronous(up::run(up, cli.log_json)),
+        Command::Master(master) => master::run(&master),
+        Command::Gateway(gateway) => gateway::run(&gateway),
+        Command::Cluster(Cluster::Init(init)) => cluster_init::run(&init),
+        Command::Import(import) => asynchronous(import::run(import)),
+        Command::Get(get) => asynchronous(get::run(get)),
+        Command::Rm(rm) => asynchronous(rm::run(rm)),
+        Command::Status(status) => asynchronous(status::run(status)),
+        Command::Doctor(doctor) => doctor::run(&doctor),
+        Command::Completions(completions) => completions::run(&completions),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("deadwax: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs on this thread. The main thread must be it: `up`'s children live as long as the thread that made them.
+fn asynchronous(command: impl Future<Output = anyhow::Result<bool>>) -> anyhow::Result<bool> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(command);
+    // A reader that waits for a slow drive must not keep the command from ending.
+    runtime.shutdown_background();
+    done
+}
+
+/// Prints a line for people or programs. Where nobody reads any more (`deadwax status | head`) that is an error, not a
+/// panic.
+fn say(line: impl Display) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{line}")?;
+    Ok(())
+}

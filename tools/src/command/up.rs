@@ -1,0 +1,148 @@
+//! `deadwax up`: a whole cluster on this machine, as long as the command runs.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::say;
+use crate::album::{self, SONGS};
+use crate::cli::Up;
+use crate::cluster::{Cluster, Start};
+use crate::importer;
+use crate::layout::{GATEWAY_DEFAULT, Layout, MASTER_PORT_FIRST, Plan};
+use crate::progress::Progress;
+use crate::settings;
+
+const MASTERS_DEFAULT: u16 = 3;
+
+pub(super) async fn run(up: Up, log_json: bool) -> anyhow::Result<bool> {
+    let mut signals = Signals::new()?;
+    let _lock = Layout::lock(&up.data)?;
+    let layout = prepare(&up)?;
+    let recorded = settings::load_gateway(&layout.gateway_config())?;
+    let listen = up.listen.unwrap_or(recorded.listen);
+    permit(listen, up.insecure_listen || recorded.insecure_listen)?;
+    let executable = std::env::current_exe().context("cannot tell which program this is")?;
+    let mut cluster = Cluster::start(Start {
+        layout: &layout,
+        executable: &executable,
+        listen,
+        insecure_listen: up.insecure_listen,
+        log_json,
+    })?;
+    let lived = tokio::select! {
+        lived = live(&mut cluster, &layout, up.demo) => lived,
+        () = signals.next() => Ok(()),
+    };
+    eprintln!("\nStopping ...");
+    tokio::select! {
+        () = cluster.stop() => {}
+        // Asked twice: whoever is left is killed, which costs nothing that was acknowledged.
+        () = signals.next() => bail!("killed before all had stopped"),
+    }
+    lived.map(|()| true)
+}
+
+fn prepare(up: &Up) -> anyhow::Result<Layout> {
+    let Some(layout) = Layout::open(&up.data)? else {
+        let gateway = up.listen.unwrap_or(GATEWAY_DEFAULT);
+        let masters = up.masters.unwrap_or(MASTERS_DEFAULT);
+        permit(gateway, up.insecure_listen)?;
+        let mut plan = Plan::loopback(&up.data, masters, gateway, MASTER_PORT_FIRST)?;
+        plan.insecure_listen = up.insecure_listen;
+        let layout = Layout::create(&up.data, &plan)?;
+        eprintln!("Made a new cluster of {masters} masters in {}.", layout.dir().display());
+        return Ok(layout);
+    };
+    match up.masters {
+        Some(masters) if usize::from(masters) != layout.masters() => bail!(
+            "{} has {} masters, not {masters}; nodes cannot be added to or taken from a cluster yet",
+            layout.dir().display(),
+            layout.masters()
+        ),
+        _ => Ok(layout),
+    }
+}
+
+fn permit(listen: SocketAddr, insecure: bool) -> anyhow::Result<()> {
+    if !listen.ip().is_loopback() && !insecure {
+        bail!(
+            "{listen} is not loopback, and whoever reaches it could read, store and take down tracks; where the network \
+             is trusted, add --insecure-listen"
+        );
+    }
+    Ok(())
+}
+
+/// Ends only where the cluster cannot go on.
+async fn live(cluster: &mut Cluster, layout: &Layout, demo: bool) -> anyhow::Result<()> {
+    cluster.ready().await?;
+    let url = cluster.client().url();
+    say(format_args!("Deadwax is up: the gateway is {url}, {} masters behind it.", layout.masters()))?;
+    say(format_args!("Data, settings and logs are in {}.", layout.dir().display()))?;
+    if demo {
+        play_demo(cluster, layout).await?;
+    } else {
+        say("Bring music in with:  deadwax import DIR")?;
+    }
+    say("Ctrl-C stops everything; started again, everything is there.")?;
+    bail!("{}", cluster.broken().await)
+}
+
+async fn play_demo(cluster: &Cluster, layout: &Layout) -> anyhow::Result<()> {
+    let folder = layout.dir().join("demo");
+    let writing = tokio::task::spawn_blocking(move || album::write(&folder));
+    let paths = writing.await?.context("cannot make the demo's album")?;
+    let progress = Progress::new("importing", true);
+    let mut lines = Vec::new();
+    // One at a time, so that they are listed in the album's order.
+    let summary = importer::import(cluster.client(), paths, 1, &progress, |line| lines.push(line.clone())).await;
+    progress.finish();
+    if let Some(line) = lines.iter().find(|line| line.error.is_some()) {
+        bail!("the demo was not stored: {}: {}", line.path, line.error.as_deref().unwrap_or_default());
+    }
+    say(format_args!("The demo's album: {summary}."))?;
+    say("\nListen, in a browser:\n")?;
+    let mut first = None;
+    for (song, line) in SONGS.iter().zip(&lines) {
+        let Some(id) = line.id else { continue };
+        let url = format!("{}/v1/tracks/{id}", cluster.client().url());
+        let seconds = song.length_ms() / 1000;
+        say(format_args!("  {:<14} {}:{:02}  {url}", song.title, seconds / 60, seconds % 60))?;
+        first.get_or_insert(url);
+    }
+    if let Some(url) = first {
+        say("\nOr from a shell:\n")?;
+        say(format_args!("  ffplay -nodisp -autoexit {url}"))?;
+        say(format_args!("  curl -o lead-in.wav {url}"))?;
+        say(format_args!("  curl {url}/tags\n"))?;
+    }
+    Ok(())
+}
+
+/// What ends `up`: Ctrl-C, SIGTERM, and the terminal's end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let on = |kind| signal(kind).context("cannot listen to signals");
+        Ok(Self {
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+            hangup: on(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! `deadwax up` and the commands that talk to it, as real processes.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use deadwax::album;
+use deadwax::layout::{Layout, Plan};
+use deadwax::settings;
+use deadwax_track::{TRACK_BYTES_MAX, TrackId};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
+
+const DEADWAX: &str = env!("CARGO_BIN_EXE_deadwax");
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A port that nobody has, below those that the system gives to clients; each test process looks in its own corner.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let corner = 12_000 + u16::try_from(std::process::id() % 1_000).expect("below 1,000") * 20;
+    loop {
+        let port = corner + NEXT.fetch_add(1, Ordering::Relaxed) % 20;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A running `deadwax up`. Dropped, it is killed, and its children die with it.
+struct Up {
+    child: Child,
+    gateway: SocketAddr,
+    said: String,
+}
+
+impl Up {
+    /// A cluster of one master in `dir`, made where it is not there, up and ready.
+    fn start(dir: &Path, arguments: &[&str]) -> Self {
+        let layout = Layout::open(dir).expect("readable").unwrap_or_else(|| {
+            let gateway = SocketAddr::from(([127, 0, 0, 1], free_port()));
+            let plan = Plan::loopback(dir, 1, gateway, free_port()).expect("a plan");
+            Layout::create(dir, &plan).expect("made")
+        });
+        let gateway = settings::load_gateway(&layout.gateway_config()).expect("settings").listen;
+        let mut child = Command::new(DEADWAX)
+            .args(["up", "--data"])
+            .arg(dir)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("started");
+        let mut said = String::new();
+        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+        while !said.contains("Ctrl-C stops") {
+            assert_ne!(lines.read_line(&mut said).expect("text"), 0, "it ended: {said}");
+        }
+        Self { child, gateway, said }
+    }
+
+    /// Runs a command against its gateway.
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.run_at(self.gateway, arguments)
+    }
+
+    fn run_at(&self, gateway: SocketAddr, arguments: &[&str]) -> Output {
+        let mut command = Command::new(DEADWAX);
+        command.args(arguments).env("DEADWAX_GATEWAY", format!("http://{gateway}"));
+        command.output().expect("started")
+    }
+
+    /// SIGTERM, and its exit code.
+    fn stop(mut self) -> Option<i32> {
+        kill_process(pid(self.child.id()), Signal::TERM).expect("it runs");
+        self.child.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn pid(id: u32) -> Pid {
+    Pid::from_raw(i32::try_from(id).expect("a process id")).expect("not zero")
+}
+
+/// The processes that `parent` started, with their command lines.
+fn children(parent: u32) -> Vec<(u32, String)> {
+    let tasks = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("it runs");
+    let ids = tasks.split_whitespace().map(|id| id.parse::<u32>().expect("a process id"));
+    ids.map(|id| (id, fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default().replace('\0', " ")))
+        .collect()
+}
+
+fn child(up: &Up, command: &str) -> Option<u32> {
+    children(up.child.id()).into_iter().find(|(_, line)| line.contains(&format!(" {command} "))).map(|(id, _)| id)
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < PATIENCE, "waited {PATIENCE:?} until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+fn outcomes(lines: &[Value], outcome: &str) -> usize {
+    lines.iter().filter(|line| line["outcome"] == outcome).count()
+}
+
+#[test]
+fn up_keeps_its_children_and_stops_them_in_the_end() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let up = Up::start(dir.path(), &["--demo"]);
+    assert!(up.said.contains("4 stored") && up.said.contains("Run-out"), "{}", up.said);
+    let url = up.said.lines().find_map(|line| line.split_whitespace().find(|word| word.contains("/v1/tracks/")));
+    let id = url.and_then(|url| url.rsplit('/').next()).expect("a URL to listen at").to_owned();
+    assert!(up.run(&["status"]).status.success());
+
+    // A second one is refused, whether by its directory or by its port.
+    let second = Command::new(DEADWAX).args(["up", "--data"]).arg(dir.path()).output().expect("started");
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("another `deadwax up`"), "{said}");
+    let other = tempfile::tempdir().expect("a folder");
+    let taken = up.gateway.to_string();
+    let second = Command::new(DEADWAX).args(["up", "--listen", &taken, "--data"]).arg(other.path()).output();
+    let second = second.expect("started");
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("in use") && said.contains("--listen"), "{said}");
+
+    // A child that is killed comes back, and serves what it had.
+    for command in ["master", "gateway"] {
+        let old = child(&up, command).expect("it runs");
+        kill_process(pid(old), Signal::KILL).expect("it ran");
+        wait_until("it is started again", || child(&up, command).is_some_and(|new| new != old));
+    }
+    wait_until("all is well again", || up.run(&["status"]).status.success());
+    let got = dir.path().join("again.wav");
+    assert!(up.run(&["get", &id, "-o", got.to_str().expect("UTF-8")]).status.success());
+    assert_eq!(TrackId::of(&fs::read(&got).expect("read")).to_string(), id);
+
+    let all: Vec<u32> = children(up.child.id()).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(up.stop(), Some(0));
+    assert!(all.iter().all(|id| test_kill_process(pid(*id)).is_err()), "a child is left over");
+
+    // Started again it has everything; killed, it leaves no orphan.
+    let up = Up::start(dir.path(), &["--demo"]);
+    assert!(up.said.contains("0 stored, 4 present"), "{}", up.said);
+    let all: Vec<u32> = children(up.child.id()).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(all.len(), 2);
+    drop(up);
+    wait_until("no orphan is left", || all.iter().all(|id| test_kill_process(pid(*id)).is_err()));
+}
+
+#[test]
+fn an_import_goes_on_past_bad_files_and_skips_what_is_there() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let up = Up::start(&dir.path().join("data"), &[]);
+    let music = dir.path().join("music");
+    let songs = album::write(&music).expect("written");
+    let at = |name: &str| music.join(name);
+    fs::copy(&songs[0], at("a copy.wav")).expect("copied");
+    fs::copy(&songs[1], music.join(std::ffi::OsStr::from_bytes(b"\xff\xfe copy.wav"))).expect("copied");
+    fs::write(at("empty.mp3"), "").expect("written");
+    fs::write(at("no music.mp3"), "text").expect("written");
+    fs::write(at("cover.jpg"), "a picture").expect("written");
+    File::create(at("huge.flac")).and_then(|file| file.set_len(TRACK_BYTES_MAX + 1)).expect("a sparse file");
+    std::os::unix::fs::symlink("nowhere", at("dangling.ogg")).expect("linked");
+
+    let folder = music.to_str().expect("UTF-8");
+    let output = up.run(&["import", "--json", "--jobs", "8", folder, "/nowhere/at/all"]);
+    assert_eq!(output.status.code(), Some(1));
+    let first = lines(&output);
+    let counts = ["stored", "present", "failed"].map(|outcome| outcomes(&first, outcome));
+    assert_eq!(counts, [5, 2, 4], "{first:#?}");
+    for (name, why) in [("empty", "empty"), ("huge", "too large"), ("dangling", "No such"), ("nowhere/at", "No such")] {
+        let line = first.iter().find(|line| line["path"].as_str().is_some_and(|path| path.contains(name)));
+        let error = line.expect("a line")["error"].as_str().expect("an error");
+        assert!(error.contains(why), "{name}: {error}");
+    }
+    let song = first.iter().find(|line| line["path"] == songs[2].to_str().expect("UTF-8")).expect("a line");
+    let bytes = fs::read(&songs[2]).expect("read");
+    assert_eq!(song["id"], TrackId::of(&bytes).to_string());
+    assert_eq!(song["bytes"], bytes.len());
+    let summary = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(summary.contains("5 stored, 2 present, 4 failed"), "{summary}");
+
+    // What is there is not sent again: only heads of requests go out, and each song has megabytes.
+    let line = Line::cut_after(up.gateway, u64::MAX);
+    let again = lines(&up.run_at(line.address, &["import", "--json", folder]));
+    assert_eq!(["stored", "present"].map(|outcome| outcomes(&again, outcome)), [0, 7], "{again:#?}");
+    assert!((1..100_000).contains(&line.sent.load(Ordering::Relaxed)), "{line:?}");
+
+    // The tags went along, and a track that is taken down stays down.
+    let id = song["id"].as_str().expect("an id");
+    let tags: Value = serde_json::from_slice(&raw_get(up.gateway, &format!("/v1/tracks/{id}/tags"))).expect("JSON");
+    assert_eq!((&tags["title"], &tags["artist"]), (&"Locked Groove".into(), &"The Pressing Plant".into()), "{tags}");
+    let removed = up.run(&["rm", id]);
+    let said = String::from_utf8_lossy(&removed.stdout).into_owned();
+    assert!(removed.status.success() && said.contains("taken down, number"), "{said}");
+    let refused = lines(&up.run(&["import", "--json", songs[2].to_str().expect("UTF-8")]));
+    assert!(refused[0]["error"].as_str().is_some_and(|error| error.contains("taken down")), "{refused:?}");
+    let gone = up.run(&["get", id, "-o", at("gone.wav").to_str().expect("UTF-8")]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(!at("gone.wav").exists());
+    assert_eq!(up.stop(), Some(0));
+}
+
+#[test]
+fn a_get_resumes_and_proves() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let up = Up::start(&dir.path().join("data"), &[]);
+    let track: Vec<u8> = (0..9_000_001_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+    let id = TrackId::of(&track).to_string();
+    let source = dir.path().join("source");
+    fs::write(&source, &track).expect("written");
+    assert!(up.run(&["import", source.to_str().expect("UTF-8")]).status.success());
+    let target = dir.path().join("got");
+    let partial = PathBuf::from(format!("{}.part", target.display()));
+    let get = |gateway| up.run_at(gateway, &["get", &id, "-o", target.to_str().expect("UTF-8")]);
+    let check = |output: &Output, words: &str| {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && said.contains(words), "{said}");
+        assert!(fs::read(&target).expect("read") == track, "the bytes differ");
+        assert!(!partial.exists());
+        fs::remove_file(&target).expect("removed");
+    };
+    check(&get(up.gateway), "proved");
+    // What an earlier try left is not fetched again, ...
+    let line = Line::cut_after(up.gateway, u64::MAX);
+    fs::write(&partial, &track[..8_000_000]).expect("written");
+    check(&get(line.address), "were there from an earlier try");
+    assert!(line.passed.load(Ordering::Relaxed) < 1_100_000, "{line:?}");
+    // ... even where it is everything, ...
+    fs::write(&partial, &track).expect("written");
+    check(&get(up.gateway), "were there");
+    // ... unless it is wrong, or too long.
+    let mut wrong = track[..5_000_000].to_vec();
+    wrong[77] ^= 1;
+    fs::write(&partial, &wrong).expect("written");
+    check(&get(up.gateway), "fetched anew");
+    fs::write(&partial, [&track[..], &[0]].concat()).expect("written");
+    check(&get(up.gateway), "proved");
+    // A connection that breaks again and again on the way.
+    let line = Line::cut_after(up.gateway, 2_000_000);
+    check(&get(line.address), "the connection was lost 4 times");
+    let piped = up.run_at(Line::cut_after(up.gateway, 4_000_000).address, &["get", &id]);
+    assert!(piped.status.success() && piped.stdout == track, "{}", String::from_utf8_lossy(&piped.stderr));
+    assert_eq!(up.stop(), Some(0));
+}
+
+/// A network between a client and the gateway that breaks each connection after so many bytes of answer.
+#[derive(Debug)]
+struct Line {
+    address: SocketAddr,
+    /// Bytes of answers.
+    passed: Arc<AtomicU64>,
+    /// Bytes of requests.
+    sent: Arc<AtomicU64>,
+}
+
+impl Line {
+    fn cut_after(gateway: SocketAddr, bytes: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let address = listener.local_addr().expect("an address");
+        let line = Self { address, passed: Arc::default(), sent: Arc::default() };
+        let (passed, sent) = (line.passed.clone(), line.sent.clone());
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (passed, sent) = (passed.clone(), sent.clone());
+                std::thread::spawn(move || pass(client.expect("a client"), gateway, bytes, &passed, sent));
+            }
+        });
+        line
+    }
+}
+
+fn pass(client: TcpStream, gateway: SocketAddr, bytes: u64, passed: &AtomicU64, sent: Arc<AtomicU64>) {
+    let gateway = TcpStream::connect(gateway).expect("the gateway listens");
+    let (up, up_to) = (client.try_clone().expect("cloned"), gateway.try_clone().expect("cloned"));
+    std::thread::spawn(move || copy(up, up_to, &sent));
+    copy(gateway.try_clone().expect("cloned").take(bytes), &client, passed);
+    let _ = client.shutdown(std::net::Shutdown::Both);
+    let _ = gateway.shutdown(std::net::Shutdown::Both);
+}
+
+fn copy(mut from: impl Read, mut to: impl Write, passed: &AtomicU64) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        passed.fetch_add(count as u64, Ordering::Relaxed);
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+}
+
+/// The body of a short reply, by hand.
+fn raw_get(gateway: SocketAddr, path: &str) -> Vec<u8> {
+    let mut stream = TcpStream::connect(gateway).expect("the gateway listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply).expect("read");
+    let head = reply.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
+    reply.split_off(head + 4)
+}
