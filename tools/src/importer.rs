@@ -93,7 +93,7 @@ pub async fn import(
             }
         }
     });
-    let desk = Arc::new(Desk { finds: AsyncMutex::new(finds), in_flight: InFlight::default() });
+    let desk = Arc::new(Desk { finds: AsyncMutex::new(finds), in_flight: InFlight::default(), done: Mutex::default() });
     for _ in 0..jobs.clamp(1, JOBS_MAX) {
         let (desk, client, ended, progress) = (desk.clone(), client.clone(), ended.clone(), progress.clone());
         tasks.spawn(async move {
@@ -124,7 +124,13 @@ pub async fn import(
 struct Desk {
     finds: AsyncMutex<mpsc::Receiver<Result<PathBuf, Lost>>>,
     in_flight: InFlight,
+    /// Tracks that this import found or made durable: an equal file need not be offered, not even while the last of a
+    /// track's copies is still being made. At most [`DONE_MAX`].
+    done: Mutex<HashSet<TrackId>>,
 }
+
+/// How many tracks an import remembers. Beyond, an equal file is offered like any other.
+const DONE_MAX: usize = 1 << 20;
 
 impl Desk {
     async fn next(&self) -> Option<Result<PathBuf, Lost>> {
@@ -151,14 +157,22 @@ impl Desk {
             Err(error) => return failed(&path, None, bytes, error),
         };
         let _alone = self.in_flight.enter(candidate.id).await;
-        match candidate.put(client, &mut share).await {
-            Ok(outcome) => Line {
-                path: path.to_string_lossy().into_owned(),
-                id: Some(candidate.id),
-                bytes: candidate.bytes,
-                outcome,
-                error: None,
-            },
+        let done = self.done.lock().expect("nothing panics under the lock").contains(&candidate.id);
+        let outcome = if done { Ok(Outcome::Present) } else { candidate.put(client, &mut share).await };
+        match outcome {
+            Ok(outcome) => {
+                let mut done = self.done.lock().expect("nothing panics under the lock");
+                if done.len() < DONE_MAX {
+                    done.insert(candidate.id);
+                }
+                Line {
+                    path: path.to_string_lossy().into_owned(),
+                    id: Some(candidate.id),
+                    bytes: candidate.bytes,
+                    outcome,
+                    error: None,
+                }
+            }
             Err(error) => failed(&path, Some(candidate.id), candidate.bytes, error),
         }
     }

@@ -23,6 +23,7 @@ impl Witness {
         let id = TrackId::of(&bytes);
         let reply = cluster.ask("PUT", &id, &[], &bytes);
         assert_eq!(reply.status, 201, "{}", reply.text());
+        cluster.wait_until_copied();
         Self { id, bytes }
     }
 
@@ -132,6 +133,7 @@ fn an_upload_that_need_not_be_sent_is_answered_at_once() {
         assert_eq!(reply.status, if method == "PUT" { 201 } else { 200 }, "{}", reply.text());
         assert_eq!(reply.json()["id"], TrackId::of(&bytes).to_string());
         assert_eq!(reply.json()["bytes"], bytes.len());
+        cluster.wait_until_copied();
     }
 }
 
@@ -258,6 +260,7 @@ fn half_a_gigabyte_goes_through_a_small_gateway() {
     let id = TrackId::of(&bytes);
     let reply = cluster.ask("PUT", &id, &[], &bytes);
     assert_eq!(reply.status, 201, "{}", reply.text());
+    cluster.wait_until_copied();
     // The same by the gateway's drive: it is stored already, but the gateway knows that only at the end.
     let reply = cluster.post(&[], &bytes);
     assert_eq!(reply.status, 200, "{}", reply.text());

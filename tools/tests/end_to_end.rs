@@ -82,6 +82,7 @@ fn every_track_goes_in_and_every_byte_comes_back() {
     ranges_are_equal(&cluster, &tracks);
     assert_all_there(&cluster, &tracks);
     // A second import sends nothing.
+    cluster.wait_until_copied();
     assert_eq!(import(&cluster, "present").len(), tracks.len());
     let status = cluster.status();
     assert_eq!(status["tracks"], tracks.len());

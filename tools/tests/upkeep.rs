@@ -201,6 +201,8 @@ fn an_import_goes_on_past_bad_files_and_skips_what_is_there() {
     let summary = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(summary.contains("5 stored, 2 present, 4 failed"), "{summary}");
 
+    // A put is answered at a quorum; until the other copies are made, it is offered where they lack.
+    wait_until("every copy is there", || up.run(&["status"]).status.success());
     // What is there is not sent again: only heads of requests go out, and each song has megabytes.
     let line = Line::cut_after(up.gateway, u64::MAX);
     let again = lines(&up.run_at(line.address, &["import", "--json", folder]));

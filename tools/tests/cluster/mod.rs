@@ -189,6 +189,12 @@ impl Cluster {
         });
     }
 
+    /// Waits until every track has all its copies: a put is answered at two of three, and the third follows. Until then
+    /// the holder that lacks it is offered the track again.
+    pub(crate) fn wait_until_copied(&self) {
+        wait_until("no copy is missing", || self.status()["copies"]["missing"] == 0);
+    }
+
     pub(crate) fn gateway_memory_peak_mib(&self) -> u64 {
         self.gateway.as_ref().expect("the gateway runs").memory_peak_mib()
     }
