@@ -39,6 +39,7 @@ fn status() -> NodeStatus {
             record_bytes: 8,
             takedowns: 9,
             state: VolumeState::ReadOnly,
+            reason: Some("why".to_owned()),
         }],
         resident_bytes: 10,
         counters: BTreeMap::from([("puts".to_owned(), 11)]),

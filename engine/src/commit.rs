@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::error::Error;
-use crate::host::{File as _, Host};
+use crate::host::{File as _, Host, Priority};
 use crate::segment::Segment;
 use crate::signal::{Signal, Slot};
 use crate::volume::Inner;
@@ -21,7 +21,8 @@ pub(crate) struct Commits<H: Host> {
 }
 
 struct Ticket<H: Host> {
-    sequence: u64,
+    /// Of the header that was written; a deletion has none.
+    sequence: Option<u64>,
     segment: Rc<Segment<H::File>>,
     done: Rc<Slot<Result<(), Error>>>,
 }
@@ -49,6 +50,15 @@ impl<H: Host> Commits<H> {
         (sequence, synced)
     }
 
+    /// Up to which sequence all headers are durable, or will never be.
+    pub(crate) fn synced(&self) -> u64 {
+        self.outstanding.borrow().first().copied().unwrap_or(self.next.get()) - 1
+    }
+
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.next.get()
+    }
+
     /// The header with this sequence could not be written.
     pub(crate) fn abandon(&self, sequence: u64) {
         self.outstanding.borrow_mut().remove(&sequence);
@@ -62,15 +72,19 @@ impl<H: Host> Commits<H> {
 }
 
 impl<H: Host> Inner<H> {
-    /// Returns when the header with this sequence, written to `segment`, and all that was written before it are durable;
-    /// or with the failure that poisoned the segment.
-    pub(crate) async fn flushed(self: &Rc<Self>, segment: &Rc<Segment<H::File>>, sequence: u64) -> Result<(), Error> {
+    /// Returns when the header with this sequence, written to `segment`, and all that was written or erased there before it
+    /// are durable; or with the failure that poisoned the segment.
+    pub(crate) async fn flushed(
+        self: &Rc<Self>,
+        segment: &Rc<Segment<H::File>>,
+        sequence: Option<u64>,
+    ) -> Result<(), Error> {
         let done = Slot::new();
         let ticket = Ticket { sequence, segment: segment.clone(), done: done.clone() };
         self.commits.waiting.borrow_mut().push(ticket);
         if !self.commits.running.replace(true) {
             let volume = self.clone();
-            self.host.spawn(async move {
+            self.host.spawn(Priority::Write, async move {
                 loop {
                     let batch = volume.commits.waiting.take();
                     if batch.is_empty() {
@@ -103,7 +117,7 @@ impl<H: Host> Inner<H> {
                 self.failures.set(0);
             }
             for ticket in tickets {
-                self.commits.abandon(ticket.sequence);
+                ticket.sequence.inspect(|sequence| self.commits.abandon(*sequence));
                 ticket.done.fill(outcome.clone());
             }
         }

@@ -6,6 +6,7 @@ use deadwax_track::{KIB, MIB};
 
 use crate::error::Error;
 use crate::format::BLOCK_BYTES;
+use crate::health::HealthLimits;
 use crate::identity::VolumeIdentity;
 
 /// How a volume is opened. Plain values; checked by [`Volume::open`](crate::Volume::open).
@@ -33,6 +34,11 @@ pub struct VolumeConfig {
     /// [`puts_in_flight_max`](Self::puts_in_flight_max) this bounds the DMA memory of writes: give the executor twice
     /// their sum in MiB as `io_memory`, or glommio falls back to slow allocation.
     pub writes_in_flight_max: usize,
+    /// How many bytes a second the handle reads to check all that is stored, over and over, when nothing more urgent is to be
+    /// done. Default 0: only [`Volume::scrub_pass`](crate::Volume::scrub_pass) checks. At 4 MiB/s a drive of 10 TiB takes a month.
+    pub scrub_bytes_per_second: u64,
+    /// When the drive is given up. None: never on the engine's own account, for hosts whose time does not pass.
+    pub health: Option<HealthLimits>,
 }
 
 impl VolumeConfig {
@@ -49,6 +55,8 @@ impl VolumeConfig {
             shards: 1,
             puts_in_flight_max: 64,
             writes_in_flight_max: 32,
+            scrub_bytes_per_second: 0,
+            health: Some(HealthLimits::default()),
         }
     }
 
@@ -86,6 +94,8 @@ const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * MIB;
 pub(crate) const WRITE_BYTES: u64 = MIB;
 /// How many writes may one put have at the drive before it waits?
 pub(crate) const WRITES_PER_PUT_MAX: usize = 6;
+/// How long must a track be for its bytes to be compressed? Of less, hardly a block or two would be saved, for a second write.
+pub(crate) const COMPRESSED_TRACK_BYTES_MIN: u64 = 64 * KIB;
 /// How much does one device read fetch?
 pub(crate) const READ_BYTES_MAX: u64 = MIB;
 /// How many reads may one reader have at the drive?
@@ -96,3 +106,13 @@ pub(crate) const WORK_BYTES_MAX: usize = 256 * 1024;
 pub(crate) const TAKEDOWN_STRETCH_BYTES: u64 = 64 * KIB;
 /// How large is a segment that is made of the reserve, for takedowns alone?
 pub(crate) const RESERVE_SEGMENT_BYTES: u64 = 256 * KIB;
+
+/// How many records may be put before the next snapshot? With the next figure it bounds what a start after a crash walks.
+pub(crate) const SNAPSHOT_RECORDS: u64 = 4096;
+/// How many bytes? A snapshot costs some 100 KiB and two flushes.
+pub(crate) const SNAPSHOT_BYTES: u64 = 256 * MIB;
+/// How many segments' headers and footers does a start read at once?
+pub(crate) const LOADS_AHEAD_MAX: usize = 16;
+/// How much of a sealed segment may be left for it to count as hollow? Moving that much for each segment that is freed keeps
+/// lifetime write amplification within 1.05.
+pub(crate) const COMPACT_LIVE_PERCENT: u64 = 3;

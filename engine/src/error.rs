@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use deadwax_track::TrackId;
 
+use crate::guard::out_reason;
+
 /// What the caller does about an [`Error`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ErrorKind {
@@ -23,7 +25,7 @@ pub enum ErrorKind {
     AlreadyStored,
     /// The request breaks a rule: do not repeat it.
     Invalid,
-    /// The volume takes no writes (or nothing) until it is reopened: use another.
+    /// The volume takes no writes, or does nothing at all, until it is reopened: use another.
     Fenced,
     /// The drive or the system refused an operation.
     Io,
@@ -96,7 +98,7 @@ pub enum Error {
     /// The request breaks a rule.
     #[error("{0}")]
     Invalid(String),
-    /// The volume takes no writes.
+    /// The volume takes no writes, or does nothing: why.
     #[error("volume is fenced: {0}")]
     Fenced(String),
     /// The system refused an operation.
@@ -156,6 +158,9 @@ impl Error {
     }
 
     pub(crate) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
+        if let Some(why) = out_reason(&source) {
+            return Self::Fenced(why);
+        }
         Self::Io { what, path: path.to_owned(), source: Arc::new(source) }
     }
 }

@@ -17,6 +17,8 @@ pub(crate) const SUPERBLOCK_FILE: &str = "volume.deadwax";
 const SUPERBLOCK_FILE_NEW: &str = "volume.deadwax.new";
 /// Where its segments are.
 pub(crate) const SEGMENTS_DIR: &str = "segments";
+/// Where the snapshots of its handles are.
+pub(crate) const SNAPSHOTS_DIR: &str = "snapshots";
 
 /// The name of a volume: 16 random bytes, drawn once. Written as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,16 +50,14 @@ pub fn format_volume(dir: &Path, identity: &VolumeIdentity) -> Result<(), Error>
     let entries = fs::read_dir(dir).map_err(|source| Error::io("list", dir, source))?;
     for entry in entries {
         let name = entry.map_err(|source| Error::io("list", dir, source))?.file_name();
-        // A format that was cut off left these; a drive's own file system has the third.
-        if ![SUPERBLOCK_FILE_NEW, SEGMENTS_DIR, "lost+found"].iter().any(|known| name == *known) {
+        // A format that was cut off left these; a drive's own file system has the last.
+        if ![SUPERBLOCK_FILE_NEW, SEGMENTS_DIR, SNAPSHOTS_DIR, "lost+found"].iter().any(|known| name == *known) {
             let name = name.to_string_lossy();
             return Err(Error::Invalid(format!("{} is not empty (it holds {name}): name another", dir.display())));
         }
     }
-    let segments = dir.join(SEGMENTS_DIR);
-    match fs::create_dir(&segments) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        other => other.map_err(|source| Error::io("create directory", &segments, source))?,
+    for folder in [SEGMENTS_DIR, SNAPSHOTS_DIR].map(|name| dir.join(name)) {
+        fs::create_dir_all(&folder).map_err(|source| Error::io("create directory", &folder, source))?;
     }
     let new = dir.join(SUPERBLOCK_FILE_NEW);
     let write = || {

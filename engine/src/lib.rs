@@ -10,33 +10,58 @@
 //!
 //! A track lies in a *segment* file as one *record*: a header and frames, each with its own checksum. The bytes are
 //! described in `src/format/`, and nowhere else. Everything that the engine asks of the machine (files, time, chance,
-//! tasks) goes through [`Host`]; [`GlommioHost`] is the real one.
+//! tasks) goes through [`Host`]; [`GlommioHost`] is the real one, [`sim`] one that fails on purpose.
 //!
-//! Absent on purpose: networks, copies on other nodes, and what a track sounds like. Not yet here: footers that list a
-//! sealed segment's records, compaction, scrub, track bytes stored compressed.
+//! [`offline`] looks into volumes at rest, without an executor: inspect, verify, salvage.
+//!
+//! Absent on purpose: networks, copies on other nodes, and what a track sounds like.
 
 mod commit;
+mod compact;
 mod config;
+mod damage;
+mod digests;
+mod erase;
 mod error;
 mod format;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
+mod guard;
+mod health;
+mod holes;
 mod host;
 mod identity;
 mod index;
+mod listings;
+mod load;
+mod lookup;
+pub mod offline;
+mod open;
+mod pieces;
 mod put;
 mod read;
 mod recovery;
 mod scan;
+mod scrub;
 mod segment;
 mod signal;
 mod space;
+mod table;
 mod takedown;
+mod unlisted;
+mod upkeep;
 mod volume;
 
 pub use config::VolumeConfig;
+pub use damage::Damage;
 pub use error::{Error, ErrorKind};
-pub use host::{Access, DirectorySpace, File, GlommioHost, Host, LockError};
+pub use health::HealthLimits;
+pub use host::sim;
+pub use host::{Access, DirectorySpace, File, GlommioHost, Host, LockError, Priority};
 pub use identity::{BadVolumeId, VolumeId, VolumeIdentity, format_volume, read_identity};
+pub use open::Recovery;
 pub use put::{PutWriter, Stored};
 pub use read::{Block, Reader};
-pub use recovery::Recovery;
+pub use scrub::{ScrubReport, ScrubStatus};
 pub use volume::{PartitionDigest, Presence, TrackInfo, Usage, Volume, VolumeState};

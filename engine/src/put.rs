@@ -1,15 +1,21 @@
 //! Putting a track: its bytes go to the drive while they arrive, its header last.
+//!
+//! A track that shrinks is stored compressed, piece by piece. Its first piece decides: it lies in the first write's buffer, framed
+//! as it is, when that question comes up, so tracks that do not shrink pay a glance and nothing else. What is reserved is the
+//! space of the track as it is; the rest is given back at the end.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use deadwax_track::{Manifest, TRACK_BYTES_MAX, Tags, TrackHasher, TrackId, piece_count};
+use deadwax_track::{Manifest, PIECE_BYTES, TRACK_BYTES_MAX, Tags, TrackHasher, TrackId, piece_count};
 
-use crate::config::{WORK_BYTES_MAX, WRITE_BYTES, WRITES_PER_PUT_MAX};
+use crate::config::{COMPRESSED_TRACK_BYTES_MIN, WORK_BYTES_MAX, WRITE_BYTES, WRITES_PER_PUT_MAX};
 use crate::error::Error;
-use crate::format::{FrameStamp, Frames, Kind, RecordHeader, TagBytes};
-use crate::host::{File as _, Host};
-use crate::index::Entry;
+use crate::format::{FRAME_PAYLOAD_BYTES, Filter, FrameStamp, Frames, Kind, Listed, RecordHeader, TagBytes};
+use crate::guard::Guarded;
+use crate::host::{File as _, Host, Priority};
+use crate::pieces::{SAVED_PERCENT_MIN, gather, glance, pack};
+use crate::recovery::slot_of;
 use crate::segment::Space;
 use crate::signal::{Permit, Permits, Slot};
 use crate::space::Purpose;
@@ -27,8 +33,8 @@ pub struct Stored {
 /// Takes a track's bytes. Call [`write`](Self::write) until all are in, then [`finish`](Self::finish). Dropping it aborts the put:
 /// its space is given back, and nothing of it is ever read.
 pub struct PutWriter<H: Host> {
-    volume: Rc<Inner<H>>,
-    put: Option<Put<H>>,
+    volume: Rc<Inner<Guarded<H>>>,
+    put: Option<Put<Guarded<H>>>,
 }
 
 /// A put whose header is not yet written.
@@ -38,7 +44,9 @@ pub(crate) struct Put<H: Host> {
     nonce: u32,
     space: Space<H::File>,
     header_bytes: usize,
+    /// Of what is stored. While pieces are compressed, of the most that may come of them.
     frames: Frames,
+    form: Form,
     track_bytes: u64,
     received: u64,
     hasher: TrackHasher,
@@ -55,6 +63,29 @@ pub(crate) struct Put<H: Host> {
     _slot: Permit,
 }
 
+/// How the track is stored.
+enum Form {
+    /// As it is, so far: its first piece is still to come.
+    Open,
+    /// As it is.
+    Plain,
+    Compressed(Compressed),
+}
+
+struct Compressed {
+    filter: Filter,
+    /// What came of the piece that is next.
+    piece: Vec<u8>,
+    /// Where each stored piece ends.
+    ends: Vec<u32>,
+}
+
+impl Compressed {
+    fn stored_bytes(&self) -> u32 {
+        self.ends.last().copied().unwrap_or(0)
+    }
+}
+
 impl<H: Host> Volume<H> {
     /// Begins to put the track `id` of `bytes`; its space is reserved on return.
     ///
@@ -66,12 +97,12 @@ impl<H: Host> Volume<H> {
             return Err(Error::Invalid(format!("a track has 1 to {TRACK_BYTES_MAX} bytes, not {bytes}")));
         }
         volume.check_owned(&id)?;
-        volume.check_absent(&id)?;
         volume.writable()?;
+        volume.check_absent(&id).await?;
         let slot = volume.puts.try_acquire().ok_or(Error::Busy { max: volume.puts.max() })?;
         let tags = TagBytes::of(tags);
         let frames = Frames::of(bytes);
-        let header_bytes = RecordHeader::bytes_for(bytes, &tags);
+        let header_bytes = RecordHeader::bytes_for(bytes, &tags, false);
         let record_bytes = header_bytes as u64 + frames.stored_bytes();
         let space = volume.reserve(record_bytes, Purpose::Put).await?;
         let one_write = record_bytes <= WRITE_BYTES;
@@ -82,6 +113,7 @@ impl<H: Host> Volume<H> {
             space,
             header_bytes,
             frames,
+            form: if bytes < COMPRESSED_TRACK_BYTES_MIN { Form::Plain } else { Form::Open },
             track_bytes: bytes,
             received: 0,
             hasher: TrackHasher::new(),
@@ -99,7 +131,7 @@ impl<H: Host> Volume<H> {
 }
 
 /// The low half of a random number.
-fn nonce(random: u64) -> u32 {
+pub(crate) fn nonce(random: u64) -> u32 {
     u32::try_from(random & u64::from(u32::MAX)).expect("32 bits")
 }
 
@@ -136,7 +168,7 @@ impl<H: Host> PutWriter<H> {
         };
         let slot = Slot::new();
         let (volume, done) = (self.volume.clone(), slot.clone());
-        self.volume.host.spawn(async move { done.fill(volume.store(put, manifest).await) });
+        self.volume.host.spawn(Priority::Write, async move { done.fill(volume.store(put, manifest).await) });
         slot.take().await
     }
 }
@@ -157,10 +189,19 @@ impl<H: Host> Put<H> {
         }
         self.received += bytes.len() as u64;
         while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(WORK_BYTES_MAX));
+            let (now, later) = bytes.split_at(bytes.len().min(self.room()));
             // Hashed in long runs, not frame by frame: BLAKE3 is fast on many whole chunks at once.
             self.hasher.update(now);
-            self.frame_up(volume, now).await?;
+            match &mut self.form {
+                Form::Compressed(compressed) => {
+                    compressed.piece.extend_from_slice(now);
+                    self.pack_piece(volume).await?;
+                }
+                Form::Open | Form::Plain => self.frame_up(volume, now).await?,
+            }
+            if matches!(self.form, Form::Open) && self.framed_bytes() == self.track_bytes.min(PIECE_BYTES) {
+                self.decide(volume).await?;
+            }
             bytes = later;
             if !bytes.is_empty() {
                 volume.host.yield_if_needed().await;
@@ -169,11 +210,83 @@ impl<H: Host> Put<H> {
         Ok(())
     }
 
+    /// How many bytes may be taken at once? Never more than the piece's, where pieces matter.
+    fn room(&self) -> usize {
+        let taken = match &self.form {
+            Form::Open => self.framed_bytes(),
+            Form::Plain => return WORK_BYTES_MAX,
+            Form::Compressed(compressed) => compressed.piece.len() as u64,
+        };
+        usize::try_from(PIECE_BYTES - taken).expect("at most a piece").min(WORK_BYTES_MAX)
+    }
+
+    /// What the frames so far carry. The last one may be short.
+    fn framed_bytes(&self) -> u64 {
+        let whole = u64::from(self.frame) * FRAME_PAYLOAD_BYTES + self.frame_filled as u64;
+        whole.min(self.frames.all_payload_bytes())
+    }
+
+    /// Decides how the track is stored, when its first piece is framed and nothing was written yet.
+    async fn decide(&mut self, volume: &Rc<Inner<H>>) -> Result<(), Error> {
+        let Some((filter, stored)) = self.first_piece_packed() else {
+            self.form = Form::Plain;
+            return Ok(());
+        };
+        let end = u32::try_from(stored.len()).expect("at most a piece");
+        let left = self.track_bytes - self.track_bytes.min(PIECE_BYTES);
+        self.frames = Frames::of(u64::from(end) + left);
+        self.header_bytes = RecordHeader::bytes_for(self.track_bytes, &self.tags, true);
+        self.form = Form::Compressed(Compressed { filter, piece: Vec::new(), ends: vec![end] });
+        // All over again, in the same buffer: how long the record is shows only at the end, so the header goes alone.
+        (self.buffer_at, self.sealed, self.frame, self.frame_filled) = (self.header_bytes as u64, 0, 0, 0);
+        self.frame_up(volume, &stored).await
+    }
+
+    /// The first piece compressed, where storing the track like that pays and is sure to fit the space.
+    fn first_piece_packed(&self) -> Option<(Filter, Vec<u8>)> {
+        let first = self.track_bytes.min(PIECE_BYTES);
+        let frames = &self.buffer.as_ref().expect("the first piece is in it")[self.first_frame_at()..];
+        let filter = glance(frames, usize::try_from(first).expect("at most a piece"))?;
+        let stored = pack(&gather(frames, 0..first), filter)?;
+        let header_bytes = RecordHeader::bytes_for(self.track_bytes, &self.tags, true) as u64;
+        let frames = Frames::of(stored.len() as u64 + self.track_bytes - first);
+        // In whole blocks: a few bytes less that leave as many blocks save nothing.
+        let saved = self.space.bytes.checked_sub(header_bytes + frames.stored_bytes())?;
+        (saved > 0 && saved * 100 >= first * SAVED_PERCENT_MIN).then_some((filter, stored))
+    }
+
+    /// Where frames start in the first buffer.
+    fn first_frame_at(&self) -> usize {
+        if self.one_write() { self.header_bytes } else { 0 }
+    }
+
+    /// Compresses the piece that was gathered and frames it, if all of it is there.
+    async fn pack_piece(&mut self, volume: &Rc<Inner<H>>) -> Result<(), Error> {
+        let Form::Compressed(compressed) = &mut self.form else { return Ok(()) };
+        let before = compressed.ends.len() as u64 * PIECE_BYTES;
+        if (compressed.piece.len() as u64) < (self.track_bytes - before).min(PIECE_BYTES) {
+            return Ok(());
+        }
+        let piece = std::mem::take(&mut compressed.piece);
+        let stored = pack(&piece, compressed.filter);
+        let stored = stored.as_deref().unwrap_or(&piece);
+        let end = compressed.stored_bytes() + u32::try_from(stored.len()).expect("at most a piece");
+        compressed.ends.push(end);
+        self.frame_up(volume, stored).await?;
+        if let Form::Compressed(compressed) = &mut self.form {
+            // Its memory serves the next one.
+            compressed.piece = piece;
+            compressed.piece.clear();
+        }
+        volume.host.yield_if_needed().await;
+        Ok(())
+    }
+
     /// Copies the bytes into frames, and sends full buffers to the drive.
     async fn frame_up(&mut self, volume: &Rc<Inner<H>>, mut bytes: &[u8]) -> Result<(), Error> {
         while !bytes.is_empty() {
             let one_write = self.one_write();
-            let left = self.space.bytes - self.buffer_at;
+            let left = self.header_bytes as u64 + self.frames.stored_bytes() - self.buffer_at;
             let buffer = self.buffer.get_or_insert_with(|| {
                 volume.host.buffer(usize::try_from(left.min(WRITE_BYTES)).expect("at most a write"))
             });
@@ -184,17 +297,9 @@ impl<H: Host> Put<H> {
             self.frame_filled += now.len();
             bytes = later;
             if self.frame_filled == payload_bytes {
-                let disk_bytes = self.frames.disk_bytes(self.frame);
-                let stamp = FrameStamp {
-                    id_prefix: self.id.prefix(),
-                    generation: self.space.segment.generation,
-                    nonce: Some(self.nonce),
-                };
-                stamp.seal(&mut buffer[self.sealed..self.sealed + disk_bytes], self.frame, payload_bytes);
-                self.sealed += disk_bytes;
-                self.frame += 1;
-                self.frame_filled = 0;
-                if self.sealed == buffer.len() && !one_write {
+                let buffer_bytes = buffer.len();
+                self.seal_frame();
+                if self.sealed == buffer_bytes && !one_write {
                     self.submit(volume).await?;
                 }
             }
@@ -202,31 +307,64 @@ impl<H: Host> Put<H> {
         Ok(())
     }
 
+    /// Seals the frame that was filled.
+    fn seal_frame(&mut self) {
+        let buffer = self.buffer.as_mut().expect("the frame is in it");
+        let disk_bytes = self.frames.disk_bytes(self.frame);
+        let stamp =
+            FrameStamp { id: self.id.half(), generation: self.space.segment.generation, nonce: Some(self.nonce) };
+        stamp.seal(&mut buffer[self.sealed..self.sealed + disk_bytes], self.frame, self.frame_filled);
+        self.sealed += disk_bytes;
+        self.frame += 1;
+        self.frame_filled = 0;
+    }
+
+    /// Ends the frames of a compressed track, whose length shows only now.
+    fn seal_last(&mut self) {
+        let Form::Compressed(compressed) = &self.form else { return };
+        self.frames = Frames::of(u64::from(compressed.stored_bytes()));
+        if self.frame_filled > 0 {
+            assert_eq!(self.frame_filled, self.frames.payload_bytes(self.frame), "it is the last frame");
+            self.seal_frame();
+        }
+        assert_eq!(self.frame, self.frames.count(), "all frames are sealed");
+    }
+
     fn one_write(&self) -> bool {
         self.buffer_at == 0
     }
 
-    /// Sends the buffer, all of it sealed, to the drive.
+    /// Sends what is sealed of the buffer to the drive; nothing else is in it.
     async fn submit(&mut self, volume: &Rc<Inner<H>>) -> Result<(), Error> {
         let permits = (self.in_flight.acquire().await, volume.writes.acquire().await);
         self.check(volume)?;
-        let buffer = self.buffer.take().expect("a sealed buffer");
-        assert_eq!(buffer.len(), self.sealed, "a buffer goes out when it is full");
+        let mut buffer = self.buffer.take().expect("a sealed buffer");
+        assert_eq!(self.frame_filled, 0, "a frame goes out when it is sealed");
+        if buffer.len() > self.sealed {
+            // The last one of a compressed track: what would follow is not the record's.
+            let mut cut = volume.host.buffer(self.sealed);
+            cut.copy_from_slice(&buffer[..self.sealed]);
+            buffer = cut;
+        }
         let offset = self.space.offset + self.buffer_at;
         self.buffer_at += self.sealed as u64;
         self.sealed = 0;
         let (segment, failure, volume) = (self.space.segment.clone(), self.failure.clone(), volume.clone());
         let host = volume.host.clone();
         // A task of its own: the buffer and the space are the kernel's until the write is done, whatever the caller does.
-        host.spawn(async move {
+        host.spawn(Priority::Write, async move {
+            let bytes = buffer.len() as u64;
             if let Err(source) = segment.file.write_at(offset, buffer).await {
-                let error = Error::io("write", &segment.path, source);
-                volume.segment_failed(&segment, &error);
-                *failure.borrow_mut() = Some(error);
+                *failure.borrow_mut() = Some(volume.write_failed(&segment, bytes, source));
             }
             drop(permits);
         });
         Ok(())
+    }
+
+    /// Whether nothing of it went to the drive yet.
+    fn is_blank(&self) -> bool {
+        self.one_write() || self.buffer_at == self.header_bytes as u64
     }
 
     fn check(&self, volume: &Inner<H>) -> Result<(), Error> {
@@ -245,6 +383,7 @@ impl<H: Host> Put<H> {
         if id != self.id {
             return Err(Error::Invalid(format!("the bytes are those of track {id}, not of {}", self.id)));
         }
+        self.seal_last();
         if self.buffer.is_some() && !self.one_write() {
             self.submit(volume).await?;
         }
@@ -259,10 +398,15 @@ impl<H: Host> Inner<H> {
     async fn store(self: Rc<Self>, mut put: Put<H>, manifest: Manifest) -> Result<Stored, Error> {
         let _claim = self.claim(put.id).await;
         // Another put or a takedown of the id may have come first, or the volume may have failed.
-        if let Err(error) = self.check_absent(&put.id).and_then(|()| put.check(&self)) {
-            self.release(put.space, true).await;
+        if let Err(error) = self.check_absent(&put.id).await.and_then(|()| put.check(&self)) {
+            let blank = put.is_blank();
+            self.release(put.space, blank).await;
             return Err(error);
         }
+        let (piece_ends, filter) = match std::mem::replace(&mut put.form, Form::Plain) {
+            Form::Compressed(compressed) => (compressed.ends, compressed.filter),
+            Form::Open | Form::Plain => (Vec::new(), Filter::None),
+        };
         let (sequence, synced_sequence) = self.commits.begin();
         let pieces = piece_count(put.track_bytes);
         let header = RecordHeader {
@@ -277,6 +421,8 @@ impl<H: Host> Inner<H> {
             nonce: put.nonce,
             tags: std::mem::take(&mut put.tags),
             pieces: manifest.pieces().to_vec(),
+            piece_ends,
+            filter,
         };
         assert_eq!(header.bytes(), put.header_bytes, "a header fits the space that was reserved");
         // In one write, the header is as good as last: recovery believes no frames that were not flushed.
@@ -286,14 +432,12 @@ impl<H: Host> Inner<H> {
             self.release(put.space, false).await;
             return Err(error);
         }
-        let entry = Entry {
-            segment: put.space.segment.number,
-            offset: put.space.offset,
-            header_bytes: u32::try_from(put.header_bytes).expect("a header is small"),
-            track_bytes: put.track_bytes,
-        };
-        let inserted = self.index.borrow_mut().insert(put.id, entry);
-        assert!(inserted, "the id {} is claimed by this put alone", put.id);
+        let listed = Listed::of(&header);
+        self.trim(&mut put.space, listed.bytes()).await;
+        let segment = &put.space.segment;
+        self.index.borrow_mut().insert_track(&put.id, slot_of(segment, &listed), listed.bytes());
+        segment.add_live(listed.bytes());
+        self.settle(put.space, listed);
         Ok(Stored { bytes: put.track_bytes, pieces })
     }
 
@@ -305,22 +449,19 @@ impl<H: Host> Inner<H> {
         buffer: H::Buffer,
     ) -> Result<(), Error> {
         let permit = self.writes.acquire().await;
-        space.segment.unmarked.set(true);
         let written = space.segment.file.write_at(space.offset, buffer).await;
         drop(permit);
         if let Err(source) = written {
-            let error = Error::io("write", &space.segment.path, source);
-            self.segment_failed(&space.segment, &error);
             self.commits.abandon(sequence);
-            return Err(error);
+            return Err(self.write_failed(&space.segment, space.bytes, source));
         }
-        self.flushed(&space.segment, sequence).await
+        self.flushed(&space.segment, Some(sequence)).await
     }
 
-    /// Hands an unfinished put to the janitor, which gives its space back. May be called from a drop, outside the executor.
+    /// Hands an unfinished put to upkeep, which gives its space back. May be called from a drop, outside the executor.
     fn abandon(&self, put: Put<H>) {
         self.abandoned.borrow_mut().push(put);
-        self.janitor.notify();
+        self.upkeep.notify();
     }
 
     /// Gives back the space of all puts that were abandoned.
@@ -328,7 +469,8 @@ impl<H: Host> Inner<H> {
         loop {
             let Some(put) = self.abandoned.borrow_mut().pop() else { break };
             put.in_flight.all_back().await;
-            self.release(put.space, true).await;
+            let blank = put.is_blank();
+            self.release(put.space, blank).await;
         }
     }
 }

@@ -1,136 +1,349 @@
 //! Reading a track: one device read a block, every frame checked before a byte of it is shown.
+//!
+//! What a reader goes through are *units*: the frames of a track that is stored as it is, the pieces of a compressed one. Pieces
+//! need not start with frames: where one read ends and the next begins, both fetch the frame between them.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
-use deadwax_track::{ByteRange, TrackId};
+use deadwax_track::{ByteRange, PIECE_BYTES, TrackId};
 
 use crate::config::{READ_AHEAD_MAX, READ_BYTES_MAX};
 use crate::error::Error;
-use crate::format::{FRAME_BYTES, FRAME_PAYLOAD_BYTES, FrameStamp, Frames};
-use crate::host::{File as _, Host};
+use crate::format::{
+    BLOCK_BYTES, FRAME_BYTES, FRAME_PAYLOAD_BYTES, Filter, FrameFault, FrameStamp, Frames, RecordHeader,
+};
+use crate::guard::{Guarded, GuardedFile};
+use crate::host::{File, Host, Priority};
+use crate::lookup::Known;
+use crate::pieces::{gather, payloads, restore};
 use crate::segment::Segment;
-use crate::signal::Slot;
+use crate::signal::Slot as Answer;
+use crate::table::{EntryKind, Slot};
 use crate::volume::{Inner, Volume};
 
 const FRAMES_PER_READ: u32 = 16;
 const _: () = assert!(FRAMES_PER_READ as u64 * FRAME_BYTES == READ_BYTES_MAX);
+/// As many as a block may hold when they are whole again.
+const PIECES_PER_READ: u32 = 4;
+const _: () = assert!(PIECES_PER_READ as u64 * PIECE_BYTES == READ_BYTES_MAX);
 
 /// Gives a range of a track, block by block. Made by [`Volume::read`].
 pub struct Reader<H: Host> {
-    volume: Rc<Inner<H>>,
+    volume: Rc<Inner<Guarded<H>>>,
     id: TrackId,
-    segment: Rc<Segment<H::File>>,
-    /// Of frame 0 in the segment's file.
-    frames_at: u64,
-    frames: Frames,
-    stamp: FrameStamp,
+    place: Place<GuardedFile<H>>,
     range: ByteRange,
-    /// Frames not yet asked for.
+    /// Units not yet asked for.
     rest: Range<u32>,
     ahead: VecDeque<Ahead<H>>,
 }
 
-struct Ahead<H: Host> {
-    frames: Range<u32>,
-    read: Rc<Slot<std::io::Result<H::ReadBuffer>>>,
+/// Where a track's frames lie.
+struct Place<F> {
+    slot: Slot,
+    segment: Rc<Segment<F>>,
+    /// Of frame 0 in the segment's file.
+    frames_at: u64,
+    frames: Frames,
+    stamp: FrameStamp,
+    /// Of a compressed track.
+    pieces: Option<Pieces>,
 }
 
-/// Up to 1 MiB of a track, checked, as it came from the drive.
+/// Where the pieces of a compressed track end, among what its frames carry, and how they were filtered.
+struct Pieces {
+    ends: Vec<u32>,
+    filter: Filter,
+}
+
+struct Ahead<H: Host> {
+    units: Range<u32>,
+    read: Rc<Answer<std::io::Result<H::ReadBuffer>>>,
+}
+
+/// Up to 1 MiB of a track, checked.
 pub struct Block<H: Host> {
-    buffer: H::ReadBuffer,
-    first: u32,
+    content: Content<H>,
     /// The bytes of the track that the block gives.
     bytes: Range<u64>,
+    /// Of the track's bytes, where the content starts.
+    start: u64,
+}
+
+enum Content<H: Host> {
+    /// Frames, as they came from the drive.
+    Frames(H::ReadBuffer),
+    /// Pieces that were compressed. All but the track's last are whole.
+    Pieces(Vec<Vec<u8>>),
 }
 
 impl<H: Host> Volume<H> {
-    /// A reader of `range` of the track. Errors: NotFound, Corrupt (its header was damaged at the start), TakenDown, Invalid
-    /// (the range ends beyond the track).
-    #[expect(clippy::unused_async, reason = "later versions look into the drive for what memory does not hold")]
-    pub async fn read(&self, id: &TrackId, range: ByteRange) -> Result<Reader<H>, Error> {
+    /// A reader of `range` of the track; the whole track where no range is given. A track that is stored as it is takes no device
+    /// read here, a compressed one takes that of its header.
+    ///
+    /// Errors: NotFound, Corrupt (a record that may be the track's cannot be read), TakenDown, Fenced, Io, Invalid (the range
+    /// ends beyond the track).
+    pub async fn read(&self, id: &TrackId, range: Option<ByteRange>) -> Result<Reader<H>, Error> {
         let volume = self.inner.clone();
-        let entry = volume.find(id)?;
-        if !range.fits(entry.track_bytes) {
-            let (start, end, bytes) = (range.start(), range.end(), entry.track_bytes);
+        volume.check_readable(id)?;
+        let candidates = volume.index.borrow().candidates(id);
+        let place = match candidates[..] {
+            // Its frames will show whose they are.
+            [slot] if slot.kind == EntryKind::Track => {
+                let (segment, offset) = volume.segments.borrow().at(slot.address);
+                Place::new(id, slot, segment, offset, Frames::of(slot.track_bytes), None)
+            }
+            _ => volume.place_of(id).await?,
+        };
+        let bytes = place.slot.track_bytes;
+        let range = range.unwrap_or_else(|| ByteRange::new(0, bytes).expect("a track has at least a byte"));
+        if !range.fits(bytes) {
+            let (start, end) = (range.start(), range.end());
             return Err(Error::Invalid(format!("bytes {start} to {end} are not all within the track's {bytes}")));
         }
-        let segment = volume.segment(entry.segment);
-        let frames = Frames::of(entry.track_bytes);
-        Ok(Reader {
-            id: *id,
-            frames_at: entry.offset + u64::from(entry.header_bytes),
-            frames,
-            stamp: FrameStamp { id_prefix: id.prefix(), generation: segment.generation, nonce: None },
-            range,
-            rest: frames.covering(range.start(), range.end()),
-            ahead: VecDeque::new(),
-            segment,
-            volume,
-        })
+        let rest = place.units(range.start(), range.end());
+        Ok(Reader { volume, id: *id, place, range, rest, ahead: VecDeque::new() })
+    }
+}
+
+impl Pieces {
+    fn of(header: RecordHeader) -> Option<Self> {
+        header.is_compressed().then_some(Self { ends: header.piece_ends, filter: header.filter })
+    }
+
+    /// Where the pieces lie among what the frames carry.
+    fn stored(&self, pieces: &Range<u32>) -> Range<u64> {
+        let end = |piece: u32| u64::from(self.ends[piece as usize]);
+        let start = pieces.start.checked_sub(1).map_or(0, end);
+        start..end(pieces.end - 1)
+    }
+}
+
+impl<F: File> Place<F> {
+    fn new(
+        id: &TrackId,
+        slot: Slot,
+        segment: Rc<Segment<F>>,
+        offset: u64,
+        frames: Frames,
+        pieces: Option<Pieces>,
+    ) -> Self {
+        let stamp = FrameStamp { id: id.half(), generation: segment.generation, nonce: None };
+        let frames_at = offset + u64::from(slot.header_blocks) * BLOCK_BYTES;
+        Self { slot, segment, frames_at, frames, stamp, pieces }
+    }
+
+    /// What each unit but the last holds of the track.
+    fn unit_bytes(&self) -> u64 {
+        if self.pieces.is_some() { PIECE_BYTES } else { FRAME_PAYLOAD_BYTES }
+    }
+
+    /// The units that hold the track's bytes from `start` to `end`.
+    fn units(&self, start: u64, end: u64) -> Range<u32> {
+        let unit = |number: u64| u32::try_from(number).expect("a unit's number");
+        unit(start / self.unit_bytes())..unit(end.div_ceil(self.unit_bytes()))
+    }
+
+    /// The first of these units, as many as one read fetches.
+    fn first_of(&self, units: &Range<u32>) -> Range<u32> {
+        let per_read = if self.pieces.is_some() { PIECES_PER_READ } else { FRAMES_PER_READ };
+        let mut end = units.end.min(units.start + per_read);
+        while end > units.start + 1 && self.frames_of(&(units.start..end)).len() > FRAMES_PER_READ as usize {
+            end -= 1;
+        }
+        units.start..end
+    }
+
+    /// The frames that hold these units.
+    fn frames_of(&self, units: &Range<u32>) -> Range<u32> {
+        let Some(pieces) = &self.pieces else { return units.clone() };
+        let stored = pieces.stored(units);
+        self.frames.covering(stored.start, stored.end)
+    }
+}
+
+impl<H: Host> Inner<H> {
+    /// Where the track is, whatever it takes to find out. Errors: NotFound, TakenDown, Corrupt, Io.
+    async fn place_of(&self, id: &TrackId) -> Result<Place<H::File>, Error> {
+        match self.look_up(id).await? {
+            Known::Nothing => Err(Error::NotFound(*id)),
+            Known::Takedown(record) => Err(Error::TakenDown { id: *id, number: record.header.takedown }),
+            Known::Track(record) => {
+                let frames = record.header.frames();
+                let pieces = Pieces::of(record.header);
+                Ok(Place::new(id, record.slot, record.segment, record.offset, frames, pieces))
+            }
+        }
     }
 }
 
 impl<H: Host> Reader<H> {
+    /// The whole track's length, whatever the range.
+    #[must_use]
+    pub fn track_bytes(&self) -> u64 {
+        self.place.slot.track_bytes
+    }
+
+    /// The reader of another range of the track, which lies within it; this one gives nothing more.
+    ///
+    /// # Panics
+    /// Where the range ends beyond the track.
+    #[must_use]
+    pub fn narrowed(mut self, range: ByteRange) -> Self {
+        assert!(range.fits(self.track_bytes()), "{range:?} of {} bytes", self.track_bytes());
+        self.rest = self.place.units(range.start(), range.end());
+        self.range = range;
+        self.ahead.clear();
+        self
+    }
+
     /// The next block, in order; nothing after the last one, or after an error.
     ///
-    /// Errors: Corrupt (read another copy), TakenDown (the track went while it was read), Io.
+    /// Errors: Corrupt (read another copy), NotFound and TakenDown (the track went while it was read, or was never here),
+    /// Io, Fenced.
     pub async fn next(&mut self) -> Option<Result<Block<H>, Error>> {
-        let outcome = if self.ahead.is_empty() && self.rest.len() <= FRAMES_PER_READ as usize {
-            if self.rest.is_empty() {
-                return None;
-            }
-            let frames = std::mem::replace(&mut self.rest, 0..0);
-            let (offset, bytes) = place(self.frames_at, self.frames, &frames);
-            let read = self.segment.file.read_at(offset, bytes).await;
-            self.block(frames, read)
-        } else {
+        loop {
+            let (units, read) = self.read_next().await?;
+            let from = (u64::from(units.start) * self.place.unit_bytes()).max(self.range.start());
+            let outcome = match self.block(units, read).await {
+                Ok(Some(block)) => Ok(block),
+                Ok(None) => {
+                    // The track was moved: from here on it is read in its new place.
+                    self.ahead.clear();
+                    self.range = ByteRange::new(from, self.range.end()).expect("bytes that are still to come");
+                    self.rest = self.place.units(self.range.start(), self.range.end());
+                    continue;
+                }
+                Err(error) => {
+                    self.rest = 0..0;
+                    self.ahead.clear();
+                    Err(error)
+                }
+            };
+            return Some(outcome);
+        }
+    }
+
+    /// The next units, and what was read of them; nothing after the last ones.
+    async fn read_next(&mut self) -> Option<(Range<u32>, std::io::Result<H::ReadBuffer>)> {
+        if self.rest.is_empty() && self.ahead.is_empty() {
+            return None;
+        }
+        if !self.ahead.is_empty() || self.place.first_of(&self.rest) != self.rest {
             self.read_ahead();
             let next = self.ahead.pop_front()?;
-            let read = next.read.take().await;
-            self.block(next.frames, read)
-        };
-        if outcome.is_err() {
-            self.rest = 0..0;
-            self.ahead.clear();
+            return Some((next.units, next.read.take().await));
         }
-        Some(outcome)
+        let units = self.rest.clone();
+        self.rest.start = self.rest.end;
+        let frames = self.place.frames_of(&units);
+        let (offset, bytes) = place(self.place.frames_at, self.place.frames, &frames);
+        Some((units, self.place.segment.file.read_at(offset, bytes).await))
     }
 
     fn read_ahead(&mut self) {
         while self.ahead.len() < READ_AHEAD_MAX && !self.rest.is_empty() {
-            let end = self.rest.end.min(self.rest.start + FRAMES_PER_READ);
-            let frames = self.rest.start..end;
-            self.rest.start = end;
-            let (offset, bytes) = place(self.frames_at, self.frames, &frames);
-            let (segment, read) = (self.segment.clone(), Slot::new());
+            let units = self.place.first_of(&self.rest);
+            self.rest.start = units.end;
+            let frames = self.place.frames_of(&units);
+            let (offset, bytes) = place(self.place.frames_at, self.place.frames, &frames);
+            let (segment, read) = (self.place.segment.clone(), Answer::new());
             let done = read.clone();
             let task = async move { done.fill(segment.file.read_at(offset, bytes).await) };
-            self.volume.host.spawn(task);
-            self.ahead.push_back(Ahead { frames, read });
+            self.volume.host.spawn(Priority::Read, task);
+            self.ahead.push_back(Ahead { units, read });
         }
     }
 
-    fn block(&self, frames: Range<u32>, read: std::io::Result<H::ReadBuffer>) -> Result<Block<H>, Error> {
-        // Bytes of a track that was taken down while it was read are not shown, whether still whole or not.
-        if let Some(number) = self.volume.index.borrow().takedown(&self.id) {
-            return Err(Error::TakenDown { id: self.id, number });
+    /// The block of what was read, checked; nothing where the track has another place now.
+    async fn block(
+        &mut self,
+        units: Range<u32>,
+        read: std::io::Result<H::ReadBuffer>,
+    ) -> Result<Option<Block<H>>, Error> {
+        if self.is_elsewhere().await? {
+            return Ok(None);
         }
-        let buffer = read.map_err(|source| Error::io("read", &self.segment.path, source))?;
+        let buffer = read.map_err(|source| Error::io("read", &self.place.segment.path, source))?;
+        let frames = self.place.frames_of(&units);
         for number in frames.clone() {
             let at = usize::try_from(u64::from(number - frames.start) * FRAME_BYTES).expect("at most a read");
-            let frame = &buffer[at..at + self.frames.disk_bytes(number)];
-            self.stamp.check(frame, number, self.frames.payload_bytes(number)).map_err(|what| Error::Corrupt {
-                id: self.id,
-                segment: self.segment.number,
-                offset: self.frames_at + self.frames.start(number),
-                what: format!("frame {number}: {what}"),
-            })?;
+            let frame = &buffer[at..at + self.place.frames.disk_bytes(number)];
+            if let Err(fault) = self.place.stamp.check(frame, number, self.place.frames.payload_bytes(number)) {
+                return Err(self.explain(number, fault).await);
+            }
         }
-        let start = (u64::from(frames.start) * FRAME_PAYLOAD_BYTES).max(self.range.start());
-        let end = (u64::from(frames.end) * FRAME_PAYLOAD_BYTES).min(self.range.end());
-        Ok(Block { buffer, first: frames.start, bytes: start..end })
+        let start = u64::from(units.start) * self.place.unit_bytes();
+        let end = u64::from(units.end) * self.place.unit_bytes();
+        let content = if self.place.pieces.is_some() {
+            let pieces = self.restored(units, &buffer, frames.start).await?;
+            // It took its time, and others were let run.
+            if self.is_elsewhere().await? {
+                return Ok(None);
+            }
+            Content::Pieces(pieces)
+        } else {
+            Content::Frames(buffer)
+        };
+        let bytes = start.max(self.range.start())..end.min(self.range.end());
+        Ok(Some(Block { content, bytes, start }))
+    }
+
+    /// Whether the track has another place now, which the reader then knows. Bytes of a track that went while it was read are
+    /// not shown, whether still whole or not. Errors: as [`Inner::place_of`].
+    async fn is_elsewhere(&mut self) -> Result<bool, Error> {
+        if self.volume.index.borrow().has(&self.id, self.place.slot) {
+            return Ok(false);
+        }
+        self.place = self.volume.place_of(&self.id).await?;
+        Ok(true)
+    }
+
+    /// The pieces that lie in these frames, the first of which is `first`, whole again.
+    async fn restored(&self, units: Range<u32>, frames: &[u8], first: u32) -> Result<Vec<Vec<u8>>, Error> {
+        let pieces = self.place.pieces.as_ref().expect("a compressed track");
+        let frames_start = u64::from(first) * FRAME_PAYLOAD_BYTES;
+        let mut restored = Vec::with_capacity(units.len());
+        for number in units {
+            let stored = pieces.stored(&(number..number + 1));
+            let raw_bytes = (self.track_bytes() - u64::from(number) * PIECE_BYTES).min(PIECE_BYTES);
+            let raw_bytes = usize::try_from(raw_bytes).expect("at most a piece");
+            let bytes = gather(frames, stored.start - frames_start..stored.end - frames_start);
+            let frame = self.place.frames.covering(stored.start, stored.end).start;
+            let piece = restore(&bytes, raw_bytes, pieces.filter);
+            restored.push(piece.map_err(|what| self.corrupt(frame, format!("piece {number}: {what}")))?);
+            self.volume.host.yield_if_needed().await;
+        }
+        Ok(restored)
+    }
+
+    /// Why a frame is not what it should be. The index knows no whole ids: a frame of another track is no damage where the
+    /// header says that the record is another track's.
+    async fn explain(&self, number: u32, fault: FrameFault) -> Error {
+        if fault == FrameFault::Track {
+            match self.volume.look_up(&self.id).await {
+                Ok(Known::Nothing) => return Error::NotFound(self.id),
+                Ok(Known::Takedown(record)) => {
+                    return Error::TakenDown { id: self.id, number: record.header.takedown };
+                }
+                Ok(Known::Track(_)) | Err(_) => {}
+            }
+        }
+        self.corrupt(number, format!("frame {number}: {fault}"))
+    }
+
+    /// What is wrong in or from this frame on, which is reported.
+    fn corrupt(&self, frame: u32, what: String) -> Error {
+        let error = Error::Corrupt {
+            id: self.id,
+            segment: self.place.segment.number,
+            offset: self.place.frames_at + self.place.frames.start(frame),
+            what,
+        };
+        self.volume.report(&error);
+        error
     }
 }
 
@@ -150,17 +363,24 @@ impl<H: Host> Block<H> {
         usize::try_from(self.bytes.end - self.bytes.start).expect("at most 1 MiB")
     }
 
-    /// The bytes, in order, in slices of up to a frame's payload, straight from the buffer that was read into.
+    /// The bytes, in order: of a track that is stored as it is in slices of up to a frame's payload, straight from the buffer
+    /// that was read into; of a compressed one in slices of up to a piece.
     pub fn payloads(&self) -> impl Iterator<Item = &[u8]> {
-        let first = self.bytes.start / FRAME_PAYLOAD_BYTES;
-        let after = self.bytes.end.div_ceil(FRAME_PAYLOAD_BYTES);
-        (first..after).map(|number| {
-            let frame_start = number * FRAME_PAYLOAD_BYTES;
-            let start = self.bytes.start.max(frame_start) - frame_start;
-            let end = self.bytes.end.min(frame_start + FRAME_PAYLOAD_BYTES) - frame_start;
-            let at = (number - u64::from(self.first)) * FRAME_BYTES;
-            let within = |offset: u64| usize::try_from(at + offset).expect("at most a read");
-            &self.buffer[within(start)..within(end)]
-        })
+        let within = self.bytes.start - self.start..self.bytes.end - self.start;
+        let (frames, pieces) = match &self.content {
+            Content::Frames(buffer) => (Some(payloads(buffer, within.clone())), None),
+            Content::Pieces(pieces) => (None, Some(pieces_within(pieces, within))),
+        };
+        frames.into_iter().flatten().chain(pieces.into_iter().flatten())
     }
+}
+
+/// What `pieces` hold at `range`, counted from the first one's start.
+fn pieces_within(pieces: &[Vec<u8>], range: Range<u64>) -> impl Iterator<Item = &[u8]> {
+    (range.start / PIECE_BYTES..range.end.div_ceil(PIECE_BYTES)).map(move |number| {
+        let piece_start = number * PIECE_BYTES;
+        let within = |offset: u64| usize::try_from(offset - piece_start).expect("at most a piece");
+        let piece = &pieces[usize::try_from(number).expect("a piece of the block")];
+        &piece[within(range.start.max(piece_start))..within(range.end.min(piece_start + PIECE_BYTES))]
+    })
 }

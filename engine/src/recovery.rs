@@ -1,135 +1,151 @@
-//! Opening a volume: the index is made anew from the records' headers, and what was torn is cut.
+//! Recovery: the index is made anew from footers, the snapshot and the headers behind them, and what was torn is
+//! cut.
+//!
+//! A sealed segment's footer lists its records; the snapshot does so for open segments, up to some place; behind that, and
+//! where neither is whole, the segment is walked. Listed records were durable when they were listed, so only their
+//! deletion is to be looked for, which the segment's holes tell. Walked ones may be torn.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
-use std::rc::{Rc, Weak};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::commit::Commits;
 use crate::config::{TAKEDOWN_STRETCH_BYTES, VolumeConfig};
+use crate::damage::Findings;
 use crate::error::Error;
-use crate::format::{BLOCK, BLOCK_BYTES, Claim, Damage, Kind, RecordHeader, SegmentHeader};
-use crate::host::{Access, File, Host, LockError};
-use crate::identity::{SEGMENTS_DIR, SUPERBLOCK_FILE, parse};
-use crate::index::{Damaged, Entry, Index};
+use crate::format::{BLOCK, BLOCK_BYTES, Claim, Kind, Listed, Listing, Part, Role, ScrubPlace, listing_bytes_max};
+use crate::guard::Guard;
+use crate::holes::Holes;
+use crate::host::{File, Host, Priority};
+use crate::identity::{SEGMENTS_DIR, SNAPSHOTS_DIR};
+
+use crate::index::{Damaged, Index};
+use crate::listings::{Snapshot, read_listing, read_snapshot, snapshot_path};
+use crate::load::{Loaded, load};
+use crate::lookup::read_header;
+use crate::open::Recovery;
 use crate::scan::{Found, Scan, scan, whole};
-use crate::segment::{Segment, number_of, path_of};
-use crate::signal::{Permits, Signal};
-use crate::takedown::bare;
-use crate::volume::{Claims, Inner, Volume, VolumeState};
+use crate::scrub::{Scrub, scrub_for_ever};
+use crate::segment::{Segment, Segments, number_of};
+use crate::signal::{Permits, Signal, Slot as Answer};
+use crate::table::{EntryKind, Slot};
+use crate::upkeep::upkeep;
+use crate::volume::{Claims, Inner, VolumeState};
 
-/// How many segments does a close mark? Each costs a flush; the next start checks the last records of the others.
-const MARKS_AT_CLOSE_MAX: usize = 64;
-
-/// What opening a volume handle found and did.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct Recovery {
-    /// Tracks of this handle.
-    pub tracks: u64,
-    /// Ids of this handle that were taken down.
-    pub takedowns: u64,
-    /// Segments looked into.
-    pub segments: u64,
-    /// Bytes read from the drive.
-    pub bytes_read: u64,
-    /// Records that were cut: their header was written, and not all of their frames. None of them was acknowledged.
-    pub torn: u64,
-    /// Headers with a wrong checksum, blocks that could not be read, and records kept though the drive did not give all of
-    /// their frames; each was logged. Tracks may be missing.
-    pub damaged: u64,
-    /// How long it took.
-    pub seconds: f64,
-}
-
-impl<H: Host> Volume<H> {
-    /// Opens the volume. Everything that was acknowledged is there on return, and durable.
-    ///
-    /// Errors: Invalid (no volume, or bad settings), Foreign, Locked, Unsupported (written by a newer version), Corrupt, Io.
-    pub async fn open(host: H, config: VolumeConfig) -> Result<(Self, Recovery), Error> {
-        let config = config.validated()?;
-        let started = host.now();
-        let lock = check_identity(&host, &config).await?;
-        let mut opening = Opening {
-            host: host.clone(),
-            segments_dir: config.dir.join(SEGMENTS_DIR),
-            config,
-            index: Index::default(),
-            segments: BTreeMap::new(),
-            number_max: None,
-            sequence_max: 0,
-            dead: Vec::new(),
-            to_mark: Vec::new(),
-            recovery: Recovery::default(),
-        };
-        for number in opening.list().await? {
-            opening.number_max = Some(number);
-            let damaged_before = opening.recovery.damaged;
-            if let Some(segment) = opening.open_segment(number).await? {
-                opening.take_in(segment, damaged_before).await?;
-            }
-        }
-        let mut recovery = opening.recovery;
-        let volume = opening.finish(lock).await;
-        let inner = &volume.inner;
-        recovery.tracks = inner.index.borrow().tracks();
-        recovery.takedowns = inner.index.borrow().takedowns();
-        recovery.seconds = host.now().saturating_sub(started).as_secs_f64();
-        tracing::info!(dir = %inner.config.dir.display(), ?recovery, "volume opened");
-        Ok((volume, recovery))
-    }
-}
-
-/// Reads the superblock, compares it with what is expected, and locks the volume.
-async fn check_identity<H: Host>(host: &H, config: &VolumeConfig) -> Result<H::Lock, Error> {
-    let path = config.dir.join(SUPERBLOCK_FILE);
-    // The first file opened on a device must not be empty: see the glommio host.
-    let file = host.open(&path, Access::Read).await.map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => {
-            Error::Invalid(format!("{} is no volume: format it first, or mount its drive", config.dir.display()))
-        }
-        _ => Error::io("open", &path, source),
-    })?;
-    let bytes = file.bytes().await.map_err(|source| Error::io("measure", &path, source))?;
-    if bytes != BLOCK_BYTES {
-        let what = format!("it has {bytes} bytes, not {BLOCK_BYTES}");
-        return Err(Error::CorruptFile { path, what });
-    }
-    let block = file.read_at(0, BLOCK).await.map_err(|source| Error::io("read", &path, source))?;
-    let found = parse(&path, &block)?;
-    let expected = config.expected;
-    if found.node != expected.node {
-        return Err(Error::Foreign { path, what: "the volume belongs to another node".to_owned() });
-    }
-    if found.volume != expected.volume {
-        let what = format!("this is volume {}, not {}", found.volume, expected.volume);
-        return Err(Error::Foreign { path, what });
-    }
-    host.lock(&path, config.shard, config.shards).map_err(|error| match error {
-        LockError::Io(source) => Error::io("lock", &path, source),
-        held => Error::Locked { path: config.dir.clone(), what: held.to_string() },
-    })
-}
+/// Records of a segment that need a listing of their own, and where it goes.
+type ToList<H> = (Rc<Segment<<H as Host>::File>>, u64, Vec<Listed>);
 
 /// A volume handle that is being opened.
-struct Opening<H: Host> {
+pub(crate) struct Opening<H: Host> {
     host: H,
+    guard: Rc<Guard>,
     config: VolumeConfig,
-    segments_dir: std::path::PathBuf,
+    segments_dir: PathBuf,
+    /// Whether the file system punches holes, and tells where they are.
+    holes: bool,
+    /// Of open segments, by number and generation, with the snapshot that each is from.
+    snapshot: BTreeMap<(u64, u64), (PathBuf, Listing)>,
+    /// Snapshots that were not used, for part of what they say at least. They go before anything is written: believed later,
+    /// they would hide it.
+    stale: BTreeSet<PathBuf>,
+    scrub: ScrubPlace,
     index: Index,
-    segments: BTreeMap<u64, Rc<Segment<H::File>>>,
-    number_max: Option<u64>,
+    segments: Segments<H::File>,
+    open_segments: BTreeSet<u64>,
+    pub(crate) number_max: Option<u64>,
     sequence_max: u64,
     /// Whole records that are not to be kept: second copies, and tracks that were taken down.
-    dead: Vec<(Rc<Segment<H::File>>, Found)>,
-    /// Segments whose records were checked and flushed, which the next start need not do again.
-    to_mark: Vec<Rc<Segment<H::File>>>,
-    recovery: Recovery,
+    dead: Vec<(Rc<Segment<H::File>>, Listed)>,
+    /// Records that are too many for a footer, and where their listing goes.
+    to_list: Vec<ToList<H>>,
+    /// Whether a record was found that no listing has.
+    walked: bool,
+    pub(crate) recovery: Recovery,
 }
 
 impl<H: Host> Opening<H> {
+    pub(crate) async fn new(host: H, guard: Rc<Guard>, config: VolumeConfig) -> Result<Self, Error> {
+        let snapshots_dir = config.dir.join(SNAPSHOTS_DIR);
+        let holes = host.punches_holes(&config.dir).await;
+        if !holes {
+            tracing::warn!(dir = %config.dir.display(), "this file system is not known to punch holes of 4 KiB and to tell where they are: each start walks all segments; use ext4 or XFS with blocks of 4 KiB");
+        }
+        let mut opening = Self {
+            holes,
+            segments_dir: config.dir.join(SEGMENTS_DIR),
+            snapshot: BTreeMap::new(),
+            stale: BTreeSet::new(),
+            scrub: ScrubPlace::default(),
+            index: Index::default(),
+            segments: Segments::new(),
+            open_segments: BTreeSet::new(),
+            number_max: None,
+            sequence_max: 0,
+            dead: Vec::new(),
+            to_list: Vec::new(),
+            walked: false,
+            recovery: Recovery::default(),
+            host,
+            guard,
+            config,
+        };
+        // Those of another split count too: its segments may still be open.
+        let names = opening.host.list(&snapshots_dir).await;
+        let names = match names {
+            // A copy of a volume may have left them out.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            names => names.map_err(|source| Error::io("list", &snapshots_dir, source))?,
+        };
+        for name in names.iter().filter(|name| name.ends_with(".snapshot")) {
+            let path = snapshots_dir.join(name);
+            if opening.holes {
+                opening.take_snapshot(&path).await;
+            } else {
+                opening.stale.insert(path);
+            }
+        }
+        Ok(opening)
+    }
+
+    async fn take_snapshot(&mut self, path: &Path) {
+        let own = *path == snapshot_path(&self.config.dir.join(SNAPSHOTS_DIR), self.config.shard);
+        let snapshot = read_snapshot(&self.host, path).await;
+        let Some(Snapshot { header, listings }) =
+            snapshot.filter(|snapshot| snapshot.header.volume == self.config.expected.volume)
+        else {
+            self.stale.insert(path.to_owned());
+            return;
+        };
+        self.recovery.bytes_read += header.bytes;
+        if own {
+            self.scrub = header.scrub;
+        }
+        self.sequence_max = self.sequence_max.max(header.sequence_next - 1);
+        for listing in listings.into_iter().filter(|listing| listing.role == Role::Snapshot) {
+            self.snapshot.insert((listing.number, listing.generation), (path.to_owned(), listing));
+        }
+    }
+
+    /// Removes the snapshots that were not used.
+    pub(crate) async fn remove_stale(&self) -> Result<(), Error> {
+        for path in &self.stale {
+            match self.host.remove(path).await {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other.map_err(|source| Error::io("remove", path, source))?,
+            }
+        }
+        if !self.stale.is_empty() {
+            let path = self.config.dir.join(SNAPSHOTS_DIR);
+            self.host.sync_directory(&path).await.map_err(|source| Error::io("flush", &path, source))?;
+        }
+        Ok(())
+    }
+
     /// The numbers of all segments, rising. Removes segments of our own that were never finished.
-    async fn list(&self) -> Result<Vec<u64>, Error> {
+    pub(crate) async fn list(&self) -> Result<Vec<u64>, Error> {
         let names = self.host.list(&self.segments_dir).await;
         let names = names.map_err(|source| Error::io("list", &self.segments_dir, source))?;
         let mut numbers = Vec::new();
@@ -143,105 +159,188 @@ impl<H: Host> Opening<H> {
                 self.host.remove(&path).await.map_err(|source| Error::io("remove", &path, source))?;
             }
         }
+        // A process that was killed may have left a segment whose name was never flushed: what is put into it from now on
+        // must not go with its name.
+        let flushed = self.host.sync_directory(&self.segments_dir).await;
+        flushed.map_err(|source| Error::io("flush", &self.segments_dir, source))?;
         numbers.sort_unstable();
         Ok(numbers)
     }
 
-    /// Whether this handle, of all of the volume's, cuts and marks the segment.
+    /// Whether this handle, of all of the volume's, cuts and seals the segment.
     fn answers_for(&self, number: u64) -> bool {
         number % self.config.shards as u64 == self.config.shard as u64
     }
 
-    /// Opens a segment that may hold tracks of ours.
-    async fn open_segment(&mut self, number: u64) -> Result<Option<Rc<Segment<H::File>>>, Error> {
-        let path = path_of(&self.segments_dir, number);
-        let io = |what| {
-            let path = path.clone();
-            move |source| Error::io(what, &path, source)
-        };
-        let file = self.host.open(&path, Access::Write).await.map_err(io("open"))?;
-        let bytes = file.bytes().await.map_err(io("measure"))? / BLOCK_BYTES * BLOCK_BYTES;
-        let block = file.read_at(0, BLOCK).await.map_err(io("read"))?;
-        self.recovery.bytes_read += BLOCK_BYTES;
-        let header = match SegmentHeader::decode(&block) {
-            Ok(header) => header,
-            Err(damage @ (Damage::Version(_) | Damage::Feature(_))) => {
-                return Err(Error::Unsupported { path, what: format!("segment was {damage}") });
-            }
-            Err(damage) => {
-                tracing::error!(path = %path.display(), %damage, "segment header is damaged, trying its first record");
-                self.recovery.damaged += 1;
-                let first = file.read_at(BLOCK_BYTES, BLOCK).await.map_err(io("read"))?;
-                self.header_from_record(number, bytes, &first).ok_or_else(|| Error::CorruptFile {
-                    path: path.clone(),
-                    what: format!("{damage}: move the file out of the volume to go on without its tracks"),
-                })?
-            }
-        };
-        if header.volume != self.config.expected.volume || header.number != number {
-            let what = format!("this is segment {} of volume {}: move it away", header.number, header.volume);
-            return Err(Error::Foreign { path, what });
-        }
-        let (shard, shards) = (header.shard as usize, header.shards as usize);
-        if shards == self.config.shards && shard != self.config.shard {
-            return Ok(None);
-        }
-        // A file that was cut off is read, and not continued.
-        let own = shards == self.config.shards && bytes >= header.bytes;
-        let segment = Rc::new(Segment::new(&header, file, path, own, false));
-        self.segments.insert(number, segment.clone());
-        self.recovery.segments += 1;
-        Ok(Some(segment))
+    pub(crate) fn load_ahead(&self, number: u64) -> Rc<Answer<Result<Option<Loaded<H>>, Error>>> {
+        let (host, config, done) = (self.host.clone(), self.config.clone(), Answer::new());
+        let (answer, footers) = (done.clone(), self.holes);
+        self.host.spawn(Priority::Read, async move { done.fill(load(&host, &config, number, footers).await) });
+        answer
     }
 
-    /// The header of a segment that lost its own, from the record behind it. No split: nobody continues it.
-    fn header_from_record(&self, number: u64, bytes: u64, block: &[u8]) -> Option<SegmentHeader> {
-        let record = RecordHeader::decode(block).ok().filter(|record| record.offset == BLOCK_BYTES)?;
-        let volume = self.config.expected.volume;
-        Some(SegmentHeader { volume, number, generation: record.generation, bytes, shard: 0, shards: u32::MAX })
-    }
-
-    /// Takes in a segment's records: checks those that may be torn, cuts what is, and makes the rest durable.
-    async fn take_in(&mut self, segment: Rc<Segment<H::File>>, damaged_before: u64) -> Result<(), Error> {
-        let Scan { records, synced, sequence_max, bytes_read, damaged, claims, salvage_end } = scan(&segment).await?;
-        self.sequence_max = self.sequence_max.max(sequence_max);
+    /// Takes in a segment: what its listings have, and what a walk finds behind them.
+    pub(crate) async fn take_in(&mut self, loaded: Loaded<H>) -> Result<(), Error> {
+        let Loaded { header, file, path, file_bytes, footer, footer_written, bytes_read, damaged } = loaded;
         self.recovery.bytes_read += bytes_read;
-        self.recovery.damaged += damaged;
-        let answers = self.answers_for(segment.number);
-        let (mut tail, mut kept, mut unsynced) = (salvage_end.max(BLOCK_BYTES), Vec::new(), false);
-        for found in records {
-            let ours = found.id.shard(self.config.shards) == self.config.shard;
-            let suspect = found.sequence > synced;
-            // Behind torn records too: their frames are punched.
-            tail = tail.max(found.end());
-            if suspect && (ours || answers) && self.is_torn(&segment, &found).await {
-                self.cut(&segment, &found, answers).await?;
-                unsynced |= answers;
+        self.recovery.segments += 1;
+        let shards = header.shards as usize;
+        // A file that was cut off is read, and not continued.
+        let own = shards == self.config.shards && file_bytes >= header.bytes;
+        let base = self.segments.free_base(header.bytes).ok_or_else(|| Error::Unsupported {
+            path: path.clone(),
+            what: "the volume is larger than 4 PiB".to_owned(),
+        })?;
+        let allocated = file.allocated_bytes().map_err(|source| Error::io("measure", &path, source))?;
+        let segment = Rc::new(Segment::new(&header, base, file, path, own, false));
+        segment.count_punched(header.bytes.saturating_sub(allocated));
+        self.segments.insert(segment.clone());
+        if damaged {
+            self.recovery.damaged += 1;
+            segment.damaged.set(true);
+        }
+        // A footer that could not be read now may be whole the next time: nothing must be written that it does not list.
+        segment.closed.set(footer_written);
+        if let Some(footer) = footer
+            && self.take_listing(&segment, &footer).await?
+        {
+            self.sequence_max = self.sequence_max.max(footer.sequence_max);
+            segment.sealed.set(true);
+            self.recovery.sealed += 1;
+            return Ok(());
+        }
+        let mut start = (BLOCK_BYTES, 0, Vec::new(), Vec::new());
+        if let Some((path, listing)) = self.snapshot.remove(&(header.number, header.generation)) {
+            if listing.scanned_to <= segment.footer_at && self.take_listing(&segment, &listing).await? {
+                self.sequence_max = self.sequence_max.max(listing.sequence_max);
+                start = (listing.scanned_to, listing.synced_sequence, listing.parts, listing.records);
+            } else {
+                self.stale.insert(path);
+            }
+        }
+        self.walk(&segment, start).await
+    }
+
+    /// Takes in the records of a listing and its parts that are still there; answers whether all parts were whole.
+    async fn take_listing(&mut self, segment: &Rc<Segment<H::File>>, listing: &Listing) -> Result<bool, Error> {
+        let name = (segment.number, segment.generation);
+        for part in &listing.parts {
+            let read = read_listing(&segment.file, name, Role::Part, *part).await;
+            self.recovery.bytes_read += u64::from(part.bytes);
+            match read {
+                Ok(Some(part)) => self.take_listed(segment, part.records).await?,
+                Ok(None) => return Ok(false),
+                Err(error) => {
+                    tracing::warn!(%error, segment = segment.number, offset = part.offset, "listing cannot be read, segment is walked");
+                    return Ok(false);
+                }
+            }
+        }
+        self.take_listed(segment, listing.records.clone()).await?;
+        Ok(true)
+    }
+
+    async fn take_listed(&mut self, segment: &Rc<Segment<H::File>>, mut records: Vec<Listed>) -> Result<(), Error> {
+        records.sort_unstable_by_key(|record| record.offset);
+        let (mut holes, mut gone) = (Holes::new(&segment.file), false);
+        for record in records {
+            // Bounds all arithmetic with it.
+            if record.end() > segment.footer_at {
+                let what = format!("a listing names a record beyond the segment's end, at {}", record.offset);
+                return Err(Error::CorruptFile { path: segment.path.clone(), what });
+            }
+            let io = |source| Error::io("seek in", &segment.path, source);
+            if !holes.is_data(record.offset).map_err(io)? {
+                gone = true;
+                // A crash came between the header and the rest.
+                if self.answers_for(segment.number) {
+                    self.forget_rest(segment, &record).await;
+                }
                 continue;
             }
-            // A mark that is lost does no harm.
-            unsynced |= suspect && found.kind != Kind::Mark;
-            kept.push(found.offset..found.end());
-            match found.kind {
-                Kind::Track if ours => self.take_in_track(&segment, found),
-                Kind::Takedown if ours => self.index.take_down(found.id, found.takedown),
-                Kind::Track | Kind::Takedown | Kind::Mark => {}
+            if record.id.shard(self.config.shards) == self.config.shard {
+                self.take_record(segment, record).await?;
+            }
+            self.host.yield_if_needed().await;
+        }
+        if gone { flush(segment).await } else { Ok(()) }
+    }
+
+    /// Erases what is left of a deleted record. Best effort.
+    async fn forget_rest(&self, segment: &Segment<H::File>, record: &Listed) {
+        if let Ok(Some(data)) = segment.file.data_after(record.offset)
+            && data < record.end()
+            && let Err(error) = segment.punch(record.offset, record.bytes()).await
+        {
+            tracing::warn!(%error, offset = record.offset, "bytes of a deleted record keep their space until the next start");
+        }
+    }
+
+    /// Walks what no listing covers: checks records that may be torn, cuts what is, and makes the rest durable.
+    async fn walk(
+        &mut self,
+        segment: &Rc<Segment<H::File>>,
+        (start, synced_before, parts, mut records): (u64, u64, Vec<Part>, Vec<Listed>),
+    ) -> Result<(), Error> {
+        let answers = self.answers_for(segment.number);
+        let Scan { records: found, synced, sequence_max, bytes_read, damaged, claims, salvage_end, data_end } =
+            scan(segment, start).await?;
+        self.sequence_max = self.sequence_max.max(sequence_max);
+        self.recovery.bytes_read += bytes_read;
+        self.recovery.bytes_walked += bytes_read;
+        self.recovery.damaged += damaged;
+        segment.damaged.set(segment.damaged.get() || damaged > 0);
+        let synced = synced.max(synced_before);
+        let (mut tail, mut kept) = (salvage_end.max(start), Vec::new());
+        let parts_end = parts.iter().map(|part| part.offset + u64::from(part.bytes)).max();
+        tail = records.iter().map(Listed::end).max().unwrap_or(0).max(parts_end.unwrap_or(0)).max(tail);
+        let listed: BTreeSet<u64> = records.iter().map(|record| record.offset).collect();
+        for found in found {
+            let record = found.record;
+            let ours = record.id.shard(self.config.shards) == self.config.shard;
+            let suspect = found.sequence > synced && !listed.contains(&record.offset);
+            // Behind torn records too: their frames are punched.
+            tail = tail.max(record.end());
+            if suspect && (ours || answers) && self.is_torn(segment, &found).await {
+                self.cut(segment, &found, answers).await?;
+                continue;
+            }
+            kept.push(record.offset..record.end());
+            if !listed.contains(&record.offset) {
+                self.walked = true;
+                records.push(record);
+                if ours {
+                    self.take_record(segment, record).await?;
+                }
             }
         }
-        self.keep_claims(&segment, &claims);
-        segment.set_tail(tail.min(segment.bytes));
+        self.keep_claims(segment, &claims);
+        // Behind whatever else a crash left there: a header that tears over other bytes would pass for a damaged one.
+        tail = tail.max(data_end);
+        segment.set_tail(tail.min(segment.footer_at));
         // Where something is damaged, a gap may hold what can be salvaged.
-        if answers && self.recovery.damaged == damaged_before {
-            punch_gaps(&segment, &kept, tail.min(segment.bytes)).await;
+        if answers && !segment.damaged.get() {
+            punch_gaps(segment, start, &kept, tail.min(segment.footer_at)).await;
         }
-        if unsynced {
-            let flushed = segment.file.fdatasync().await;
-            flushed.map_err(|source| Error::io("flush", &segment.path, source))?;
-        }
-        if unsynced && answers {
-            self.to_mark.push(segment);
+        flush(segment).await?;
+        if answers && !segment.damaged.get() && self.holes {
+            self.list_walked(segment, parts, records).await;
         }
         Ok(())
+    }
+
+    /// Keeps what an open segment holds for its footer. What is too much for that is listed at its tail now; where there
+    /// is no room, the segment stays open, and each start walks it.
+    async fn list_walked(&mut self, segment: &Rc<Segment<H::File>>, parts: Vec<Part>, records: Vec<Listed>) {
+        let groups = segment.unlisted.borrow_mut().found(parts, records);
+        for group in groups {
+            let bytes = listing_bytes_max(0, group.len()) as u64;
+            match segment.take_for_listing(bytes) {
+                Some(offset) => self.to_list.push((segment.clone(), offset, group)),
+                None => segment.unlisted.borrow_mut().keep(group),
+            }
+        }
+        self.open_segments.insert(segment.number);
     }
 
     /// Whether the record's frames were read and are not what was written. Where the drive does not give them, the record
@@ -251,7 +350,10 @@ impl<H: Host> Opening<H> {
             Ok(whole) => !whole,
             Err(error) => {
                 self.recovery.damaged += 1;
-                tracing::error!(%error, segment = segment.number, offset = found.offset, id = %found.id, "record cannot be checked, kept");
+                // No listing may vouch for it: the next start checks it again.
+                segment.damaged.set(true);
+                let Listed { offset, id, .. } = found.record;
+                tracing::error!(%error, segment = segment.number, offset, %id, "record cannot be checked, kept");
                 false
             }
         }
@@ -259,125 +361,157 @@ impl<H: Host> Opening<H> {
 
     fn keep_claims(&mut self, segment: &Segment<H::File>, claims: &[(u64, Claim)]) {
         for (offset, Claim { id, takedown, .. }) in claims.iter().copied() {
-            if id.shard(self.config.shards) == self.config.shard {
+            if id.shard(self.config.shards) == self.config.shard && self.index.candidates(&id).is_empty() {
                 self.index.set_damaged(id, Damaged { segment: segment.number, offset, takedown });
             }
         }
     }
 
-    fn take_in_track(&mut self, segment: &Rc<Segment<H::File>>, found: Found) {
-        let entry = Entry {
-            segment: segment.number,
-            offset: found.offset,
-            header_bytes: found.header_bytes,
-            track_bytes: found.track_bytes,
-        };
-        if !self.index.insert(found.id, entry) {
-            self.dead.push((segment.clone(), found));
+    /// Takes in a record of ours, unless another one of the id is better.
+    async fn take_record(&mut self, segment: &Rc<Segment<H::File>>, record: Listed) -> Result<(), Error> {
+        let slot = slot_of(segment, &record);
+        for other in self.index.candidates(&record.id) {
+            if other == slot {
+                return Ok(());
+            }
+            let (at, offset) = self.segments.at(other.address);
+            let Ok(header) = read_header(&record.id, &at, offset, other).await else { continue };
+            if header.id != record.id {
+                continue;
+            }
+            if other.kind == EntryKind::Takedown || record.kind == Kind::Track {
+                self.dead.push((segment.clone(), record));
+                return Ok(());
+            }
+            let bytes = header.bytes() as u64 + header.frames().stored_bytes();
+            self.index.remove_track(&record.id, other, bytes);
+            at.remove_live(bytes);
+            self.dead.push((at, Listed::of(&header)));
         }
+        segment.add_live(record.bytes());
+        match record.kind {
+            Kind::Track => self.index.insert_track(&record.id, slot, record.bytes()),
+            Kind::Takedown => self.index.insert_takedown(&record.id, slot),
+        }
+        Ok(())
     }
 
     /// Erases a record whose frames were never all written. What follows is flushed before anything is written over it.
     async fn cut(&mut self, segment: &Segment<H::File>, found: &Found, answers: bool) -> Result<(), Error> {
-        tracing::warn!(segment = segment.number, offset = found.offset, id = %found.id, "torn record cut");
+        let Listed { offset, id, .. } = found.record;
+        tracing::warn!(segment = segment.number, offset, %id, "torn record cut");
         self.recovery.torn += 1;
         if !answers {
             return Ok(());
         }
         let mut zeros = self.host.buffer(BLOCK);
         zeros.fill(0);
-        let written = segment.file.write_at(found.offset, zeros).await;
+        let written = segment.file.write_at(offset, zeros).await;
         written.map_err(|source| Error::io("cut torn record in", &segment.path, source))
     }
 
-    async fn finish(self, lock: H::Lock) -> Volume<H> {
+    pub(crate) async fn finish(self, lock: H::Lock) -> Rc<Inner<H>> {
         let shards = self.config.shards as u64;
         let after = self.number_max.map_or(0, |number| number + 1);
         let next_segment = after + (self.config.shard as u64 + shards - after % shards) % shards;
-        let with_room = |segment: &&Rc<Segment<H::File>>| segment.room() > TAKEDOWN_STRETCH_BYTES;
-        let active = self.segments.values().rev().find(with_room).cloned();
-        let volume = Volume {
-            inner: Rc::new(Inner {
-                commits: Commits::new(self.sequence_max + 1),
-                puts: Permits::new(self.config.puts_in_flight_max),
-                writes: Permits::new(self.config.writes_in_flight_max),
-                creating: Permits::new(1),
-                host: self.host,
-                config: self.config,
-                segments_dir: self.segments_dir,
-                lock: RefCell::new(Some(lock)),
-                state: RefCell::new(VolumeState::Open),
-                index: RefCell::new(self.index),
-                segments: RefCell::new(self.segments),
-                active: RefCell::new(active),
-                reserve_segment: RefCell::new(None),
-                next_segment: Cell::new(next_segment),
-                failures: Cell::new(0),
-                claims: Claims::default(),
-                abandoned: RefCell::default(),
-                janitor: Rc::new(Signal::default()),
-            }),
-        };
-        volume.inner.mark(self.to_mark).await;
-        volume.inner.erase_dead(self.dead).await;
-        let (host, janitor) = (volume.inner.host.clone(), volume.inner.janitor.clone());
-        host.spawn(clean_up(Rc::downgrade(&volume.inner), janitor));
+        let active = self.segments.iter().rev().max_by_key(|segment| segment.room()).cloned();
+        let active = active.filter(|segment| segment.room() > TAKEDOWN_STRETCH_BYTES);
+        let volume = Rc::new(Inner {
+            commits: Commits::new(self.sequence_max + 1),
+            puts: Permits::new(self.config.puts_in_flight_max),
+            writes: Permits::new(self.config.writes_in_flight_max),
+            creating: Permits::new(1),
+            host: self.host,
+            guard: self.guard,
+            snapshots_dir: self.config.dir.join(SNAPSHOTS_DIR),
+            config: self.config,
+            segments_dir: self.segments_dir,
+            lock: RefCell::new(Some(lock)),
+            state: RefCell::new(VolumeState::Open),
+            holes: Cell::new(self.holes),
+            index: RefCell::new(self.index),
+            segments: RefCell::new(self.segments),
+            open_segments: RefCell::new(self.open_segments),
+            active: RefCell::new(active),
+            reserve_segment: RefCell::new(None),
+            next_segment: Cell::new(next_segment),
+            failures: Cell::new(0),
+            claims: Claims::default(),
+            abandoned: RefCell::default(),
+            since_snapshot: Cell::new((0, 0)),
+            scrub_place: Cell::new(self.scrub),
+            scrub: Scrub::default(),
+            keeping: Permits::new(1),
+            compacting: Cell::new(false),
+            compacted: Signal::default(),
+            findings: Findings::default(),
+            upkeep: Rc::new(Signal::default()),
+        });
+        // For the first status.
+        drop(volume.host.space(&volume.segments_dir).await);
+        let inner = &volume;
+        inner.list_found(self.to_list).await;
+        inner.erase_dead(self.dead).await;
+        if self.walked && self.holes {
+            inner.snapshot().await;
+        }
+        inner.host.spawn(Priority::Repair, upkeep(Rc::downgrade(inner), inner.upkeep.clone()));
+        let rate = inner.config.scrub_bytes_per_second;
+        if rate > 0 {
+            inner.host.spawn(Priority::Scrub, scrub_for_ever(Rc::downgrade(inner), inner.host.clone(), rate));
+        }
         volume
     }
 }
 
+pub(crate) fn slot_of<F: File>(segment: &Segment<F>, record: &Listed) -> Slot {
+    Slot {
+        address: segment.address(record.offset),
+        track_bytes: record.track_bytes,
+        header_blocks: u8::try_from(u64::from(record.header_bytes) / BLOCK_BYTES).expect("a header is small"),
+        kind: match (record.kind, record.compressed) {
+            (Kind::Takedown, _) => EntryKind::Takedown,
+            (Kind::Track, false) => EntryKind::Track,
+            (Kind::Track, true) => EntryKind::CompressedTrack,
+        },
+    }
+}
+
+/// Makes durable what was found: a process that was killed may have written, or erased, without a flush.
+async fn flush<F: File>(segment: &Segment<F>) -> Result<(), Error> {
+    segment.file.fdatasync().await.map_err(|source| Error::io("flush", &segment.path, source))
+}
+
 /// Gives back what lies between the records: erased ones, puts that a crash cut off, torn records. Best effort.
-async fn punch_gaps<F: File>(segment: &Segment<F>, kept: &[Range<u64>], tail: u64) {
-    let mut from = BLOCK_BYTES;
+async fn punch_gaps<F: File>(segment: &Segment<F>, start: u64, kept: &[Range<u64>], tail: u64) {
+    let mut from = start;
     for (start, end) in kept.iter().map(|record| (record.start, record.end)).chain([(tail, tail)]) {
         if start > from
             && let Err(error) = segment.punch(from, start - from).await
         {
             tracing::warn!(%error, offset = from, bytes = start - from, "a gap keeps its space until the next start");
         }
-        from = end;
+        from = end.max(from);
     }
 }
 
 impl<H: Host> Inner<H> {
-    /// Marks the segments that were written to since the volume was opened, the newest first.
-    pub(crate) async fn mark_written(self: &Rc<Self>) {
-        let written = {
-            let segments = self.segments.borrow();
-            let written = segments.values().rev().filter(|segment| segment.own && segment.unmarked.get());
-            written.take(MARKS_AT_CLOSE_MAX).cloned().collect()
-        };
-        self.mark(written).await;
-    }
-
-    /// Says in each segment that its records are durable. Without it, rot in one of the last records would pass for a torn tail at
-    /// a later start. Best effort: without a mark the next start checks them again.
-    async fn mark(self: &Rc<Self>, segments: Vec<Rc<Segment<H::File>>>) {
-        for segment in segments {
-            let Some(offset) = segment.take_for_mark() else { continue };
-            let (sequence, synced) = self.commits.begin();
-            let id = deadwax_track::TrackId::from_bytes([0; 32]);
-            let mut buffer = self.host.buffer(BLOCK);
-            bare(id, segment.generation, offset, sequence, synced).encode(&mut buffer);
-            let space = crate::segment::Space { segment, offset, bytes: BLOCK_BYTES };
-            match self.write_header(&space, sequence, buffer).await {
-                Ok(()) => space.segment.unmarked.set(false),
-                Err(error) => tracing::warn!(%error, "segment could not be marked as synced"),
+    /// Writes listings of what a start found. Best effort: a segment that has none is walked.
+    async fn list_found(&self, to_list: Vec<ToList<H>>) {
+        for (segment, offset, records) in to_list {
+            match self.write_part(&segment, offset, records).await {
+                Ok(part) => segment.unlisted.borrow_mut().add_part(part),
+                Err(source) => self.segment_failed(&segment, &Error::io("write listing to", &segment.path, source)),
             }
         }
     }
 
     /// Erases whole records that are not to be read: second copies, and tracks whose erasure was cut off.
-    async fn erase_dead(&self, dead: Vec<(Rc<Segment<H::File>>, Found)>) {
-        for (segment, found) in dead {
-            if let Err(error) = segment.punch(found.offset, found.bytes()).await {
-                tracing::warn!(%error, id = %found.id, "second copy stays on the drive");
-            }
-        }
-        let unerased = self.index.borrow().all_unerased();
-        for id in unerased {
-            if let Err(error) = self.erase(&id).await {
-                tracing::warn!(%error, %id, "bytes of a track that was taken down stay on the drive until the next start");
+    async fn erase_dead(self: &Rc<Self>, dead: Vec<(Rc<Segment<H::File>>, Listed)>) {
+        for (segment, record) in dead {
+            let header_bytes = u64::from(record.header_bytes);
+            if let Err(error) = self.erase_stretch(&segment, record.offset, header_bytes, record.bytes()).await {
+                tracing::warn!(%error, id = %record.id, "second copy, or bytes of a track that was taken down, stay until the next start");
             }
         }
     }
@@ -385,22 +519,7 @@ impl<H: Host> Inner<H> {
 
 impl<H: Host> Drop for Inner<H> {
     fn drop(&mut self) {
-        // The janitor sees that the volume is gone.
-        self.janitor.notify();
-    }
-}
-
-/// Gives back the space of puts that are dropped, for as long as the volume is open.
-async fn clean_up<H: Host>(volume: Weak<Inner<H>>, janitor: Rc<Signal>) {
-    loop {
-        let woken = janitor.wait();
-        let Some(volume) = volume.upgrade() else { break };
-        volume.clean_up().await;
-        let closed = *volume.state.borrow() == VolumeState::Closed;
-        drop(volume);
-        if closed {
-            break;
-        }
-        woken.await;
+        // Upkeep sees that the volume is gone.
+        self.upkeep.notify();
     }
 }

@@ -1,10 +1,8 @@
 //! Walks a segment and finds its records.
 
-use deadwax_track::TrackId;
-
 use crate::config::READ_BYTES_MAX;
 use crate::error::Error;
-use crate::format::{BLOCK, BLOCK_BYTES, Claim, Damage, FrameStamp, Frames, Kind, RecordHeader};
+use crate::format::{BLOCK, BLOCK_BYTES, Claim, Damage, FrameStamp, Listed, Listing, RecordHeader};
 use crate::host::File;
 use crate::read::place;
 use crate::segment::Segment;
@@ -19,24 +17,9 @@ pub(crate) const CLAIMS_MAX: usize = 65_536;
 /// A record whose header is whole.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
-    pub(crate) kind: Kind,
-    pub(crate) id: TrackId,
-    pub(crate) offset: u64,
-    pub(crate) header_bytes: u32,
-    pub(crate) track_bytes: u64,
+    pub(crate) record: Listed,
     pub(crate) sequence: u64,
     pub(crate) nonce: u32,
-    pub(crate) takedown: u64,
-}
-
-impl Found {
-    pub(crate) fn bytes(&self) -> u64 {
-        u64::from(self.header_bytes) + Frames::of(self.track_bytes).stored_bytes()
-    }
-
-    pub(crate) fn end(&self) -> u64 {
-        self.offset + self.bytes()
-    }
 }
 
 /// What a walk found.
@@ -53,26 +36,18 @@ pub(crate) struct Scan {
     pub(crate) claims: Vec<(u64, Claim)>,
     /// Where what may be salvaged ends: nothing new may be written before it.
     pub(crate) salvage_end: u64,
+    /// Where the last block ends that holds anything.
+    pub(crate) data_end: u64,
 }
 
 impl Scan {
-    /// Takes in the record at `at`. Gives its end.
-    fn found(&mut self, at: u64, header: &RecordHeader) -> u64 {
+    /// Takes in a record. Gives its end.
+    fn found(&mut self, header: &RecordHeader) -> u64 {
         self.synced = self.synced.max(header.synced_sequence);
         self.sequence_max = self.sequence_max.max(header.sequence);
-        let found = Found {
-            kind: header.kind,
-            id: header.id,
-            offset: at,
-            header_bytes: u32::try_from(header.bytes()).expect("a header is small"),
-            track_bytes: header.track_bytes,
-            sequence: header.sequence,
-            nonce: header.nonce,
-            takedown: header.takedown,
-        };
-        let end = found.end();
-        self.records.push(found);
-        end
+        let record = Listed::of(header);
+        self.records.push(Found { record, sequence: header.sequence, nonce: header.nonce });
+        record.end()
     }
 
     /// Keeps what a damaged header claims; its record may reach up to `end`.
@@ -85,9 +60,10 @@ impl Scan {
     }
 }
 
-/// Finds the segment's records. Where there is no header it goes on block by block: records are not written in the order
-/// of their space, and some never are. Errors: Unsupported (a newer version's record), Io.
-pub(crate) async fn scan<F>(segment: &Segment<F>) -> Result<Scan, Error>
+/// Finds the segment's records from `start` on, up to where its footer would be. Where there is no header it goes on block by
+/// block: records are not written in the order of their space, and some never are. Errors: Unsupported (a newer version's
+/// record), Io.
+pub(crate) async fn scan<F>(segment: &Segment<F>, start: u64) -> Result<Scan, Error>
 where
     F: File,
     F::ReadBuffer: std::ops::Deref<Target = [u8]>,
@@ -95,10 +71,10 @@ where
     let io = |what| move |source| Error::io(what, &segment.path, source);
     let file_bytes = segment.file.bytes().await.map_err(io("measure"))?;
     // A file that was cut off ends earlier than its header says.
-    let end = file_bytes.min(segment.bytes) / BLOCK_BYTES * BLOCK_BYTES;
+    let end = file_bytes.min(segment.footer_at) / BLOCK_BYTES * BLOCK_BYTES;
     let mut scan = Scan::default();
     let mut window = Window { segment, end, start: 0, buffer: None, bytes_read: 0 };
-    let (mut at, mut among_records, mut after_damage) = (BLOCK_BYTES, true, false);
+    let (mut at, mut among_records, mut after_damage) = (start, true, false);
     while at < end {
         if !window.holds(at, BLOCK) {
             let data = segment.file.data_after(at).map_err(io("seek in"))?;
@@ -120,17 +96,26 @@ where
                 continue;
             }
         }
-        // Up to the next record, what is written may be a damaged one's.
-        if after_damage && window.slice(at, BLOCK).iter().any(|byte| *byte != 0) {
-            scan.salvage_end = scan.salvage_end.max(at + BLOCK_BYTES);
+        if window.slice(at, BLOCK).iter().any(|byte| *byte != 0) {
+            scan.data_end = at + BLOCK_BYTES;
+            // Up to the next record, what is written may be a damaged one's.
+            if after_damage {
+                scan.salvage_end = scan.salvage_end.max(at + BLOCK_BYTES);
+            }
         }
         match window.header(at).await {
             Ok(header) => {
-                at = scan.found(at, &header);
+                at = scan.found(&header);
                 (among_records, after_damage) = (true, false);
                 continue;
             }
-            Err((Damage::Absent, _)) => {}
+            Err((Damage::Absent, _)) => {
+                if let Some(listing_bytes) = window.listing(at).await {
+                    at += listing_bytes;
+                    (among_records, after_damage) = (true, false);
+                    continue;
+                }
+            }
             Err((damage @ (Damage::Version(_) | Damage::Feature(_)), _)) => {
                 let what = format!("record at offset {at} was {damage}");
                 return Err(Error::Unsupported { path: segment.path.clone(), what });
@@ -189,6 +174,22 @@ where
         Ok(())
     }
 
+    /// How long the listing at `at` is, if a whole one of this segment stands there.
+    async fn listing(&mut self, at: u64) -> Option<u64> {
+        let bytes = Listing::peek(self.slice(at, BLOCK)).ok()?;
+        if at + bytes as u64 > self.end || bytes as u64 > READ_BYTES_MAX {
+            return None;
+        }
+        if !self.holds(at, bytes) {
+            self.read(at, bytes as u64).await.ok()?;
+        }
+        if !self.holds(at, bytes) {
+            return None;
+        }
+        let listing = Listing::decode(self.slice(at, bytes)).ok()?;
+        (listing.generation == self.segment.generation && listing.offset == at).then_some(bytes as u64)
+    }
+
     /// The header at `at`, whose first block it holds.
     async fn header(&mut self, at: u64) -> Result<RecordHeader, (Damage, Claim)> {
         let block = self.slice(at, BLOCK);
@@ -214,19 +215,20 @@ where
 }
 
 /// Whether every frame of a record is what was written with its header. Errors: Io, where the drive does not say.
-pub(crate) async fn whole<F>(segment: &Segment<F>, record: &Found, bytes_read: &mut u64) -> Result<bool, Error>
+pub(crate) async fn whole<F>(segment: &Segment<F>, found: &Found, bytes_read: &mut u64) -> Result<bool, Error>
 where
     F: File,
     F::ReadBuffer: std::ops::Deref<Target = [u8]>,
 {
     let io = |what| move |source| Error::io(what, &segment.path, source);
+    let record = &found.record;
     // Of a file that was cut off, what is missing cannot be asked for again.
     let file_bytes = segment.file.bytes().await.map_err(io("measure"))?;
     if record.end() > segment.bytes.min(file_bytes) {
         return Ok(false);
     }
-    let frames = Frames::of(record.track_bytes);
-    let stamp = FrameStamp { id_prefix: record.id.prefix(), generation: segment.generation, nonce: Some(record.nonce) };
+    let frames = record.frames();
+    let stamp = FrameStamp { id: record.id.half(), generation: segment.generation, nonce: Some(found.nonce) };
     let frames_at = record.offset + u64::from(record.header_bytes);
     let mut first = 0;
     while first < frames.count() {

@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use crate::config::{RESERVE_SEGMENT_BYTES, TAKEDOWN_STRETCH_BYTES};
 use crate::error::Error;
-use crate::format::{BLOCK, BLOCK_BYTES, SegmentHeader};
-use crate::host::{Access, File as _, Host, is_passing};
+use crate::format::{BLOCK, BLOCK_BYTES, SegmentHeader, footer_bytes_for};
+use crate::host::{Access, DirectorySpace, File as _, Host, Priority, is_passing};
 use crate::segment::{Segment, Space, path_of};
 use crate::signal::Slot;
-use crate::volume::{Inner, VolumeState};
+use crate::volume::Inner;
 
 /// What space is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,8 +19,12 @@ pub(crate) enum Purpose {
     Takedown,
 }
 
-/// What a segment that exactly holds a track has besides it.
-const SEGMENT_OVERHEAD_BYTES: u64 = BLOCK_BYTES + TAKEDOWN_STRETCH_BYTES;
+/// How large a segment is that just holds a record of `bytes`.
+fn segment_bytes_for(bytes: u64) -> u64 {
+    let without_footer = BLOCK_BYTES + bytes + TAKEDOWN_STRETCH_BYTES;
+    // A footer is at most a 64th of its segment, or one block.
+    (without_footer + without_footer / 63 + BLOCK_BYTES).next_multiple_of(BLOCK_BYTES)
+}
 
 impl<H: Host> Inner<H> {
     /// Space for a record of `bytes`. Errors: NoSpace, Fenced, Io.
@@ -37,7 +41,7 @@ impl<H: Host> Inner<H> {
             // A task of its own: a caller that goes away must not leave half a segment.
             let done = Slot::new();
             let (volume, outcome) = (self.clone(), done.clone());
-            self.host.spawn(async move {
+            self.host.spawn(Priority::Write, async move {
                 let space = volume.extend(bytes, purpose).await;
                 drop(creating);
                 match space {
@@ -58,29 +62,28 @@ impl<H: Host> Inner<H> {
                 if !matches!(&error, Error::NoSpace { .. })
                     && !matches!(&error, Error::Io { source, .. } if is_passing(source))
                 {
-                    self.fence(&error);
+                    self.fence_writes(&error.to_string());
                 }
                 return Err(error);
             }
         };
-        self.segments.borrow_mut().insert(segment.number, segment.clone());
+        self.segments.borrow_mut().insert(segment.clone());
+        self.open_segments.borrow_mut().insert(segment.number);
         let keep = if purpose == Purpose::Put { TAKEDOWN_STRETCH_BYTES } else { 0 };
-        let offset = segment.take(bytes, keep).expect("a new segment holds what it was made for");
+        let space = segment.take(bytes, keep).expect("a new segment holds what it was made for");
         let slot = if segment.reserve { &self.reserve_segment } else { &self.active };
         // A segment made for one large track does not displace one with room for others.
         let room = slot.borrow().as_ref().map_or(0, |current| current.room());
         if segment.room() > room {
-            *slot.borrow_mut() = Some(segment.clone());
+            *slot.borrow_mut() = Some(segment);
+            // The one before it may be sealed.
+            self.upkeep.notify();
         }
-        Ok(Space { segment, offset, bytes })
+        Ok(space)
     }
 
     fn take(&self, bytes: u64, purpose: Purpose) -> Option<Space<H::File>> {
-        let from = |segment: Option<Rc<Segment<H::File>>>, keep| {
-            let segment = segment?;
-            let offset = segment.take(bytes, keep)?;
-            Some(Space { segment, offset, bytes })
-        };
+        let from = |segment: Option<Rc<Segment<H::File>>>, keep| segment?.take(bytes, keep);
         let active = self.active.borrow().clone();
         match purpose {
             Purpose::Put => from(active, TAKEDOWN_STRETCH_BYTES),
@@ -92,11 +95,11 @@ impl<H: Host> Inner<H> {
     async fn create_segment(&self, bytes: u64, purpose: Purpose) -> Result<Segment<H::File>, Error> {
         let number = self.next_segment.get();
         self.next_segment.set(number + self.config.shards as u64);
-        let needed = bytes + SEGMENT_OVERHEAD_BYTES;
-        let for_puts = self.free_for_segments(Purpose::Put)? / BLOCK_BYTES * BLOCK_BYTES;
+        let needed = segment_bytes_for(bytes);
+        let for_puts = self.free_for_segments(Purpose::Put).await? / BLOCK_BYTES * BLOCK_BYTES;
         let (size, reserve) = if needed <= for_puts {
             (self.config.segment_bytes.max(needed).min(for_puts), false)
-        } else if purpose == Purpose::Takedown && self.free_for_segments(purpose)? >= RESERVE_SEGMENT_BYTES {
+        } else if purpose == Purpose::Takedown && self.free_for_segments(purpose).await? >= RESERVE_SEGMENT_BYTES {
             (RESERVE_SEGMENT_BYTES, true)
         } else {
             return Err(Error::NoSpace { needed: bytes, free: for_puts });
@@ -108,13 +111,17 @@ impl<H: Host> Inner<H> {
             bytes: size,
             shard: u32::try_from(self.config.shard).expect("bounded by the configuration"),
             shards: u32::try_from(self.config.shards).expect("bounded by the configuration"),
+            footer_bytes: footer_bytes_for(size),
+        };
+        let Some(base) = self.segments.borrow().free_base(size) else {
+            return Err(Error::NoSpace { needed: bytes, free: 0 });
         };
         let path = path_of(&self.segments_dir, number);
         let new = path.with_extension("new");
         match self.write_segment(&header, &new, &path).await {
             Ok(file) => {
                 tracing::debug!(segment = number, bytes = size, "segment made");
-                Ok(Segment::new(&header, file, path, true, reserve))
+                Ok(Segment::new(&header, base, file, path, true, reserve))
             }
             Err(source) => {
                 if let Err(error) = self.host.remove(&new).await {
@@ -144,28 +151,35 @@ impl<H: Host> Inner<H> {
         file.fdatasync().await?;
         self.host.rename(new, path).await?;
         self.host.sync_directory(&self.segments_dir).await?;
+        // For the next status; what is wrong with the drive others say.
+        drop(self.host.space(&self.segments_dir).await);
         Ok(file)
     }
 
-    /// What new segments may take.
-    fn free_for_segments(&self, purpose: Purpose) -> Result<u64, Error> {
-        let space = self.host.space(&self.segments_dir);
+    /// What new segments may take, measured.
+    async fn free_for_segments(&self, purpose: Purpose) -> Result<u64, Error> {
+        let space = self.host.space(&self.segments_dir).await;
         let space = space.map_err(|source| Error::io("measure", &self.segments_dir, source))?;
+        Ok(self.free_of(space, purpose))
+    }
+
+    fn free_of(&self, space: DirectorySpace, purpose: Purpose) -> u64 {
         let reserve = if purpose == Purpose::Put { self.config.reserve_bytes } else { 0 };
         let mut free = space.free_bytes.saturating_sub(reserve);
         if let Some(capacity) = self.config.capacity_bytes_max {
             let taken = self.disk_bytes() + self.config.share(reserve);
             free = free.min(self.config.share(capacity).saturating_sub(taken));
         }
-        Ok(free)
+        free
     }
 
     /// The capacity of this handle's share of the volume and what puts may still take of it, as far as can be told.
     pub(crate) fn capacity(&self) -> (u64, u64) {
-        let total = self.host.space(&self.segments_dir).map_or(0, |space| space.total_bytes);
+        let space = self.guard.space();
+        let total = space.total_bytes;
         let total = self.config.capacity_bytes_max.map_or(total, |capacity| capacity.min(total));
         let active = self.active.borrow().as_ref().map_or(0, |segment| segment.room());
-        let new = self.free_for_segments(Purpose::Put).unwrap_or(0);
+        let new = self.free_of(space, Purpose::Put);
         // The file system's free space is everybody's; a set capacity was divided already.
         let new = if self.config.capacity_bytes_max.is_some() { new } else { self.config.share(new) };
         (self.config.share(total), new + active.saturating_sub(TAKEDOWN_STRETCH_BYTES))
@@ -173,39 +187,68 @@ impl<H: Host> Inner<H> {
 
     /// What this handle's segments take on the drive.
     fn disk_bytes(&self) -> u64 {
-        self.segments.borrow().values().filter(|segment| segment.own).map(|segment| segment.disk_bytes()).sum()
+        self.segments.borrow().iter().filter(|segment| segment.own).map(|segment| segment.disk_bytes()).sum()
     }
 
-    /// Gives a record's space back. `blank`: no header was or is being written there. Nothing may be in flight to it.
-    pub(crate) async fn release(&self, space: Space<H::File>, blank: bool) {
-        if blank && space.segment.give_back(space.offset, space.bytes) {
+    /// Gives a record's space back. `blank`: nothing was written there, so it may be handed out again: over other bytes, a
+    /// header that tears would pass for a damaged one. Nothing may be in flight to it.
+    pub(crate) async fn release(&self, mut space: Space<H::File>, blank: bool) {
+        if blank && space.shrink(0) {
             return;
         }
-        if let Err(error) = space.segment.punch(space.offset, space.bytes).await {
-            tracing::warn!(%error, offset = space.offset, bytes = space.bytes, "space of an unfinished put is lost until compaction");
+        let (offset, bytes) = (space.offset, space.bytes);
+        if let Err(error) = space.segment.punch(offset, bytes).await
+            && self.guard.out().is_none()
+        {
+            tracing::warn!(%error, offset, bytes, "space of an unfinished put is lost until compaction");
+        }
+        // The segment may have waited for it.
+        drop(space);
+        self.upkeep.notify();
+    }
+
+    /// Gives back what a record did not need of its space. Nothing may be in flight to it.
+    pub(crate) async fn trim(&self, space: &mut Space<H::File>, bytes: u64) {
+        let (end, rest) = (space.offset + bytes, space.bytes - bytes);
+        if rest > 0
+            && !space.shrink(bytes)
+            && let Err(error) = space.segment.punch(end, rest).await
+        {
+            tracing::warn!(%error, offset = end, bytes = rest, "space behind a compressed track is lost until compaction");
+        }
+    }
+
+    /// What a write to `segment` that failed means. Space that was erased is not taken before it is written again, so a full
+    /// drive may show here: the segment gets no more records then, and nothing is wrong with it. Else it failed.
+    pub(crate) fn write_failed(&self, segment: &Rc<Segment<H::File>>, bytes: u64, source: std::io::Error) -> Error {
+        if is_full(&source) {
+            segment.closed.set(true);
+            self.leave(segment);
+            self.upkeep.notify();
+            return Error::NoSpace { needed: bytes, free: 0 };
+        }
+        let error = Error::io("write", &segment.path, source);
+        self.segment_failed(segment, &error);
+        error
+    }
+
+    /// Puts no more records into the segment.
+    fn leave(&self, segment: &Segment<H::File>) {
+        for slot in [&self.active, &self.reserve_segment] {
+            slot.borrow_mut().take_if(|current| current.number == segment.number);
         }
     }
 
     /// A write or flush of `segment` failed: it is closed for writing. A second segment that fails fences the volume.
     pub(crate) fn segment_failed(&self, segment: &Rc<Segment<H::File>>, error: &Error) {
-        if !segment.poison(error) {
+        if !segment.poison(error) || self.guard.out().is_some() {
             return;
         }
         tracing::error!(%error, segment = segment.number, "segment closed for writing; reads go on");
-        for slot in [&self.active, &self.reserve_segment] {
-            slot.borrow_mut().take_if(|current| current.number == segment.number);
-        }
+        self.leave(segment);
         self.failures.set(self.failures.get() + 1);
         if self.failures.get() >= FAILURES_MAX {
-            self.fence(error);
-        }
-    }
-
-    fn fence(&self, error: &Error) {
-        let mut state = self.state.borrow_mut();
-        if *state == VolumeState::Open {
-            tracing::error!(%error, dir = %self.config.dir.display(), "volume fenced: read-only until reopened");
-            *state = VolumeState::ReadOnly(error.to_string());
+            self.fence_writes(&error.to_string());
         }
     }
 }

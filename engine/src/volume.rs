@@ -1,7 +1,7 @@
 //! A volume's handle on one executor, and what all its parts share.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -10,18 +10,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::commit::Commits;
 use crate::config::VolumeConfig;
+use crate::damage::Findings;
 use crate::error::Error;
-use crate::format::{Kind, RecordHeader};
-use crate::host::{File as _, Host};
-use crate::index::{Damaged, Entry, Index};
+use crate::format::ScrubPlace;
+use crate::guard::{Guard, Guarded};
+use crate::host::Host;
+use crate::index::Index;
+use crate::lookup::{Known, read_header};
 use crate::put::Put;
-use crate::segment::Segment;
+use crate::scrub::Scrub;
+use crate::segment::{Segment, Segments};
 use crate::signal::{Permits, Signal};
 
 /// What a volume knows of an id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Presence {
-    /// It was never stored, or its put was not finished; or its record's header is damaged, which info and read tell.
+    /// It is not stored: never, not to the end, or not any more.
     Absent,
     /// It is stored and durable.
     Present {
@@ -54,6 +58,8 @@ pub enum VolumeState {
     Open,
     /// Reads only, because writing failed: how. Until it is reopened.
     ReadOnly(String),
+    /// Nothing, because its drive hangs, crawls, fails all over or is gone: how. Until it is reopened.
+    Out(String),
     /// Nothing.
     Closed,
 }
@@ -84,7 +90,7 @@ pub type PartitionDigest = (Partition, u32, [u8; 16]);
 ///
 /// Open it with [`open`](Self::open). The ids with [`TrackId::shard`]`(shards) == shard` are its own; others are refused.
 pub struct Volume<H: Host> {
-    pub(crate) inner: Rc<Inner<H>>,
+    pub(crate) inner: Rc<Inner<Guarded<H>>>,
 }
 
 impl<H: Host> Clone for Volume<H> {
@@ -95,12 +101,18 @@ impl<H: Host> Clone for Volume<H> {
 
 pub(crate) struct Inner<H: Host> {
     pub(crate) host: H,
+    pub(crate) guard: Rc<Guard>,
     pub(crate) config: VolumeConfig,
     pub(crate) segments_dir: PathBuf,
+    pub(crate) snapshots_dir: PathBuf,
     pub(crate) lock: RefCell<Option<H::Lock>>,
     pub(crate) state: RefCell<VolumeState>,
+    /// Whether the file system punches holes, and tells where they are.
+    pub(crate) holes: Cell<bool>,
     pub(crate) index: RefCell<Index>,
-    pub(crate) segments: RefCell<BTreeMap<u64, Rc<Segment<H::File>>>>,
+    pub(crate) segments: RefCell<Segments<H::File>>,
+    /// Segments that are not sealed and will be.
+    pub(crate) open_segments: RefCell<BTreeSet<u64>>,
     /// Where puts go.
     pub(crate) active: RefCell<Option<Rc<Segment<H::File>>>>,
     /// Where takedowns go when puts have filled the drive.
@@ -116,58 +128,74 @@ pub(crate) struct Inner<H: Host> {
     /// Ids whose record is being written: one at a time.
     pub(crate) claims: Claims,
     pub(crate) abandoned: RefCell<Vec<Put<H>>>,
-    pub(crate) janitor: Rc<Signal>,
+    /// Records and bytes that no snapshot has yet.
+    pub(crate) since_snapshot: Cell<(u64, u64)>,
+    pub(crate) scrub_place: Cell<ScrubPlace>,
+    pub(crate) scrub: Scrub,
+    pub(crate) compacting: Cell<bool>,
+    /// Notified when compaction ends.
+    pub(crate) compacted: Signal,
+    pub(crate) findings: Findings,
+    /// Held by whoever writes listings, footers or the snapshot.
+    pub(crate) keeping: Rc<Permits>,
+    /// Wakes [`upkeep`](crate::upkeep).
+    pub(crate) upkeep: Rc<Signal>,
 }
 
 impl<H: Host> Volume<H> {
-    /// What the volume knows of the id. From memory.
-    #[must_use]
-    pub fn presence(&self, id: &TrackId) -> Presence {
-        let index = self.inner.index.borrow();
-        match (index.takedown(id), index.get(id)) {
-            (Some(number), _) => Presence::TakenDown { number },
-            (None, Some(entry)) => Presence::Present { bytes: entry.track_bytes },
-            (None, None) => Presence::Absent,
-        }
+    /// What the volume knows of the id. From memory where it is absent, which is certain; else one device read.
+    ///
+    /// Errors: Corrupt or Io (there is a record that may be the id's, and it cannot be read), Fenced.
+    pub async fn presence(&self, id: &TrackId) -> Result<Presence, Error> {
+        self.inner.check_readable(id)?;
+        Ok(match self.inner.look_up(id).await? {
+            Known::Nothing => Presence::Absent,
+            Known::Track(record) => Presence::Present { bytes: record.header.track_bytes },
+            Known::Takedown(record) => Presence::TakenDown { number: record.header.takedown },
+        })
     }
 
     /// The track's tags and manifest. One device read.
     ///
-    /// Errors: NotFound, TakenDown, Corrupt, Io.
+    /// Errors: NotFound, TakenDown, Corrupt, Io, Fenced.
     pub async fn info(&self, id: &TrackId) -> Result<TrackInfo, Error> {
-        let entry = self.inner.find(id)?;
-        let segment = self.inner.segment(entry.segment);
-        let read = segment.file.read_at(entry.offset, entry.header_bytes as usize).await;
-        if let Some(number) = self.inner.index.borrow().takedown(id) {
-            return Err(Error::TakenDown { id: *id, number });
-        }
-        let bytes = read.map_err(|source| Error::io("read", &segment.path, source))?;
-        let corrupt = |what: String| Error::Corrupt { id: *id, segment: segment.number, offset: entry.offset, what };
-        let header = RecordHeader::decode(&bytes).map_err(|damage| corrupt(damage.to_string()))?;
-        let expected = (Kind::Track, *id, entry.track_bytes, segment.generation, entry.offset);
-        if (header.kind, header.id, header.track_bytes, header.generation, header.offset) != expected {
-            return Err(corrupt("the header is another record's".to_owned()));
-        }
+        self.inner.check_readable(id)?;
+        let record = match self.inner.look_up(id).await? {
+            Known::Nothing => return Err(Error::NotFound(*id)),
+            Known::Takedown(record) => return Err(Error::TakenDown { id: *id, number: record.header.takedown }),
+            Known::Track(record) => record,
+        };
+        let (segment, offset) = (record.segment.number, record.offset);
+        let corrupt = |what: String| Error::Corrupt { id: *id, segment, offset, what };
+        let header = record.header;
         let tags = header.tags.decode().map_err(|error| corrupt(error.to_string()))?;
-        let manifest = Manifest::proved(id, entry.track_bytes, header.pieces);
+        let manifest = Manifest::proved(id, header.track_bytes, header.pieces);
         let manifest = manifest.map_err(|error| corrupt(error.to_string()))?;
-        Ok(TrackInfo { bytes: entry.track_bytes, tags, manifest })
+        Ok(TrackInfo { bytes: header.track_bytes, tags, manifest })
     }
 
-    /// What is stored, what is free, and how the volume is. From memory, but for the file system's free space.
+    /// What is stored, what is free, and how the volume is. From memory; the file system's free space is at most some
+    /// seconds old.
     #[must_use]
     pub fn usage(&self) -> Usage {
         let (capacity_bytes, free_bytes) = self.inner.capacity();
-        let index = self.inner.index.borrow();
+        let counts = self.inner.index.borrow().counts();
         Usage {
             capacity_bytes,
             free_bytes,
-            tracks: index.tracks(),
-            track_bytes: index.track_bytes(),
-            record_bytes: index.record_bytes(),
-            takedowns: index.takedowns(),
-            state: self.inner.state.borrow().clone(),
+            tracks: counts.tracks,
+            track_bytes: counts.track_bytes,
+            record_bytes: counts.record_bytes,
+            takedowns: counts.takedowns,
+            state: self.inner.state(),
         }
+    }
+
+    /// What the index of this handle takes of memory, in bytes: some 17 an id, and 1.3 MB of digests once all partitions
+    /// hold tracks.
+    #[must_use]
+    pub fn index_bytes(&self) -> u64 {
+        self.inner.index.borrow().heap_bytes()
     }
 
     /// The digests of the `count` partitions from `first` on that hold tracks. From memory.
@@ -176,25 +204,88 @@ impl<H: Host> Volume<H> {
         self.inner.index.borrow().digests(first, count)
     }
 
-    /// The ids of the partition's tracks that come after `after`, in order, at most `limit`. From memory.
+    /// The ids of the partition's tracks that come after `after`, in order, at most `limit`. One device read a track of the
+    /// partition: ids are not held in memory. A track whose header cannot be read is left out.
+    ///
+    /// Errors: Fenced.
+    pub async fn list(
+        &self,
+        partition: Partition,
+        after: Option<TrackId>,
+        limit: usize,
+    ) -> Result<Vec<TrackId>, Error> {
+        let mut ids = Vec::new();
+        let mut last = None;
+        let tracks = self.inner.index.borrow().tracks_of(partition, after.as_ref());
+        for (key, slot) in tracks {
+            self.inner.check_open()?;
+            // Tracks of one key may come in any order.
+            if ids.len() >= limit && last != Some(key) {
+                break;
+            }
+            last = Some(key);
+            let (segment, offset) = self.inner.segments.borrow().at(slot.address);
+            match read_header(&lowest(partition), &segment, offset, slot).await {
+                Ok(header) => ids.extend(Some(header.id).filter(|id| after.is_none_or(|after| *id > after))),
+                Err(error) => tracing::warn!(%error, "a track is left out of a list"),
+            }
+        }
+        ids.sort_unstable();
+        ids.truncate(limit);
+        Ok(ids)
+    }
+
+    /// What the volume does.
     #[must_use]
-    pub fn list(&self, partition: Partition, after: Option<TrackId>, limit: usize) -> Vec<TrackId> {
-        self.inner.index.borrow().list(partition, after, limit)
+    pub fn state(&self) -> VolumeState {
+        self.inner.state()
+    }
+
+    /// What the volume does, once that is no longer `known`.
+    pub async fn state_after(&self, known: &VolumeState) -> VolumeState {
+        loop {
+            let changed = self.inner.guard.changed.wait();
+            let state = self.inner.state();
+            if state != *known {
+                return state;
+            }
+            changed.await;
+        }
+    }
+
+    /// Takes the volume out, as where its drive hangs: whoever waits for it is answered Fenced, and so is whoever comes.
+    /// For what somebody else found out, and logged.
+    pub fn fence(&self, why: &str) {
+        self.inner.guard.set_out(why.to_owned());
+    }
+
+    /// Takes no more writes. For what somebody else found out, and logged.
+    pub fn fence_writes(&self, why: &str) {
+        self.inner.set_read_only(why);
     }
 
     /// Stops taking requests, waits for what is at the drive, and lets others open the volume. Puts that are not finished
-    /// are aborted.
+    /// are aborted. For the drive of a volume that is out it does not wait; the volume stays locked until what might still
+    /// change the drive has ended.
     pub async fn close(self) {
         let inner = self.inner;
-        let state = std::mem::replace(&mut *inner.state.borrow_mut(), VolumeState::Closed);
+        let state = inner.state();
+        *inner.state.borrow_mut() = VolumeState::Closed;
+        inner.guard.changed.notify();
+        inner.scrub.idle().await;
         inner.writes.all_back().await;
         inner.commits.wait_idle().await;
         inner.claims.all_done().await;
+        // What upkeep is at, it ends first.
+        let _keeping = inner.keeping.acquire().await;
         inner.clean_up().await;
-        if state == VolumeState::Open {
-            inner.mark_written().await;
+        inner.compaction_done().await;
+        if state == VolumeState::Open && inner.holes.get() {
+            inner.list_and_seal().await;
+            inner.snapshot().await;
         }
-        inner.janitor.notify();
+        inner.upkeep.notify();
+        inner.end_findings();
         inner.active.take();
         inner.reserve_segment.take();
         inner.lock.take();
@@ -204,11 +295,38 @@ impl<H: Host> Volume<H> {
 impl<H: Host> Inner<H> {
     /// Fails where the volume takes no writes.
     pub(crate) fn writable(&self) -> Result<(), Error> {
-        match &*self.state.borrow() {
+        match self.state() {
             VolumeState::Open => Ok(()),
             VolumeState::ReadOnly(why) => Err(Error::Fenced(format!("read-only until reopened: {why}"))),
+            VolumeState::Out(why) => Err(Error::Fenced(why)),
             VolumeState::Closed => Err(Error::Fenced("closed".to_owned())),
         }
+    }
+
+    pub(crate) fn state(&self) -> VolumeState {
+        match &*self.state.borrow() {
+            VolumeState::Closed => VolumeState::Closed,
+            state => self.guard.out().map_or_else(|| state.clone(), VolumeState::Out),
+        }
+    }
+
+    /// Takes no more writes until the volume is reopened, for what this handle found out.
+    pub(crate) fn fence_writes(&self, why: &str) {
+        if self.guard.out().is_none() && *self.state.borrow() == VolumeState::Open {
+            tracing::error!(dir = %self.config.dir.display(), why, "volume fenced: read-only until it is reopened");
+            self.set_read_only(why);
+        }
+    }
+
+    fn set_read_only(&self, why: &str) {
+        if self.guard.out().is_none() && *self.state.borrow() == VolumeState::Open {
+            *self.state.borrow_mut() = VolumeState::ReadOnly(why.to_owned());
+            self.guard.changed.notify();
+        }
+    }
+
+    pub(crate) fn owns(&self, id: &TrackId) -> bool {
+        id.shard(self.config.shards) == self.config.shard
     }
 
     pub(crate) fn check_owned(&self, id: &TrackId) -> Result<(), Error> {
@@ -219,35 +337,21 @@ impl<H: Host> Inner<H> {
         }
     }
 
-    /// Fails where the id is present or taken down, or a damaged header says that it is taken down.
-    pub(crate) fn check_absent(&self, id: &TrackId) -> Result<(), Error> {
-        let index = self.index.borrow();
-        if let Some(number) = index.takedown(id) {
-            return Err(Error::TakenDown { id: *id, number });
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        match *self.state.borrow() {
+            VolumeState::Closed => Err(Error::Fenced("closed".to_owned())),
+            _ => self.guard.serving(),
         }
-        if let Some(damaged) = index.damaged(id).filter(|damaged| damaged.takedown) {
-            return Err(damaged_header(id, damaged));
-        }
-        index.get(id).map_or(Ok(()), |entry| Err(Error::AlreadyStored { id: *id, bytes: entry.track_bytes }))
     }
 
-    pub(crate) fn find(&self, id: &TrackId) -> Result<Entry, Error> {
+    pub(crate) fn check_readable(&self, id: &TrackId) -> Result<(), Error> {
         self.check_owned(id)?;
-        if *self.state.borrow() == VolumeState::Closed {
-            return Err(Error::Fenced("closed".to_owned()));
-        }
-        let index = self.index.borrow();
-        if let Some(number) = index.takedown(id) {
-            return Err(Error::TakenDown { id: *id, number });
-        }
-        index
-            .get(id)
-            .ok_or_else(|| index.damaged(id).map_or(Error::NotFound(*id), |damaged| damaged_header(id, damaged)))
+        self.check_open()
     }
 
-    /// The segment that an index entry names.
-    pub(crate) fn segment(&self, number: u64) -> Rc<Segment<H::File>> {
-        self.segments.borrow().get(&number).expect("an entry's segment is open").clone()
+    /// The segment with this number, if it is still there.
+    pub(crate) fn segment(&self, number: u64) -> Option<Rc<Segment<H::File>>> {
+        self.segments.borrow().get(number)
     }
 
     /// Waits until nobody else writes a record of the id.
@@ -259,9 +363,11 @@ impl<H: Host> Inner<H> {
     }
 }
 
-fn damaged_header(id: &TrackId, damaged: Damaged) -> Error {
-    let Damaged { segment, offset, .. } = damaged;
-    Error::Corrupt { id: *id, segment, offset, what: "the record's header is damaged".to_owned() }
+/// The lowest id of a partition.
+fn lowest(partition: Partition) -> TrackId {
+    let mut bytes = [0; 32];
+    bytes[..2].copy_from_slice(&partition.0.to_be_bytes());
+    TrackId::from_bytes(bytes)
 }
 
 /// The ids whose record is being written.

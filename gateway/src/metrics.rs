@@ -4,6 +4,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use deadwax_cache::Stats;
+use deadwax_dht::wire::{VolumeState, VolumeStatus};
+use deadwax_dht_client::NodeReport;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -78,8 +80,9 @@ impl Metrics {
         self.head_seconds.observe(after.as_secs_f64());
     }
 
-    /// All figures as OpenMetrics text. The cache's, and `known` tracks and their bytes, are of this moment.
-    pub(crate) fn text(&self, cache: &Stats, known: (usize, usize)) -> String {
+    /// All figures as OpenMetrics text. The cache's, and `known` tracks and their bytes, are of this moment;
+    /// the `nodes` are as they were last heard of.
+    pub(crate) fn text(&self, cache: &Stats, known: (usize, usize), nodes: &[NodeReport]) -> String {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string does not fail");
         // The encoder ends the text; what follows belongs before the end.
@@ -107,9 +110,46 @@ impl Metrics {
             let name = format!("deadwax_gateway_{name}");
             write!(text, "# HELP {name} {help}.\n# TYPE {name} gauge\n{name} {value}\n").expect("a string");
         }
+        volumes(&mut text, nodes);
         text.push_str("# EOF\n");
         text
     }
+}
+
+/// How the masters' volumes are: each as one line a figure.
+fn volumes(text: &mut String, nodes: &[NodeReport]) {
+    let all = || nodes.iter().flat_map(|node| node.volumes.iter().map(move |volume| (node, volume)));
+    let labels = |node: &NodeReport, volume: &VolumeStatus| {
+        let dir = escaped(&volume.dir);
+        format!("node=\"{}\",volume=\"{}\",dir=\"{dir}\"", escaped(&node.address), volume.id)
+    };
+    let mut gauge = |name: &str, help: &str, lines: &mut dyn Iterator<Item = (String, u64)>| {
+        let name = format!("deadwax_volume_{name}");
+        write!(text, "# HELP {name} {help}.\n# TYPE {name} gauge\n").expect("a string");
+        lines.for_each(|(labels, value)| writeln!(text, "{name}{{{labels}}} {value}").expect("a string"));
+    };
+    let state = |volume: &VolumeStatus| match volume.state {
+        VolumeState::Serving => 0,
+        VolumeState::ReadOnly => 1,
+        VolumeState::Fenced => 2,
+    };
+    let help = "0: serves; 1: reads only; 2: fenced, takes no part";
+    gauge("state", help, &mut all().map(|(node, volume)| (labels(node, volume), state(volume))));
+    let help = "Why a volume reads only or is fenced, as a label";
+    let reasons = all().filter_map(|(node, volume)| {
+        let reason = escaped(volume.reason.as_ref()?);
+        Some((format!("{},reason=\"{reason}\"", labels(node, volume)), 1))
+    });
+    gauge("trouble", help, &mut { reasons });
+    let help = "Bytes that a volume can still take in";
+    gauge("free_bytes", help, &mut all().map(|(node, volume)| (labels(node, volume), volume.free_bytes)));
+    let help = "Whether a volume has no room for more tracks";
+    gauge("full", help, &mut all().map(|(node, volume)| (labels(node, volume), u64::from(volume.is_full()))));
+}
+
+/// As a label's value is written.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]
@@ -122,12 +162,32 @@ mod tests {
         let outcome = Outcome { route: "track", method: "GET", status: 206 };
         metrics.answered(&outcome, Duration::from_millis(3));
         metrics.sent_bytes.inc_by(7);
-        let text = metrics.text(&Stats { hits: 5, ..Stats::default() }, (2, 900));
+        let volume = |state: &str, reason: Option<&str>| {
+            serde_json::json!({
+                "id": "a".repeat(32), "dir": "/mnt/\"a\"", "capacity_bytes": 2_000_000_000, "free_bytes": 1_000_000_000,
+                "tracks": 3, "track_bytes": 5, "record_bytes": 6, "takedowns": 0, "state": state, "reason": reason,
+            })
+        };
+        let node = serde_json::json!({
+            "id": "1".repeat(64), "zone": "local", "address": "127.0.0.1:1", "up": true, "version": "", "uptime_s": 1,
+            "epoch": 1, "shards": 1, "resident_bytes": 1, "counters": {},
+            "volumes": [volume("serving", None), volume("fenced", Some("it hangs"))],
+        });
+        let node = serde_json::from_value(node).expect("a report");
+        let text = metrics.text(&Stats { hits: 5, ..Stats::default() }, (2, 900), &[node]);
         let requests = "deadwax_gateway_requests_total{route=\"track\",method=\"GET\",status=\"206\"} 1\n";
         for line in [requests, "deadwax_gateway_track_sent_bytes_total 7\n", "deadwax_gateway_cache_hits_total 5\n"] {
             assert_eq!(text.matches(line).count(), 1, "{line} in\n{text}");
         }
-        assert!(text.ends_with("deadwax_gateway_known_bytes 900\n# EOF\n"));
+        let labels = format!("node=\"127.0.0.1:1\",volume=\"{}\",dir=\"/mnt/\\\"a\\\"\"", "a".repeat(32));
+        for line in [
+            format!("deadwax_volume_state{{{labels}}} 0\n"),
+            format!("deadwax_volume_state{{{labels}}} 2\n"),
+            format!("deadwax_volume_trouble{{{labels},reason=\"it hangs\"}} 1\n"),
+        ] {
+            assert_eq!(text.matches(&line).count(), 1, "{line} in\n{text}");
+        }
+        assert!(text.contains("deadwax_gateway_known_bytes 900\n") && text.ends_with("\n# EOF\n"));
         assert_eq!(text.matches("# EOF").count(), 1);
     }
 }

@@ -132,7 +132,8 @@ async fn show(worker: &Arc<Worker>, route: &Route) -> Result<Response<Body>, Fai
         Route::Status => Ok(typed(JSON, status::json(worker).await?)),
         Route::Metrics => {
             let shared = &worker.shared;
-            let text = shared.metrics.text(&shared.cache.stats(), shared.known.usage());
+            let nodes = status::nodes(worker).await;
+            let text = shared.metrics.text(&shared.cache.stats(), shared.known.usage(), &nodes);
             Ok(typed("application/openmetrics-text; version=1.0.0; charset=utf-8", Bytes::from(text)))
         }
         Route::Readyz => {

@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use deadwax_dht_client::ClusterStatus;
+use deadwax_dht_client::{ClusterStatus, NodeReport};
 
 use crate::failure::Failure;
 use crate::worker::Worker;
+
+/// How old may the figures of volumes be? A status asks every node, and metrics are collected by many.
+const METRICS_AGE_MAX: Duration = Duration::from_secs(10);
+/// How long may metrics wait for nodes that do not answer?
+const METRICS_WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// The last status, and when gathering it began.
 #[derive(Default)]
@@ -27,6 +32,14 @@ async fn cluster(worker: &Worker, since: Instant) -> Arc<ClusterStatus> {
     let status = Arc::new(worker.client.status().await);
     memo.0 = Some((begun, Arc::clone(&status)));
     status
+}
+
+/// The nodes as they were heard of within [`METRICS_AGE_MAX`], or none where that takes too long: whoever collects
+/// metrics does not wait.
+pub(crate) async fn nodes(worker: &Worker) -> Vec<NodeReport> {
+    let since = Instant::now().checked_sub(METRICS_AGE_MAX).unwrap_or_else(Instant::now);
+    let heard = tokio::time::timeout(METRICS_WAIT_MAX, cluster(worker, since)).await;
+    heard.map_or_else(|_| Vec::new(), |status| status.nodes.clone())
 }
 
 /// The cluster's status as JSON, never older than the question.

@@ -47,6 +47,12 @@ pub enum Command {
     Status(Status),
     /// Say whether this machine is fit to run a master
     Doctor(Doctor),
+    /// Show what a volume at rest holds: segments, records, footers, snapshots
+    Inspect(Inspect),
+    /// Check every byte of a volume at rest
+    Verify(Verify),
+    /// Copy every whole track out of a volume, or out of what is left of one
+    Salvage(Salvage),
     /// Print a script that completes commands in a shell
     #[command(after_help = "Example:\n  deadwax completions bash > /etc/bash_completion.d/deadwax")]
     Completions(Completions),
@@ -230,6 +236,78 @@ pub struct Doctor {
     #[arg(value_name = "DIR", default_value = ".")]
     pub dirs: Vec<PathBuf>,
     /// Print a line of JSON for each finding
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Looks into a volume.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Reads only. On a volume that a process has open it warns, and what it prints may be half of something.
+With --json the volume is a line {\"volume\":...}, with its segments; with --records each segment is a line
+{\"segment\":...} after it, with its records.
+
+Examples:
+  deadwax inspect /mnt/a
+  deadwax inspect /mnt/a --segment 7 --records")]
+pub struct Inspect {
+    /// The volume's directory
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Only this segment
+    #[arg(long, value_name = "N")]
+    pub segment: Option<u64>,
+    /// Also every record
+    #[arg(long)]
+    pub records: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Checks a volume.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Reads every record, by listing and by walking, proves each track against its id, and compares what is listed with what
+is there. Writes nothing, and keeps a master from opening the volume meanwhile.
+The exit code is 0 where all is well, 1 where something is damaged, 2 where the volume cannot be checked.
+With --json each finding is a line {\"finding\":...}, and the last line is {\"report\":...}.
+
+Example:
+  deadwax verify /mnt/a")]
+pub struct Verify {
+    /// The volume's directory
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Print lines of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Salvages tracks.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Needs nothing but the records themselves: the superblock, headers, footers and whole stretches may be lost. SOURCE is a
+volume's directory, a folder of segment files, or one file, whole or not; it is only read. Each track is proved against
+its id and goes to OUT/ab/cd/ID.ogg (or what it is), its tags beside it in ID.json. What is there already is left as it
+is, so an interrupted salvage goes on when it is run again.
+The exit code is 1 where a track that was found could not be copied.
+With --json each finding is a line {\"finding\":...}, and the last line is {\"report\":...}.
+
+Examples:
+  deadwax salvage /mnt/a --to /mnt/b/salvaged
+  deadwax salvage 0000000007.segment --to salvaged")]
+pub struct Salvage {
+    /// A volume's directory, a folder of segment files, or one such file
+    #[arg(value_name = "SOURCE")]
+    pub source: PathBuf,
+    /// Where the tracks go; made if it is not there
+    #[arg(long, value_name = "OUT")]
+    pub to: PathBuf,
+    /// Also copy tracks that were taken down
+    #[arg(long)]
+    pub include_taken_down: bool,
+    /// Print lines of JSON
     #[arg(long)]
     pub json: bool,
 }

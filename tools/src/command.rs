@@ -12,12 +12,16 @@ mod doctor;
 mod gateway;
 mod get;
 mod import;
+mod inspect;
 mod master;
 mod rm;
+mod salvage;
 mod status;
 mod up;
+mod verify;
 
-/// Runs the command, logging started, and answers the process's exit code: 0 where all went well, 1 where not.
+/// Runs the command, logging started, and answers the process's exit code: 0 where all went well, 1 where not; 2 where
+/// `verify` could not check.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
@@ -30,6 +34,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Rm(rm) => asynchronous(rm::run(rm)),
         Command::Status(status) => asynchronous(status::run(status)),
         Command::Doctor(doctor) => doctor::run(&doctor),
+        Command::Inspect(inspect) => inspect::run(&inspect),
+        // Its exit code tells damage from what could not be checked.
+        Command::Verify(verify) => return verify::run(&verify),
+        Command::Salvage(salvage) => salvage::run(&salvage),
         Command::Completions(completions) => completions::run(&completions),
     };
     match done {

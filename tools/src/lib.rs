@@ -6,7 +6,7 @@
 //!
 //! **Where to start.** [`cli`] is the command line; [`command`] has a file for each command. [`layout`] says where a
 //! cluster's files lie and makes them; [`children`] starts its processes. [`importer`] and [`download`] move tracks
-//! through [`http`]. [`album`] makes the demo's music.
+//! through [`http`]. [`salvaged`] is where salvaged tracks go. [`album`] makes the demo's music.
 //!
 //! **Absent on purpose.** What a master does (`deadwax-node`) and what a gateway does (`deadwax-gateway`): their
 //! commands here read settings and hand over. TLS and tokens come with the rest of the cluster's trust.
@@ -27,6 +27,7 @@ pub mod music;
 pub mod node_spec;
 pub mod payload;
 pub mod progress;
+pub mod salvaged;
 pub mod settings;
 pub mod synth;
 pub mod upload;

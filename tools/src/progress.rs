@@ -62,6 +62,17 @@ impl Progress {
         self.bar.suspend(|| eprintln!("{text}"));
     }
 
+    /// Runs something that prints while the bar is out of the way.
+    pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
+    }
+
+    /// Says how many bytes are done in all, and how many there are.
+    pub fn reach(&self, bytes: u64, of: u64) {
+        self.bar.set_length(of);
+        self.advance(bytes.saturating_sub(self.bar.position()));
+    }
+
     /// Counts bytes that were done.
     pub fn advance(&self, bytes: u64) {
         self.bar.inc(bytes);

@@ -43,7 +43,21 @@ fn what_is_not_understood_exits_with_2() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["up", "master", "gateway", "import", "get", "rm", "status", "doctor", "completions"] {
+    let commands = [
+        "up",
+        "master",
+        "gateway",
+        "import",
+        "get",
+        "rm",
+        "status",
+        "doctor",
+        "inspect",
+        "verify",
+        "salvage",
+        "completions",
+    ];
+    for command in commands {
         let output = deadwax(&[command, "--help"]);
         let help = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && help.contains("Example"), "{command}: {help}");

@@ -156,12 +156,15 @@ fn warnings(map: &Map, nodes: &[Result<NodeStatus, Failure>], copies: &Copies) -
         for volume in &node.volumes {
             match status.volumes.iter().find(|status| status.id == volume.id) {
                 None => warnings.push(format!("node {} does not have volume {}", node.address, volume.id)),
-                Some(VolumeStatus { state: VolumeState::Serving, .. }) => {}
-                Some(VolumeStatus { state: VolumeState::ReadOnly, dir, .. }) => {
-                    warnings.push(format!("volume {dir} of node {} is read-only", node.address));
-                }
-                Some(VolumeStatus { state: VolumeState::Fenced, dir, .. }) => {
-                    warnings.push(format!("volume {dir} of node {} is fenced", node.address));
+                Some(status @ VolumeStatus { state, dir, reason, .. }) => {
+                    let state = match state {
+                        VolumeState::Serving if status.is_full() => "full",
+                        VolumeState::Serving => continue,
+                        VolumeState::ReadOnly => "read-only",
+                        VolumeState::Fenced => "fenced",
+                    };
+                    let why = reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+                    warnings.push(format!("volume {dir} of node {} is {state}{why}", node.address));
                 }
             }
         }

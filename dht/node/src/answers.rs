@@ -9,6 +9,7 @@ use deadwax_track::{Partition, TrackId};
 
 use crate::refusal::Refusal;
 use crate::shard::Shard;
+use crate::volumes::LocalVolume;
 
 /// Tags and manifest of a track.
 pub(crate) async fn info(shard: &Rc<Shard>, volume: &VolumeId, id: TrackId) -> Result<Message, Refusal> {
@@ -21,7 +22,7 @@ pub(crate) async fn info(shard: &Rc<Shard>, volume: &VolumeId, id: TrackId) -> R
 pub(crate) async fn has(shard: &Rc<Shard>, volume: &VolumeId, id: TrackId) -> Result<Message, Refusal> {
     let volume = shard.node.volume(volume)?;
     let owner = shard.node.owner(volume, &id);
-    shard.on(owner, move |shard| async move { Ok(shard.local(volume)?.has(id)) }).await
+    shard.on(owner, move |shard| async move { shard.local(volume)?.has(id).await }).await
 }
 
 /// Takes a track down.
@@ -46,7 +47,7 @@ pub(crate) async fn digests(
     count: u32,
 ) -> Result<Message, Refusal> {
     let volume = shard.node.volume(volume)?;
-    let parts = shard.gather(volume, move |volume| volume.digests(first, count)).await?;
+    let parts = shard.gather(volume, move |volume| async move { volume.digests(first, count) }).await?;
     let mut merged = BTreeMap::<Partition, PartitionDigest>::new();
     for part in parts.into_iter().flatten() {
         let whole = merged.entry(part.partition).or_insert(PartitionDigest { tracks: 0, digest: [0; 16], ..part });
@@ -65,8 +66,11 @@ pub(crate) async fn list(
     limit: u32,
 ) -> Result<Message, Refusal> {
     let volume = shard.node.volume(volume)?;
-    let parts = shard.gather(volume, move |volume| volume.list(partition, after, limit as usize)).await?;
-    let mut ids: Vec<TrackId> = parts.into_iter().flatten().collect();
+    let list = move |volume: Rc<LocalVolume>| async move { volume.list(partition, after, limit as usize).await };
+    let mut ids = Vec::new();
+    for part in shard.gather(volume, list).await? {
+        ids.extend(part?);
+    }
     ids.sort_unstable();
     ids.truncate(limit as usize);
     Ok(Message::Ids(ids))
@@ -75,25 +79,26 @@ pub(crate) async fn list(
 /// How the node is.
 pub(crate) async fn status(shard: &Rc<Shard>) -> Result<Message, Refusal> {
     let node = Rc::clone(shard).node.clone();
-    let mut volumes = Vec::with_capacity(node.volumes.len());
-    for (index, volume) in node.volumes.iter().enumerate() {
-        let (parts, fenced) = match shard.gather(index, |volume| volume.usage()).await {
+    let all = node.volumes();
+    let mut volumes = Vec::with_capacity(all.len());
+    for (index, volume) in all.iter().enumerate() {
+        let (parts, refused) = match shard.gather(index, |volume| async move { volume.usage() }).await {
             Ok(parts) => (parts, None),
             Err(Refusal { code: ErrorCode::Fenced, message }) => (vec![], Some(message)),
             Err(why) => return Err(why),
         };
-        let dir = volume.dir.display();
+        let trouble = volume.trouble().map(|trouble| trouble.why().to_owned());
         let mut whole = VolumeStatus {
             id: volume.id,
-            // There is no field for the reason; whoever reads the directory's name looks for it.
-            dir: fenced.as_ref().map_or_else(|| dir.to_string(), |why| format!("{dir} ({why})")),
+            dir: volume.dir.display().to_string(),
             capacity_bytes: 0,
             free_bytes: 0,
             tracks: 0,
             track_bytes: 0,
             record_bytes: 0,
             takedowns: 0,
-            state: if fenced.is_some() { VolumeState::Fenced } else { VolumeState::Serving },
+            state: if refused.is_some() { VolumeState::Fenced } else { VolumeState::Serving },
+            reason: trouble.or(refused),
         };
         for part in parts {
             whole.capacity_bytes += part.capacity_bytes;
@@ -110,7 +115,7 @@ pub(crate) async fn status(shard: &Rc<Shard>) -> Result<Message, Refusal> {
         id: node.id,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_s: node.started.elapsed().as_secs(),
-        epoch: node.epoch,
+        epoch: node.epoch(),
         shards: u32::try_from(node.shards()).unwrap_or(u32::MAX),
         volumes,
         resident_bytes: resident_bytes(),

@@ -44,11 +44,11 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advertise: Option<String>,
 
-    /// The cluster's map (TOML). Required. Read once at start.
+    /// The cluster's map (TOML). Required. Read at the start and on SIGHUP.
     pub map: PathBuf,
 
     /// The volumes' directories, one a drive, each on its own file system. Required. A volume that the map gives this
-    /// node and that is missing here keeps the node from starting.
+    /// node and that is missing here keeps the node from starting. Read again on SIGHUP: see [`run`](crate::run).
     pub volumes: Vec<PathBuf>,
 
     /// How many cores serve. Default: all that the process may use. Each costs `io_memory_bytes` and a ring; more
@@ -108,6 +108,10 @@ pub struct Config {
     /// authentication yet: whoever reaches the port reads, stores and takes down tracks.
     #[serde(default)]
     pub insecure_listen: bool,
+
+    /// The file that the settings were read from, to be read again on SIGHUP. No setting: [`load`](Self::load) fills it in.
+    #[serde(skip)]
+    pub source: Option<PathBuf>,
 }
 
 /// Whether a volume's drive rotates.
@@ -175,6 +179,7 @@ impl Config {
             stall_timeout_s: default::stall_timeout_s(),
             drain_timeout_s: default::drain_timeout_s(),
             insecure_listen: false,
+            source: None,
         }
     }
 
@@ -182,7 +187,8 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, Error> {
         let fail = |why: String| Error::ConfigFile { path: path.to_owned(), why };
         let text = std::fs::read_to_string(path).map_err(|why| fail(why.to_string()))?;
-        let config: Self = toml::from_str(&text).map_err(|why| fail(why.to_string()))?;
+        let mut config: Self = toml::from_str(&text).map_err(|why| fail(why.to_string()))?;
+        config.source = Some(path.to_owned());
         config.validate()?;
         Ok(config)
     }

@@ -127,7 +127,7 @@ impl Connection {
         if let Some(meant) = node.filter(|meant| *meant != own.node.id) {
             return refuse(ErrorCode::WrongNode, format!("this is node {}, you mean {meant}", own.node.id));
         }
-        let welcome = Message::Welcome { protocol: PROTOCOL_VERSION, node: own.node.id, epoch: own.node.epoch };
+        let welcome = Message::Welcome { protocol: PROTOCOL_VERSION, node: own.node.id, epoch: own.node.epoch() };
         self.reply(request, &welcome).await
     }
 
@@ -141,7 +141,7 @@ impl Connection {
             // The frame was whole: the stream is sound, only the request is not.
             Err(why) => return self.refuse(request, Refusal::invalid(why.to_string())).await,
         };
-        let epoch = self.shard.node.epoch;
+        let epoch = self.shard.node.epoch();
         if header.stamp.epoch != epoch && !matches!(message, Message::Status) {
             let why = format!("this node's map has epoch {epoch}, yours {}", header.stamp.epoch);
             return self.refuse(request, Refusal::new(ErrorCode::Moved { epoch }, why)).await;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use deadwax_dht::NodeId;
+use deadwax_dht::{NodeId, VolumeId};
 
 use crate::fitness::Check;
 
@@ -74,6 +74,27 @@ pub enum Error {
         owner: NodeId,
         /// Who we are.
         node: NodeId,
+    },
+    /// A drive does not answer.
+    #[error("volume {dir}: its drive did not answer within {seconds} s")]
+    Silent {
+        /// The volume's directory.
+        dir: PathBuf,
+        /// How long it was given.
+        seconds: u64,
+    },
+    /// The same volume is in two directories: one drive is a copy of the other.
+    #[error(
+        "volume {id} is in {first} and in {second}: one is a copy of the other; name only the one that was served last, \
+         and format the other anew"
+    )]
+    SameVolume {
+        /// The volume.
+        id: VolumeId,
+        /// A directory that has it.
+        first: PathBuf,
+        /// Another one.
+        second: PathBuf,
     },
     /// The cluster's map does not parse, or does not describe this node.
     #[error("map {path}: {why}")]

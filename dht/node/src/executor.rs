@@ -16,10 +16,10 @@ use tracing::dispatcher::with_default;
 use crate::connection::Connection;
 use crate::drain::Guests;
 use crate::pulse::Beat;
-use crate::shard::{Call, Node, Owner, Place, Shard};
+use crate::shard::{Call, Node, NodeVolume, Owner, Place, Shard, Trouble};
 use crate::socket::Socket;
 use crate::volumes::{self, LocalVolume, VolumeRecovery};
-use crate::{Error, init, slab};
+use crate::{Error, accord, init, slab};
 
 /// Of the queue that everything runs in: how long it runs before the shard looks at its rings again, and so how long
 /// a call from another shard or a drive's answer may wait. glommio's default makes that 100 to 200 ms.
@@ -39,8 +39,12 @@ pub(crate) enum Event {
     Opened(Result<Opened, Error>),
     /// It accepts connections, or why not.
     Serving(Result<(), Error>),
+    /// It has opened or closed its part of a volume, or could not.
+    Changed,
     /// Its connections have left.
     Drained,
+    /// SIGHUP, or the program's own word; the answer goes there.
+    Reload(Option<flume::Sender<Result<(), Error>>>),
     /// SIGTERM, SIGINT, or the program's own word.
     Stop,
 }
@@ -54,11 +58,15 @@ pub(crate) struct Opened {
     pub(crate) failed: Vec<Error>,
 }
 
-/// What it tells them, in this order. A shard whose sender is gone closes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What it tells them: first to serve, last to drain. A shard whose sender is gone closes.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Command {
     /// Accept connections.
     Serve,
+    /// Open the volume with this number.
+    Open(usize),
+    /// Let no request begin on the volume with this number, wait for those under way, and close it.
+    Close(usize),
     /// Accept no more, and let those present end their requests.
     Drain,
 }
@@ -126,6 +134,7 @@ fn run(start: Start, beat: Beat) -> Result<(), Error> {
     let made = if declined { with_default(&tracing::Dispatch::none(), make) } else { make() };
     let executor = made
         .map_err(|why| Error::Start { what: format!("the executor of shard {}", start.index), why: why.to_string() })?;
+    raise_workers();
     executor.run(async move {
         beat.begin();
         slab::prime(reserved, io_memory);
@@ -137,17 +146,32 @@ fn run(start: Start, beat: Beat) -> Result<(), Error> {
     Ok(())
 }
 
+/// The most threads that the kernel may use for a shard's operations on files that must wait. Its own bound is four a core:
+/// on a small machine one drive that hangs would hold them all, and flushes to the others would wait behind it.
+const WORKERS_MAX: u32 = 512;
+
+/// Lets the kernel use more threads for this one's rings, which share them. Any ring may say so.
+fn raise_workers() {
+    let raised = io_uring::IoUring::new(2).and_then(|ring| {
+        // The second bound, for sockets and the like, stays.
+        ring.submitter().register_iowq_max_workers(&mut [WORKERS_MAX, 0])
+    });
+    if let Err(why) = raised {
+        tracing::warn!(%why, "a drive that hangs may slow the others: the kernel's threads cannot be raised");
+    }
+}
+
 /// All of a shard's life, in the queue whose latency matters: what it spawns runs there too.
 async fn live(start: Start) {
     let Start { node, index, listener, calls, commands, events, cpu: _ } = start;
-    let opened = open(&node, index).await;
-    let (volumes, opened) = match opened {
-        Ok(opened) => opened,
-        Err(why) => return drop(events.send(Event::Opened(Err(why)))),
-    };
-    let shard = Rc::new(Shard::new(Arc::clone(&node), index, volumes));
+    let shard = Rc::new(Shard::new(Arc::clone(&node), index));
     let served = glommio::spawn_local(Rc::clone(&shard).serve_calls(calls));
-    drop(events.send(Event::Opened(Ok(opened))));
+    let opened = open_all(&shard).await;
+    let failed = opened.is_err();
+    drop(events.send(Event::Opened(opened)));
+    if failed {
+        return;
+    }
 
     let guests = Rc::new(Guests::new());
     let mut accepting = None;
@@ -162,6 +186,14 @@ async fn live(start: Start) {
                         .send(Event::Serving(result.map_err(|why| Error::Listen { address: node.config.listen, why }))),
                 );
             }
+            Command::Open(number) => {
+                reopen(&shard, number).await;
+                drop(events.send(Event::Changed));
+            }
+            Command::Close(number) => {
+                close(&shard, number).await;
+                drop(events.send(Event::Changed));
+            }
             Command::Drain => {
                 if let Some(accepting) = accepting.take() {
                     accepting.cancel().await;
@@ -172,50 +204,101 @@ async fn live(start: Start) {
         }
     }
     served.cancel().await;
-    for volume in &shard.volumes {
-        if let Place::Open(volume) = volume {
-            volume.close().await;
-        }
+    for (_, _, volume) in shard.open_parts() {
+        volume.close().await;
     }
 }
 
 /// Opens this shard's part of each volume that it serves. One whose drive fails is left out; one that must not be
 /// opened at all is an error.
-async fn open(node: &Node, index: usize) -> Result<(Vec<Place>, Opened), Error> {
-    let mut volumes = Vec::with_capacity(node.volumes.len());
+async fn open_all(shard: &Rc<Shard>) -> Result<Opened, Error> {
     let mut opened = Opened::default();
-    for volume in &node.volumes {
-        if let Some(why) = &volume.fenced {
-            volumes.push(Place::Fenced(why.clone()));
-            continue;
-        }
-        let (shard, shards) = match volume.owner {
-            Owner::All => (index, node.shards()),
-            Owner::One(owner) if owner == index => (0, 1),
-            Owner::One(_) => {
-                volumes.push(Place::Elsewhere);
-                continue;
-            }
-        };
-        let expected = init::identity(&volume.id, &node.id);
-        match LocalVolume::open(&node.config, &volume.dir, expected, shard, shards).await {
-            Ok((open, recovery)) => {
-                volumes.push(Place::Open(open));
-                opened.recovered.push(recovery);
-            }
+    for (number, volume) in shard.node.volumes().into_iter().enumerate() {
+        match open(shard, number, &volume).await {
+            Ok(recovery) => opened.recovered.extend(recovery),
             Err(why) => {
                 let left_out = volumes::is_left_out(&why);
                 let why = Error::Volume { dir: volume.dir.clone(), why };
                 if !left_out {
                     return Err(why);
                 }
-                tracing::error!(volume = %volume.id, shard = index, %why, "the volume is fenced");
-                volumes.push(Place::Fenced(why.to_string()));
+                leave_out(shard, number, &volume, why.to_string()).await;
                 opened.failed.push(why);
             }
         }
     }
-    Ok((volumes, opened))
+    Ok(opened)
+}
+
+/// Opens this shard's part of a volume while the node serves. Where that fails, whyever, the volume is fenced.
+async fn reopen(shard: &Rc<Shard>, number: usize) {
+    let volume = shard.node.at(number);
+    if let Err(why) = open(shard, number, &volume).await {
+        let advice = if why.kind() == deadwax_engine::ErrorKind::Locked {
+            "; where it was open before, its drive is still busy with what was begun then: try again later"
+        } else {
+            ""
+        };
+        leave_out(shard, number, &volume, format!("{why}{advice}")).await;
+    }
+}
+
+/// Opens this shard's part of a volume, if it has one.
+async fn open(
+    shard: &Rc<Shard>,
+    number: usize,
+    volume: &Arc<NodeVolume>,
+) -> Result<Option<VolumeRecovery>, deadwax_engine::Error> {
+    let node = &shard.node;
+    if let Some(trouble) = volume.trouble() {
+        shard.set_place(number, Place::Fenced(trouble.why().to_owned()));
+        return Ok(None);
+    }
+    let (index, shards) = match volume.owner {
+        Owner::All => (shard.index, node.shards()),
+        Owner::One(owner) if owner == shard.index => (0, 1),
+        Owner::One(_) => {
+            shard.set_place(number, Place::Elsewhere);
+            return Ok(None);
+        }
+    };
+    let expected = init::identity(&volume.id, &node.id);
+    let (local, recovery) = LocalVolume::open(&node.config, &volume.dir, expected, index, shards).await?;
+    let local = Rc::new(local);
+    shard.set_place(number, Place::Open(Arc::clone(volume), Rc::clone(&local)));
+    accord::join(shard, number, volume, &local);
+    Ok(Some(recovery))
+}
+
+/// A volume that one shard cannot open, none serves.
+async fn leave_out(shard: &Rc<Shard>, number: usize, volume: &Arc<NodeVolume>, why: String) {
+    tracing::error!(volume = %volume.id, shard = shard.index, why, "the volume is fenced");
+    shard.set_place(number, Place::Fenced(why.clone()));
+    accord::tell(shard, number, volume, Trouble::Out(why)).await;
+}
+
+/// Ends this shard's part of a volume: in order where requests end in time, else those that are left fail.
+async fn close(shard: &Rc<Shard>, number: usize) {
+    let retired = Trouble::Retired;
+    let Some(local) = shard.set_place(number, Place::Fenced(retired.why().to_owned())) else { return };
+    if !unused_within(&local, shard.node.config.drain_timeout()).await {
+        tracing::warn!(shard = shard.index, "requests on a volume that is closed did not end in time: they fail");
+        local.share_trouble(&retired);
+        unused_within(&local, CUT_OFF).await;
+    }
+    local.close().await;
+}
+
+async fn unused_within(local: &Rc<LocalVolume>, timeout: Duration) -> bool {
+    let unused = async {
+        local.unused().await;
+        true
+    };
+    let late = async {
+        sleep(timeout).await;
+        false
+    };
+    futures_lite::future::or(unused, late).await
 }
 
 fn listen(socket: &socket2::Socket) -> std::io::Result<TcpListener> {
@@ -304,6 +387,24 @@ mod tests {
             });
             drop(shard.join());
         }
+    }
+
+    #[test]
+    fn the_kernels_threads_are_raised_for_all_rings_of_a_shard() {
+        let now = || {
+            let mut bounds = [0, 0];
+            let ring = io_uring::IoUring::new(2).expect("io_uring works here");
+            // Zeros change nothing; what was set comes back.
+            ring.submitter().register_iowq_max_workers(&mut bounds).expect("known since 5.15");
+            bounds[0]
+        };
+        thread::spawn(move || {
+            assert!(now() < WORKERS_MAX);
+            raise_workers();
+            assert_eq!(now(), WORKERS_MAX);
+        })
+        .join()
+        .expect("no panic");
     }
 
     #[test]

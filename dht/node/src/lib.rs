@@ -8,11 +8,13 @@
 //! **Where to start.** [`Config`] is what an operator sets, [`init`] makes a node, [`run`] runs it, [`fitness`] says
 //! whether the machine can. Inside: `run` checks and starts, `executor` is one shard's thread, `connection` one
 //! connection, `transfer` the bytes of a put or get on their way to or from a volume of this shard or another's,
-//! `shard` the way between shards, `volumes` the edge to the engine.
+//! `shard` the way between shards, `volumes` the edge to the engine, `layout` which volumes there are, `reload` how
+//! they change while the node runs, `accord` how shards agree on a drive that fails.
 //!
 //! **Absent on purpose.** TLS and tokens (until then other than loopback is refused, see
-//! [`Config::insecure_listen`]), changes of the map while running, repair, scrub.
+//! [`Config::insecure_listen`]), changes of the map while running that others agree on, repair, scrub.
 
+mod accord;
 mod answers;
 mod buffers;
 mod config;
@@ -23,8 +25,10 @@ mod error;
 mod executor;
 pub mod fitness;
 mod init;
+mod layout;
 mod pulse;
 mod refusal;
+mod reload;
 mod rotation;
 mod run;
 mod shard;

@@ -1,29 +1,29 @@
 //! Runs a node: checks everything that can be checked beforehand, starts the shards, and stops them in order.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, io, mem};
 
-use deadwax_dht::{Map, NodeId, VolumeId};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use deadwax_dht::NodeId;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::executor::{self, Command, Event, Start};
 use crate::fitness::{self, Verdict};
 use crate::pulse::Pulse;
-use crate::shard::{CALLS_MAX, Node, NodeVolume, Owner};
-use crate::volumes::{self, VolumeRecovery};
-use crate::{Config, Error, init, rotation};
+use crate::reload::{self, Reloaded};
+use crate::shard::{CALLS_MAX, Node};
+use crate::volumes::VolumeRecovery;
+use crate::{Config, Error, init, layout};
 
 /// The most events of shards and signals that wait.
 const EVENTS_MAX: usize = 4096;
+/// The most commands that wait for a shard. Each but the first is answered before the next is given.
+const COMMANDS_MAX: usize = 4;
 /// How long a port may stay taken before that is an error, and how often it is tried.
 const BIND_PATIENCE: Duration = Duration::from_secs(2);
 const BIND_RETRY: Duration = Duration::from_millis(20);
@@ -44,7 +44,7 @@ pub struct Ready {
     stop: Stopper,
 }
 
-/// Stops the node as SIGTERM does.
+/// Stops the node as SIGTERM does, and has it read its settings again as SIGHUP does.
 #[derive(Clone, Debug)]
 pub struct Stopper(flume::Sender<Event>);
 
@@ -62,11 +62,29 @@ impl Stopper {
         // Where the queue is full or gone, the node is stopping.
         drop(self.0.try_send(Event::Stop));
     }
+
+    /// Has the node read its settings again and open, reopen and retire volumes accordingly; blocks until that is done.
+    ///
+    /// # Errors
+    /// Why nothing was changed: see [`run`].
+    pub fn reload(&self) -> Result<(), Error> {
+        let stopping = || Error::Start { what: "a reload".into(), why: "the node is stopping".into() };
+        let (answer, answered) = flume::bounded(1);
+        self.0.send(Event::Reload(Some(answer))).map_err(|_| stopping())?;
+        answered.recv().unwrap_or_else(|_| Err(stopping()))
+    }
 }
 
 /// Runs the node that `config` describes and [`init`](crate::init) made, until SIGTERM, SIGINT or [`Stopper::stop`];
 /// calls `on_ready` once it accepts connections. On the way out requests under way may end (up to
 /// `drain_timeout_s`), then the volumes are closed. A second signal exits at once; nothing acknowledged is lost then.
+///
+/// **SIGHUP** has the node read its settings and the map again ([`Stopper::reload`] too). A volume directory that is new
+/// there is opened and served: it must have been initialised (`deadwax cluster init`), and the map must give it to this
+/// node. A volume that is no longer there is retired: no request begins on it, those under way end (up to
+/// `drain_timeout_s`), it is closed, and its drive may be unmounted. A volume that is fenced or read-only is tried
+/// again. Where the settings, the map or a new directory are not in order, nothing changes and the log says why. Other
+/// settings take effect at the next start.
 ///
 /// A panic on a shard aborts the process.
 ///
@@ -98,17 +116,22 @@ fn check_machine() -> Result<(), Error> {
     Ok(())
 }
 
-/// The first signal is an event; the second ends the process.
+/// The first signal to stop is an event; the second ends the process. SIGHUP is an event each time.
 fn watch_signals(events: &flume::Sender<Event>) -> Result<Handle, Error> {
     let fail = |why: io::Error| Error::Start { what: "the signal handlers".into(), why: why.to_string() };
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(fail)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(fail)?;
     let handle = signals.handle();
     let events = events.clone();
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            for (count, signal) in signals.forever().enumerate() {
-                if count > 0 {
+            let mut stopping = false;
+            for signal in signals.forever() {
+                if signal == SIGHUP {
+                    drop(events.try_send(Event::Reload(None)));
+                    continue;
+                }
+                if mem::replace(&mut stopping, true) {
                     eprintln!("deadwax: second signal, exit at once");
                     std::process::exit(EXIT_INTERRUPTED);
                 }
@@ -130,13 +153,14 @@ fn serve(
     let cpus = if config.pinned() { allowed_cpus() } else { Vec::new() };
     let (calls, incoming): (Vec<_>, Vec<_>) = (0..shards).map(|_| flume::bounded(CALLS_MAX)).unzip();
     let listeners = bind_patiently(config.listen, shards)?;
-    let node = Arc::new(node(config, calls)?);
+    let layout = layout::read(&config, shards)?;
+    let node = Arc::new(Node::new(config, layout, calls));
     let pulse = Pulse::start(shards)?;
 
     let mut commands = Vec::with_capacity(shards);
     let mut threads = Vec::with_capacity(shards);
     for (index, (calls, listener)) in incoming.into_iter().zip(listeners).enumerate() {
-        let (command, commanded) = flume::bounded(2);
+        let (command, commanded) = flume::bounded(COMMANDS_MAX);
         let cpu = (!cpus.is_empty()).then(|| cpus[index % cpus.len()]);
         let (node, events, beat) = (Arc::clone(&node), events.clone(), pulse.beat(index));
         commands.push(command);
@@ -167,15 +191,31 @@ fn until_stopped(
     if !all_shards(heard, commands.len(), &mut recovery)? {
         return Ok(());
     }
-    send_all(commands, Command::Serve);
+    send_all(commands, &Command::Serve);
     if all_shards(heard, commands.len(), &mut recovery)? {
         let recovery = recovery.unwrap_or_default();
         let (id, address, shards) = (node.id, node.config.listen, commands.len());
         tracing::info!(node = id.short(), %address, shards, ?recovery, "serving");
         on_ready(&Ready { node: id, address, shards, recovery, stop: Stopper(events.clone()) });
-        while !matches!(heard.recv(), Ok(Event::Stop) | Err(_)) {}
+        while let Ok(event) = heard.recv() {
+            match event {
+                Event::Stop => break,
+                Event::Reload(answer) => {
+                    let reloaded = reload::reload(node, commands, heard);
+                    let stop = matches!(reloaded, Ok(Reloaded { stop: true, .. }));
+                    if let Some(answer) = answer {
+                        // Whoever asked may have given up.
+                        drop(answer.try_send(reloaded.map(drop)));
+                    }
+                    if stop {
+                        break;
+                    }
+                }
+                Event::Opened(_) | Event::Serving(_) | Event::Changed | Event::Drained => {}
+            }
+        }
     }
-    send_all(commands, Command::Drain);
+    send_all(commands, &Command::Drain);
     let mut drained = 0;
     while drained < commands.len() {
         match heard.recv() {
@@ -204,6 +244,8 @@ fn all_shards(
                 opened.recovered.iter().for_each(|part| recovery.get_or_insert_default().add(part));
             }
             Ok(Event::Serving(serving)) => serving?,
+            // Asked too early: all is being read just now.
+            Ok(Event::Reload(_) | Event::Changed) => continue,
             Ok(Event::Stop | Event::Drained) | Err(_) => return Ok(false),
         }
         reported += 1;
@@ -214,109 +256,11 @@ fn all_shards(
     }
 }
 
-fn send_all(commands: &[flume::Sender<Command>], command: Command) {
+pub(crate) fn send_all(commands: &[flume::Sender<Command>], command: &Command) {
     for shard in commands {
-        // Each shard gets two commands in its life, and has room for both.
-        let _ = shard.try_send(command);
+        // A shard that has ended needs no commands.
+        drop(shard.send(command.clone()));
     }
-}
-
-/// The node as its directory, its volumes and the map agree it is.
-fn node(config: Config, calls: Vec<flume::Sender<crate::shard::Call>>) -> Result<Node, Error> {
-    let id = init::load_key(&config.dir)?.node_id();
-    let fail = |why: String| Error::Map { path: config.map.clone(), why };
-    let map = Map::load(&config.map).map_err(|why| fail(why.to_string()))?;
-    let entry = map.node(&id).ok_or_else(|| {
-        fail(format!("it does not name this node, {id}; add it with `deadwax cluster`, or use the map that does"))
-    })?;
-    check_address(&config, &entry.address).map_err(fail)?;
-
-    let mut volumes = Vec::with_capacity(config.volumes.len());
-    let mut failed = Vec::new();
-    for (index, dir) in config.volumes.iter().enumerate() {
-        match usable(dir, &id) {
-            Ok(volume) => {
-                let rotates = rotation::rotates(dir, config.rotating);
-                let owner = if rotates { Owner::One(index % calls.len()) } else { Owner::All };
-                volumes.push(NodeVolume { id: volume, dir: dir.clone(), owner, fenced: None });
-            }
-            Err(why) if is_left_out(&why) => failed.push((dir, why)),
-            Err(why) => return Err(why),
-        }
-    }
-    let here: BTreeSet<_> = volumes.iter().map(|volume| volume.id).collect();
-    let mapped: BTreeSet<_> = entry.volumes.iter().map(|volume| volume.id).collect();
-    let missing: Vec<_> = mapped.difference(&here).copied().collect();
-    // Which volume should be in which of them only their drives know. With fewer missing than directories that fail,
-    // one of these was never a volume of this node's.
-    if volumes.is_empty() || failed.len() > missing.len() {
-        if let Some((_, why)) = failed.into_iter().next() {
-            return Err(why);
-        }
-    } else if let Some(missing) = missing.get(failed.len()) {
-        return Err(fail(format!("it gives this node volume {missing}, which is in none of its directories")));
-    } else {
-        volumes.extend(fence(&missing, &failed));
-    }
-    if let Some(extra) = volumes.iter().find(|volume| !mapped.contains(&volume.id)) {
-        let dir = extra.dir.display();
-        return Err(fail(format!("it does not give this node volume {}, which is in {dir}", extra.id)));
-    }
-    let (cluster, epoch) = (*map.cluster(), map.epoch());
-    let (counters, connections, started) = (crate::counters::Counters::default(), AtomicUsize::new(0), Instant::now());
-    Ok(Node { config, id, cluster, epoch, volumes, calls, counters, connections, started })
-}
-
-/// The volume in `dir`, which must be this node's and on a drive that reads and writes.
-fn usable(dir: &Path, node: &NodeId) -> Result<VolumeId, Error> {
-    let owned = match init::owned(dir, node) {
-        Err(why) if !is_left_out(&why) => return Err(why),
-        owned => owned,
-    };
-    // Of a directory that is missing or empty the probe says best what to do.
-    let check = fitness::direct_io(dir);
-    match check.verdict {
-        Verdict::Fit => {}
-        Verdict::Poor => tracing::warn!("{check}"),
-        Verdict::Unfit => return Err(Error::Unfit(Box::new(check))),
-    }
-    owned?.ok_or_else(|| Error::NotInitialised { what: "the volume", path: dir.to_owned() })
-}
-
-/// Whether a node starts without the volume where another can be used. A directory that is empty is mostly one whose
-/// drive is not mounted.
-const fn is_left_out(why: &Error) -> bool {
-    match why {
-        Error::Volume { why, .. } => volumes::is_left_out(why),
-        Error::Unfit(_) | Error::NotInitialised { .. } => true,
-        _ => false,
-    }
-}
-
-/// The volumes that are missing, as many as there are directories that fail.
-fn fence(missing: &[VolumeId], failed: &[(&PathBuf, Error)]) -> Vec<NodeVolume> {
-    let which = if failed.len() > 1 { " (or in another that fails)" } else { "" };
-    let fenced = |(id, (dir, why)): (&VolumeId, &(&PathBuf, Error))| {
-        tracing::error!(volume = %id, %why, "the volume is fenced{which}");
-        let fenced = Some(format!("{why}{which}"));
-        // It has one owner, any: no shard has a part of it.
-        NodeVolume { id: *id, dir: dir.to_path_buf(), owner: Owner::One(0), fenced }
-    };
-    missing.iter().zip(failed).map(fenced).collect()
-}
-
-/// Whether who goes to the map's address reaches us.
-fn check_address(config: &Config, mapped: &str) -> Result<(), String> {
-    if mapped == config.advertised() {
-        return Ok(());
-    }
-    let listen = config.listen;
-    let reaches =
-        |address: SocketAddr| address == listen || (listen.ip().is_unspecified() && address.port() == listen.port());
-    if config.advertise.is_none() && mapped.to_socket_addrs().is_ok_and(|mut found| found.any(reaches)) {
-        return Ok(());
-    }
-    Err(format!("it names this node at {mapped}, but the settings say {}", config.advertised()))
 }
 
 /// [`bind`], given some time: of a process that was killed, the kernel takes down the rings after the process is gone,

@@ -4,13 +4,13 @@
 //! brings the answer back; everything that crosses is plain bytes and numbers. The queue of each shard is bounded: a
 //! full one answers Busy.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use deadwax_dht::wire::{ErrorCode, Stamp};
@@ -20,6 +20,7 @@ use deadwax_track::TrackId;
 use crate::Config;
 use crate::buffers::Buffers;
 use crate::counters::Counters;
+use crate::layout::Layout;
 use crate::refusal::Refusal;
 use crate::volumes::LocalVolume;
 
@@ -34,9 +35,10 @@ pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) id: NodeId,
     pub(crate) cluster: ClusterId,
-    /// Of the map that the node started with.
-    pub(crate) epoch: u64,
-    pub(crate) volumes: Vec<NodeVolume>,
+    /// Of the map, as it was last read.
+    epoch: AtomicU64,
+    /// Only grows: a volume keeps its number. One that is opened again gets a new entry in its place.
+    volumes: RwLock<Vec<Arc<NodeVolume>>>,
     /// The queue of each shard, by index.
     pub(crate) calls: Vec<flume::Sender<Call>>,
     pub(crate) counters: Counters,
@@ -44,13 +46,51 @@ pub(crate) struct Node {
     pub(crate) started: Instant,
 }
 
-/// One volume of the node.
+/// One volume of the node, from when it is opened on all shards to when it is closed on all.
 pub(crate) struct NodeVolume {
     pub(crate) id: VolumeId,
     pub(crate) dir: PathBuf,
     pub(crate) owner: Owner,
-    /// Why it takes no part, where that is known before any shard opens it.
-    pub(crate) fenced: Option<String>,
+    /// What keeps it from serving. What one shard finds out, all act on.
+    trouble: Mutex<Option<Trouble>>,
+}
+
+/// Why a volume does not serve.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Trouble {
+    /// It takes no writes.
+    ReadOnly(String),
+    /// It takes no part.
+    Out(String),
+    /// As before, on purpose: it is no longer in the settings.
+    Retired,
+}
+
+impl Trouble {
+    pub(crate) fn why(&self) -> &str {
+        match self {
+            Self::ReadOnly(why) | Self::Out(why) => why,
+            Self::Retired => "retired: it is no longer in the settings",
+        }
+    }
+}
+
+impl NodeVolume {
+    pub(crate) fn new(id: VolumeId, dir: PathBuf, owner: Owner, trouble: Option<Trouble>) -> Self {
+        Self { id, dir, owner, trouble: Mutex::new(trouble) }
+    }
+
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds what was found out: the worst is kept, of equals the first.
+    pub(crate) fn set_trouble(&self, trouble: Trouble) {
+        let mut known = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none() || matches!((&*known, &trouble), (Some(Trouble::ReadOnly(_)), Trouble::Out(_))) {
+            *known = Some(trouble);
+        }
+    }
 }
 
 /// A shard's place for one of the node's volumes.
@@ -58,8 +98,8 @@ pub(crate) enum Place {
     /// Another shard serves it.
     Elsewhere,
     /// This shard's part of it.
-    Open(LocalVolume),
-    /// It could not be opened, and why.
+    Open(Arc<NodeVolume>, Rc<LocalVolume>),
+    /// It could not be opened, or was closed, and why.
     Fenced(String),
 }
 
@@ -73,17 +113,61 @@ pub(crate) enum Owner {
 }
 
 impl Node {
+    pub(crate) fn new(config: Config, layout: Layout, calls: Vec<flume::Sender<Call>>) -> Self {
+        let Layout { id, cluster, epoch, volumes } = layout;
+        Self {
+            config,
+            id,
+            cluster,
+            epoch: AtomicU64::new(epoch),
+            volumes: RwLock::new(volumes.into_iter().map(Arc::new).collect()),
+            calls,
+            counters: Counters::default(),
+            connections: AtomicUsize::new(0),
+            started: Instant::now(),
+        }
+    }
+
     pub(crate) fn shards(&self) -> usize {
         self.calls.len()
     }
 
     pub(crate) fn stamp(&self, request: u32) -> Stamp {
-        Stamp::new(request, self.epoch, &self.cluster)
+        Stamp::new(request, self.epoch(), &self.cluster)
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_epoch(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Relaxed);
+    }
+
+    /// All volumes, by number, as they are now.
+    pub(crate) fn volumes(&self) -> Vec<Arc<NodeVolume>> {
+        self.volumes.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The volume with this number.
+    pub(crate) fn at(&self, volume: usize) -> Arc<NodeVolume> {
+        Arc::clone(&self.volumes.read().unwrap_or_else(PoisonError::into_inner)[volume])
+    }
+
+    /// Puts a volume in place of the one with this number, or after the last.
+    pub(crate) fn set_volume(&self, number: usize, volume: Arc<NodeVolume>) {
+        let mut volumes = self.volumes.write().unwrap_or_else(PoisonError::into_inner);
+        match volumes.get_mut(number) {
+            Some(place) => *place = volume,
+            None => volumes.push(volume),
+        }
     }
 
     /// Which of the node's volumes has this name.
     pub(crate) fn volume(&self, id: &VolumeId) -> Result<usize, Refusal> {
         self.volumes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
             .iter()
             .position(|volume| volume.id == *id)
             .ok_or_else(|| Refusal::new(ErrorCode::WrongNode, format!("node {} has no volume {id}", self.id.short())))
@@ -91,7 +175,7 @@ impl Node {
 
     /// Which shard serves `id` on a volume.
     pub(crate) fn owner(&self, volume: usize, id: &TrackId) -> usize {
-        match self.volumes[volume].owner {
+        match self.at(volume).owner {
             Owner::All => id.shard(self.shards()),
             Owner::One(shard) => shard,
         }
@@ -102,8 +186,8 @@ impl Node {
 pub(crate) struct Shard {
     pub(crate) node: Arc<Node>,
     pub(crate) index: usize,
-    /// In the node's order.
-    pub(crate) volumes: Vec<Place>,
+    /// By the node's numbers.
+    places: RefCell<Vec<Place>>,
     pub(crate) buffers: Rc<Buffers>,
     transfers: Rc<Cell<usize>>,
 }
@@ -118,20 +202,52 @@ impl Drop for Slot {
 }
 
 impl Shard {
-    pub(crate) fn new(node: Arc<Node>, index: usize, volumes: Vec<Place>) -> Self {
-        assert_eq!(node.volumes.len(), volumes.len(), "one place a volume");
-        Self { node, index, volumes, buffers: Rc::default(), transfers: Rc::default() }
+    pub(crate) fn new(node: Arc<Node>, index: usize) -> Self {
+        Self { node, index, places: RefCell::default(), buffers: Rc::default(), transfers: Rc::default() }
+    }
+
+    /// Says what this shard has of a volume from now on; answers its part of it until now, if it was open.
+    pub(crate) fn set_place(&self, volume: usize, place: Place) -> Option<Rc<LocalVolume>> {
+        let mut places = self.places.borrow_mut();
+        while places.len() <= volume {
+            places.push(Place::Elsewhere);
+        }
+        match std::mem::replace(&mut places[volume], place) {
+            Place::Open(_, local) => Some(local),
+            Place::Elsewhere | Place::Fenced(_) => None,
+        }
+    }
+
+    /// This shard's parts of volumes, by number.
+    pub(crate) fn open_parts(&self) -> Vec<(usize, Arc<NodeVolume>, Rc<LocalVolume>)> {
+        let places = self.places.borrow();
+        let open = places.iter().enumerate().filter_map(|(number, place)| match place {
+            Place::Open(volume, local) => Some((number, Arc::clone(volume), Rc::clone(local))),
+            Place::Elsewhere | Place::Fenced(_) => None,
+        });
+        open.collect()
+    }
+
+    /// Does to this shard's part of a volume what befell another's; nothing where it was opened anew meanwhile.
+    pub(crate) fn share_trouble(&self, number: usize, volume: &Arc<NodeVolume>, trouble: &Trouble) {
+        if let Some(Place::Open(known, local)) = self.places.borrow().get(number)
+            && Arc::ptr_eq(known, volume)
+        {
+            local.share_trouble(trouble);
+        }
     }
 
     /// This shard's handle of a volume that it serves.
-    pub(crate) fn local(&self, volume: usize) -> Result<&LocalVolume, Refusal> {
-        match &self.volumes[volume] {
-            Place::Open(volume) => Ok(volume),
-            Place::Fenced(why) => Err(Refusal::new(ErrorCode::Fenced, format!("the volume is not open: {why}"))),
-            Place::Elsewhere => {
-                let why = format!("shard {} does not serve volume {volume}", self.index);
-                Err(Refusal::new(ErrorCode::Internal, why))
-            }
+    pub(crate) fn local(&self, volume: usize) -> Result<Rc<LocalVolume>, Refusal> {
+        let fenced = |why: &str| Err(Refusal::new(ErrorCode::Fenced, format!("the volume is not open: {why}")));
+        match self.places.borrow().get(volume) {
+            Some(Place::Open(_, local)) => match local.out() {
+                Some(why) => fenced(&why),
+                None => Ok(Rc::clone(local)),
+            },
+            Some(Place::Fenced(why)) => fenced(why),
+            // Of one that is being opened the node knows before each shard does.
+            Some(Place::Elsewhere) | None => fenced("it is being opened"),
         }
     }
 
@@ -192,19 +308,20 @@ impl Shard {
     }
 
     /// What every shard that serves `volume` answers, in order of shards.
-    pub(crate) async fn gather<T, C>(self: &Rc<Self>, volume: usize, call: C) -> Result<Vec<T>, Refusal>
+    pub(crate) async fn gather<T, F, C>(self: &Rc<Self>, volume: usize, call: C) -> Result<Vec<T>, Refusal>
     where
         T: Send + 'static,
-        C: Fn(&LocalVolume) -> T + Clone + Send + 'static,
+        F: Future<Output = T> + 'static,
+        C: Fn(Rc<LocalVolume>) -> F + Clone + Send + 'static,
     {
-        let owners = match self.node.volumes[volume].owner {
+        let owners = match self.node.at(volume).owner {
             Owner::All => 0..self.node.shards(),
             Owner::One(shard) => shard..shard + 1,
         };
         let mut answers = Vec::with_capacity(owners.len());
         for owner in owners {
             let call = call.clone();
-            let there = move |shard: Rc<Self>| async move { Ok(call(shard.local(volume)?)) };
+            let there = move |shard: Rc<Self>| async move { Ok(call(shard.local(volume)?).await) };
             if owner == self.index {
                 let (answer, answered) = flume::bounded(1);
                 drop(answer.try_send(there(Rc::clone(self)).await));

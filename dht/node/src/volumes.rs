@@ -1,6 +1,8 @@
 //! The edge to the engine: this shard's handle of one volume, in the words of the wire.
 
 use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
 
 use deadwax_dht::wire::{ErrorCode, Message, PartitionDigest, VolumeState};
 use deadwax_engine::{ErrorKind, GlommioHost, Volume, VolumeConfig, VolumeIdentity};
@@ -8,6 +10,7 @@ use deadwax_track::{ByteRange, Partition, Tags, TrackId};
 
 use crate::Config;
 use crate::refusal::Refusal;
+use crate::shard::Trouble;
 use crate::transfer::Stored;
 
 /// What opening volumes found.
@@ -42,7 +45,11 @@ impl VolumeRecovery {
 }
 
 /// This shard's part of a volume.
-pub(crate) struct LocalVolume(Volume<GlommioHost>);
+pub(crate) struct LocalVolume {
+    volume: Volume<GlommioHost>,
+    /// Shared by the puts and gets that are under way.
+    guests: Rc<()>,
+}
 
 /// A put that the volume let in.
 pub(crate) enum Admitted {
@@ -53,10 +60,10 @@ pub(crate) enum Admitted {
 }
 
 /// An unfinished track. Dropping it forgets the track.
-pub(crate) struct Writer(deadwax_engine::PutWriter<GlommioHost>);
+pub(crate) struct Writer(deadwax_engine::PutWriter<GlommioHost>, Rc<()>);
 
 /// A range being read.
-pub(crate) struct Reader(deadwax_engine::Reader<GlommioHost>);
+pub(crate) struct Reader(deadwax_engine::Reader<GlommioHost>, #[expect(dead_code, reason = "counted")] Rc<()>);
 
 impl LocalVolume {
     pub(crate) async fn open(
@@ -84,13 +91,41 @@ impl LocalVolume {
             damaged: recovery.damaged,
             seconds: recovery.seconds,
         };
-        Ok((Self(volume), recovered))
+        Ok((Self { volume, guests: Rc::default() }, recovered))
+    }
+
+    /// Why it takes no part any more, if so.
+    pub(crate) fn out(&self) -> Option<String> {
+        match self.volume.state() {
+            deadwax_engine::VolumeState::Out(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// Does to this part what befell another's.
+    pub(crate) fn share_trouble(&self, trouble: &Trouble) {
+        match trouble {
+            Trouble::ReadOnly(why) => self.volume.fence_writes(why),
+            Trouble::Out(_) | Trouble::Retired => self.volume.fence(trouble.why()),
+        }
+    }
+
+    /// The troubles that this part comes to; nothing after the last.
+    pub(crate) fn troubles(&self) -> Troubles {
+        Troubles { volume: self.volume.clone(), known: deadwax_engine::VolumeState::Open }
+    }
+
+    /// Ends when no request uses this part any more, where only the caller could hand it out.
+    pub(crate) async fn unused(self: &Rc<Self>) {
+        while Rc::strong_count(self) > 1 || Rc::strong_count(&self.guests) > 1 {
+            glommio::timer::sleep(UNUSED_RETRY).await;
+        }
     }
 
     /// Lets a put in, or says why not.
     pub(crate) async fn put(&self, id: TrackId, bytes: u64, tags: &Tags) -> Result<Admitted, Refusal> {
-        match self.0.put(id, bytes, tags).await {
-            Ok(writer) => Ok(Admitted::Writer(Box::new(Writer(writer)))),
+        match self.volume.put(id, bytes, tags).await {
+            Ok(writer) => Ok(Admitted::Writer(Box::new(Writer(writer, Rc::clone(&self.guests))))),
             Err(deadwax_engine::Error::AlreadyStored { bytes, .. }) => Ok(Admitted::Already(Stored::new(bytes))),
             Err(why) => Err(refusal(&why)),
         }
@@ -98,52 +133,50 @@ impl LocalVolume {
 
     /// The track's length, and a reader of `range`.
     pub(crate) async fn read(&self, id: TrackId, range: ByteRange) -> Result<(u64, Reader), Refusal> {
-        let bytes = match self.0.presence(&id) {
-            deadwax_engine::Presence::Present { bytes } => bytes,
-            // Absent from the index is not yet absent: a damaged header may claim the id, and then there may be a copy.
-            deadwax_engine::Presence::Absent => self.0.info(&id).await.map_err(|why| unreadable(&why))?.bytes,
-            deadwax_engine::Presence::TakenDown { number } => {
-                return Err(refusal(&deadwax_engine::Error::TakenDown { id, number }));
-            }
-        };
+        let whole = self.volume.read(&id, None).await.map_err(|why| unreadable(&why))?;
+        let bytes = whole.track_bytes();
         if !range.fits(bytes) {
             let (start, end) = (range.start(), range.end());
             return Err(Refusal::invalid(format!("range {start} to {end} goes beyond the track's {bytes} bytes")));
         }
-        let reader = self.0.read(&id, range).await.map_err(|why| unreadable(&why))?;
-        Ok((bytes, Reader(reader)))
+        Ok((bytes, Reader(whole.narrowed(range), Rc::clone(&self.guests))))
     }
 
     pub(crate) async fn info(&self, id: TrackId) -> Result<Message, Refusal> {
-        let info = self.0.info(&id).await.map_err(|why| unreadable(&why))?;
+        let info = self.volume.info(&id).await.map_err(|why| unreadable(&why))?;
         let pieces = info.manifest.pieces().to_vec();
         Ok(Message::TrackInfo { bytes: info.bytes, tags: info.tags, pieces })
     }
 
-    pub(crate) fn has(&self, id: TrackId) -> Message {
-        match self.0.presence(&id) {
+    pub(crate) async fn has(&self, id: TrackId) -> Result<Message, Refusal> {
+        Ok(match self.volume.presence(&id).await.map_err(|why| unreadable(&why))? {
             deadwax_engine::Presence::Present { bytes } => Message::Present { bytes },
             deadwax_engine::Presence::Absent => Message::Absent,
             deadwax_engine::Presence::TakenDown { number } => Message::TakenDown { number },
-        }
+        })
     }
 
     /// Durable on return; answers the number first recorded.
     pub(crate) async fn take_down(&self, id: TrackId, number: u64) -> Result<u64, Refusal> {
-        self.0.take_down(&id, number).await.map_err(|why| refusal(&why))
+        self.volume.take_down(&id, number).await.map_err(|why| refusal(&why))
     }
 
     pub(crate) fn digests(&self, first: Partition, count: u32) -> Vec<PartitionDigest> {
-        let digests = self.0.digests(first, count);
+        let digests = self.volume.digests(first, count);
         digests.into_iter().map(|(partition, tracks, digest)| PartitionDigest { partition, tracks, digest }).collect()
     }
 
-    pub(crate) fn list(&self, partition: Partition, after: Option<TrackId>, limit: usize) -> Vec<TrackId> {
-        self.0.list(partition, after, limit)
+    pub(crate) async fn list(
+        &self,
+        partition: Partition,
+        after: Option<TrackId>,
+        limit: usize,
+    ) -> Result<Vec<TrackId>, Refusal> {
+        self.volume.list(partition, after, limit).await.map_err(|why| refusal(&why))
     }
 
     pub(crate) fn usage(&self) -> Usage {
-        let usage = self.0.usage();
+        let usage = self.volume.usage();
         Usage {
             capacity_bytes: usage.capacity_bytes,
             free_bytes: usage.free_bytes,
@@ -154,15 +187,39 @@ impl LocalVolume {
             state: match usage.state {
                 deadwax_engine::VolumeState::Open => VolumeState::Serving,
                 deadwax_engine::VolumeState::ReadOnly(_) => VolumeState::ReadOnly,
-                deadwax_engine::VolumeState::Closed => VolumeState::Fenced,
+                deadwax_engine::VolumeState::Out(_) | deadwax_engine::VolumeState::Closed => VolumeState::Fenced,
             },
         }
     }
 
     pub(crate) async fn close(&self) {
-        self.0.clone().close().await;
+        self.volume.clone().close().await;
     }
 }
+
+/// See [`LocalVolume::troubles`].
+pub(crate) struct Troubles {
+    volume: Volume<GlommioHost>,
+    known: deadwax_engine::VolumeState,
+}
+
+impl Troubles {
+    pub(crate) async fn next(&mut self) -> Option<Trouble> {
+        use deadwax_engine::VolumeState::{Closed, Open, Out, ReadOnly};
+        if matches!(self.known, Out(_)) {
+            return None;
+        }
+        self.known = self.volume.state_after(&self.known).await;
+        match &self.known {
+            ReadOnly(why) => Some(Trouble::ReadOnly(why.clone())),
+            Out(why) => Some(Trouble::Out(why.clone())),
+            Open | Closed => None,
+        }
+    }
+}
+
+/// How often a volume that is to be closed looks whether it is still used.
+const UNUSED_RETRY: Duration = Duration::from_millis(10);
 
 /// What one shard's part of a volume holds.
 pub(crate) struct Usage {
@@ -183,7 +240,8 @@ impl Writer {
 
     /// Ends the track: durable on return.
     pub(crate) async fn finish(self) -> Result<Stored, Refusal> {
-        match self.0.finish().await {
+        let Self(writer, _guest) = self;
+        match writer.finish().await {
             Ok(stored) => Ok(Stored::new(stored.bytes)),
             // Another put of the same track was faster: what was asked for is so.
             Err(deadwax_engine::Error::AlreadyStored { bytes, .. }) => Ok(Stored::new(bytes)),

@@ -22,8 +22,8 @@ use deadwax_track::{KIB, MIB};
 
 use crate::ClusterId;
 
-/// The version that this code speaks. 1: the first.
-pub const PROTOCOL_VERSION: u8 = 1;
+/// The version that this code speaks. 1: the first. 2: a volume's status says why it does not serve.
+pub const PROTOCOL_VERSION: u8 = 2;
 /// The bytes of a header.
 pub const HEADER_BYTES: usize = 40;
 /// The most track bytes in one [`Data`](Kind::Data) frame.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use deadwax_track::MIB;
 use serde::{Deserialize, Serialize};
 
 use crate::{NodeId, VolumeId};
@@ -51,6 +52,20 @@ pub struct VolumeStatus {
     pub takedowns: u64,
     /// Whether it serves.
     pub state: VolumeState,
+    /// Why it does not, or why it is read-only; nothing while it serves.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+impl VolumeStatus {
+    /// Below this many free bytes a volume is called full: some tracks do not fit any more (they have up to 30 MB mostly).
+    pub const FULL_BELOW_BYTES: u64 = 32 * MIB;
+
+    /// Whether it takes no more tracks for want of room. Reads and takedowns go on.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.state == VolumeState::Serving && self.free_bytes < Self::FULL_BELOW_BYTES
+    }
 }
 
 /// Whether a volume serves. The order is part of the wire format: append only.
@@ -59,8 +74,8 @@ pub struct VolumeStatus {
 pub enum VolumeState {
     /// It reads and writes.
     Serving,
-    /// It is full or its writes failed: it reads only.
+    /// Its writes failed: it reads only.
     ReadOnly,
-    /// It failed and takes no part.
+    /// Its drive failed, or it was retired: it takes no part.
     Fenced,
 }

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! DIR/volume.deadwax                 the superblock: one block, whose volume this is
-//! DIR/segments/0000000000.segment    block 0: segment header; then records, each on a block boundary, and holes
+//! DIR/segments/0000000000.segment    block 0: segment header; then records and listings, each on a block boundary, and
+//!                                    holes; where sealed, a footer in the last blocks
+//! DIR/snapshots/0000.snapshot        the listings of a handle's open segments
 //!
 //! record:  | header: whole 4 KiB blocks, written last | frame 0: 64 KiB | frame 1: 64 KiB | ... | last frame |
-//! frame:   | payload: 65,504 bytes | trailer: 32 bytes |
-//! last:    | payload: what is left | zeros to the end of a 4 KiB block less 32 bytes | trailer: 32 bytes |
+//! frame:   | payload: 65,496 bytes | trailer: 40 bytes |
+//! last:    | payload: what is left | zeros to the end of a 4 KiB block less 40 bytes | trailer: 40 bytes |
 //! ```
 //!
 //! All numbers are little-endian and of fixed width. Reserved bytes are zero and checked. Every header starts with
@@ -24,13 +26,17 @@
 //! next.
 
 mod frame;
+mod listing;
 mod record;
 mod segment_header;
+mod snapshot;
 mod superblock;
 
-pub(crate) use frame::{FRAME_BYTES, FRAME_PAYLOAD_BYTES, FrameStamp, Frames};
-pub(crate) use record::{Claim, Kind, RecordHeader, TagBytes};
-pub(crate) use segment_header::SegmentHeader;
+pub(crate) use frame::{FRAME_BYTES, FRAME_PAYLOAD_BYTES, FrameFault, FrameStamp, Frames};
+pub(crate) use listing::{LISTED_MAX, Listed, Listing, Part, Role, listing_bytes_max};
+pub(crate) use record::{Claim, Filter, Kind, RecordHeader, TagBytes};
+pub(crate) use segment_header::{SegmentHeader, footer_bytes_for};
+pub(crate) use snapshot::{ScrubPlace, SnapshotHeader};
 pub(crate) use superblock::Superblock;
 
 /// Everything on the drive starts at a multiple of this, as O_DIRECT and 4 KiB sectors ask.
@@ -83,6 +89,13 @@ fn seal_envelope(bytes: &mut [u8], magic: &[u8; 8], version: u16) {
     put(bytes, VERSION_AT, &version.to_le_bytes());
     let crc = checksum(bytes);
     put(bytes, CRC_AT, &crc.to_le_bytes());
+}
+
+/// Makes the checksum of any blocks right: fuzzers want to get past it.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn seal_checksum(blocks: &mut [u8]) {
+    let crc = checksum(blocks);
+    put(blocks, CRC_AT, &crc.to_le_bytes());
 }
 
 fn checksum(header: &[u8]) -> u32 {

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //!  0  magic "DWXSEGMT"   8  version u16   10  0 u16      12  crc u32      16  volume [16]
-//! 32  number u64        40  generation u64   48  bytes of the file u64   56  shard u32   60  shards u32   64  0 ...4096
+//! 32  number u64        40  generation u64   48  bytes of the file u64   56  shard u32   60  shards u32
+//! 64  footer bytes u32  68  0 ...4096
 //! ```
+//!
+//! The last `footer bytes` of the file hold the footer once the segment is sealed, and nothing before.
 //!
 //! `shard` of `shards` wrote every record in it: a segment is never continued by another split of the volume, so a
 //! handle need not look into segments of the same split that are not its own.
@@ -23,7 +26,17 @@ pub(crate) struct SegmentHeader {
     pub(crate) bytes: u64,
     pub(crate) shard: u32,
     pub(crate) shards: u32,
+    pub(crate) footer_bytes: u32,
 }
+
+/// What a new segment of `bytes` keeps for its footer: a little, so that small segments are not all footer.
+pub(crate) fn footer_bytes_for(bytes: u64) -> u32 {
+    let wanted = (bytes / 64).clamp(BLOCK_BYTES, FOOTER_BYTES_MAX) / BLOCK_BYTES * BLOCK_BYTES;
+    u32::try_from(wanted).expect("at most 128 KiB")
+}
+
+/// How much of a large segment is kept for its footer? Room for some 1,300 records, and the places of 4,000 parts.
+const FOOTER_BYTES_MAX: u64 = 128 * 1024;
 
 impl SegmentHeader {
     /// Fills the block `out`.
@@ -36,6 +49,7 @@ impl SegmentHeader {
         put(out, 48, &self.bytes.to_le_bytes());
         put(out, 56, &self.shard.to_le_bytes());
         put(out, 60, &self.shards.to_le_bytes());
+        put(out, 64, &self.footer_bytes.to_le_bytes());
         seal_envelope(out, MAGIC, VERSION_1);
     }
 
@@ -45,7 +59,7 @@ impl SegmentHeader {
             return Err(Damage::Field("length"));
         }
         zero(&bytes[10..12], "reserved bytes")?;
-        zero(&bytes[64..], "reserved bytes")?;
+        zero(&bytes[68..], "reserved bytes")?;
         let header = Self {
             volume: VolumeId(array_at(bytes, 16)),
             number: u64_at(bytes, 32),
@@ -53,10 +67,15 @@ impl SegmentHeader {
             bytes: u64_at(bytes, 48),
             shard: u32_at(bytes, 56),
             shards: u32_at(bytes, 60),
+            footer_bytes: u32_at(bytes, 64),
         };
         // Makes the offset arithmetic of a scan safe.
         if !header.bytes.is_multiple_of(BLOCK_BYTES) || !(BLOCK_BYTES..=1 << 48).contains(&header.bytes) {
             return Err(Damage::Field("size"));
+        }
+        let footer_bytes = u64::from(header.footer_bytes);
+        if !footer_bytes.is_multiple_of(BLOCK_BYTES) || footer_bytes + BLOCK_BYTES > header.bytes {
+            return Err(Damage::Field("footer"));
         }
         if header.shard >= header.shards {
             return Err(Damage::Field("shard"));
@@ -76,6 +95,7 @@ mod tests {
         bytes: 1 << 30,
         shard: 1,
         shards: 2,
+        footer_bytes: 128 * 1024,
     };
 
     #[test]
@@ -83,9 +103,9 @@ mod tests {
         let mut bytes = [0xff; BLOCK];
         HEADER.encode(&mut bytes);
         let golden =
-            b"DWXSEGMT\x01\0\0\0\xd3\x0a\x34\xad\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\
-            \x07\0\0\0\0\0\0\0\xef\xcd\xab\x89\x67\x45\x23\x01\0\0\0\x40\0\0\0\0\x01\0\0\0\x02\0\0\0";
-        assert_eq!(&bytes[..64], golden, "{:02x?}", &bytes[12..16]);
+            b"DWXSEGMT\x01\0\0\0\x5e\x93\x02\x51\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\
+            \x07\0\0\0\0\0\0\0\xef\xcd\xab\x89\x67\x45\x23\x01\0\0\0\x40\0\0\0\0\x01\0\0\0\x02\0\0\0\0\0\x02\0";
+        assert_eq!(&bytes[..68], golden, "{:02x?}", &bytes[12..16]);
         assert_eq!(SegmentHeader::decode(&bytes), Ok(HEADER));
     }
 

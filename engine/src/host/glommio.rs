@@ -4,30 +4,60 @@
 //! If the first file that an executor opens on a device is empty and writable, glommio takes it for a polled device and
 //! all I/O crawls or fails: a volume opens its superblock first, which has a block in it and is opened to be read.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult};
+use glommio::{Latency, Shares, TaskQueueHandle};
 
+use super::errand;
 use super::lock::{self, VolumeLock};
-use super::{Access, DirectorySpace, File, Host, LockError};
+use super::{Access, DirectorySpace, File, Host, LockError, Priority};
 
 /// The host of a glommio executor. Use it only on the executor that it was made on.
 #[derive(Clone)]
 pub struct GlommioHost {
     started: Rc<Instant>,
+    queues: Option<Queues>,
 }
 
+/// One task queue a [`Priority`].
+#[derive(Clone, Copy)]
+struct Queues {
+    read: TaskQueueHandle,
+    write: TaskQueueHandle,
+    repair: TaskQueueHandle,
+    scrub: TaskQueueHandle,
+}
+
+/// What the queues get of a busy shard's time, relative to each other. glommio's shares go from 1 to 1000.
+const SHARES: [(&str, usize); 4] =
+    [("engine-read", 1000), ("engine-write", 500), ("engine-repair", 100), ("engine-scrub", 20)];
+
 impl GlommioHost {
-    /// The host of the executor that runs the caller.
+    /// The host of the executor that runs the caller. All its tasks run in the queue of the task that spawns them.
     #[must_use]
     pub fn new() -> Self {
-        Self { started: Rc::new(Instant::now()) }
+        Self { started: Rc::new(Instant::now()), queues: None }
+    }
+
+    /// The same, with a task queue for each [`Priority`]. `latency` is how long a read's or write's task may wait for its turn
+    /// while others run. Made once an executor; its clones share the queues.
+    #[must_use]
+    pub fn with_queues(latency: Duration) -> Self {
+        let [read, write, repair, scrub] = SHARES.map(|(name, shares)| {
+            let latency = if shares >= 500 { Latency::Matters(latency) } else { Latency::NotImportant };
+            glommio::executor().create_task_queue(Shares::Static(shares), latency, name)
+        });
+        Self { started: Rc::new(Instant::now()), queues: Some(Queues { read, write, repair, scrub }) }
     }
 }
 
@@ -40,6 +70,20 @@ impl Default for GlommioHost {
 /// The system's error: glommio's own conversion drops its number, by which callers tell a tired machine from a bad drive.
 fn os(error: glommio::GlommioError<()>) -> io::Error {
     error.raw_os_error().map_or_else(|| error.into(), io::Error::from_raw_os_error)
+}
+
+/// glommio panics where a file that it just opened has lost its name before it looks at the file system: as where a drive
+/// is unmounted in that moment.
+async fn unpanicked<T>(open: impl Future<Output = T>) -> io::Result<T> {
+    let mut open = pin!(open);
+    poll_fn(|context| {
+        match catch_unwind(AssertUnwindSafe(|| open.as_mut().poll(context))) {
+            Ok(polled) => polled.map(Ok),
+            // Not polled again: it is dropped.
+            Err(_) => Poll::Ready(Err(io::ErrorKind::NotFound.into())),
+        }
+    })
+    .await
 }
 
 /// DMA memory to write from.
@@ -77,25 +121,35 @@ impl Host for GlommioHost {
             Access::Write => options.write(true),
             Access::Create => options.write(true).create(true).truncate(true).mode(0o644),
         };
-        let file = options.dma_open(path).await.map_err(os)?;
+        let file = unpanicked(options.dma_open(path)).await?.map_err(os)?;
+        if access != Access::Read {
+            // SAFETY: the descriptor is open for as long as `file` is, which outlives this call.
+            lock::pin(unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) })?;
+        }
         Ok(GlommioFile { file, path: path.to_owned() })
     }
 
     async fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
-        let entries = std::fs::read_dir(directory)?;
-        let mut names = Vec::new();
-        for entry in entries {
-            names.extend(entry?.file_name().into_string());
-        }
-        Ok(names)
+        let directory = directory.to_owned();
+        errand::run(move || {
+            let mut names = Vec::new();
+            for entry in std::fs::read_dir(directory)? {
+                names.extend(entry?.file_name().into_string());
+            }
+            Ok(names)
+        })
+        .await
     }
 
+    // Not glommio's own: it has all such calls of an executor wait in one line, behind those to a drive that hangs.
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        glommio::io::rename(from, to).await.map_err(os)
+        let (from, to) = (from.to_owned(), to.to_owned());
+        errand::run(move || std::fs::rename(from, to)).await
     }
 
     async fn remove(&self, path: &Path) -> io::Result<()> {
-        glommio::io::remove(path).await.map_err(os)
+        let path = path.to_owned();
+        errand::run(move || std::fs::remove_file(path)).await
     }
 
     async fn sync_directory(&self, directory: &Path) -> io::Result<()> {
@@ -104,12 +158,28 @@ impl Host for GlommioHost {
         directory.close().await.map_err(os)
     }
 
-    fn space(&self, directory: &Path) -> io::Result<DirectorySpace> {
-        let space = rustix::fs::statvfs(directory)?;
-        Ok(DirectorySpace {
-            total_bytes: space.f_blocks.saturating_mul(space.f_frsize),
-            free_bytes: space.f_bavail.saturating_mul(space.f_frsize),
+    async fn space(&self, directory: &Path) -> io::Result<DirectorySpace> {
+        let directory = directory.to_owned();
+        errand::run(move || {
+            let space = rustix::fs::statvfs(directory)?;
+            Ok(DirectorySpace {
+                total_bytes: space.f_blocks.saturating_mul(space.f_frsize),
+                free_bytes: space.f_bavail.saturating_mul(space.f_frsize),
+            })
         })
+        .await
+    }
+
+    async fn punches_holes(&self, directory: &Path) -> bool {
+        // ext4, XFS, btrfs, tmpfs.
+        const KNOWN: [i64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994];
+        let directory = directory.to_owned();
+        let asked = errand::run(move || Ok(rustix::fs::statfs(directory)?)).await;
+        asked.is_ok_and(|fs| KNOWN.contains(&fs.f_type) && fs.f_bsize <= 4096)
+    }
+
+    fn file_bytes_max(&self) -> Option<u64> {
+        rustix::process::getrlimit(rustix::process::Resource::Fsize).current
     }
 
     fn lock(&self, file: &Path, shard: usize, shards: usize) -> Result<VolumeLock, LockError> {
@@ -128,8 +198,21 @@ impl Host for GlommioHost {
         glommio::yield_if_needed().await;
     }
 
-    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        glommio::spawn_local(task).detach();
+    async fn sleep(&self, time: Duration) {
+        glommio::timer::sleep(time).await;
+    }
+
+    fn spawn(&self, priority: Priority, task: impl Future<Output = ()> + 'static) {
+        let queue = self.queues.map(|queues| match priority {
+            Priority::Read => queues.read,
+            Priority::Write => queues.write,
+            Priority::Repair => queues.repair,
+            Priority::Scrub => queues.scrub,
+        });
+        match queue {
+            Some(queue) => glommio::spawn_local_into(task, queue).expect("the executor's own queue").detach(),
+            None => glommio::spawn_local(task).detach(),
+        };
     }
 }
 
@@ -137,6 +220,15 @@ impl Host for GlommioHost {
 pub struct GlommioFile {
     file: DmaFile,
     path: PathBuf,
+}
+
+impl Drop for GlommioFile {
+    fn drop(&mut self) {
+        // glommio closes the descriptor some time later, or never where its executor ends first. A process that is killed
+        // does not come here: its file stays pinned for as long as writes to it are at the drive.
+        // SAFETY: the descriptor is open for as long as `self.file` is, which outlives this call.
+        lock::unpin(unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) });
+    }
 }
 
 impl File for GlommioFile {
@@ -149,6 +241,13 @@ impl File for GlommioFile {
 
     async fn bytes(&self) -> io::Result<u64> {
         self.file.file_size().await.map_err(os)
+    }
+
+    fn allocated_bytes(&self) -> io::Result<u64> {
+        // SAFETY: the descriptor is open for as long as `self.file` is, which outlives this call.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) };
+        // Whatever a block of the file system is, this count is of 512 bytes.
+        Ok(rustix::fs::fstat(fd)?.st_blocks.cast_unsigned() * 512)
     }
 
     async fn read_at(&self, offset: u64, bytes: usize) -> io::Result<ReadResult> {
@@ -182,6 +281,19 @@ impl File for GlommioFile {
             Err(rustix::io::Errno::NXIO) => Ok(None),
             // A file system that cannot tell.
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => Ok(Some(offset)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn hole_after(&self, offset: u64) -> io::Result<u64> {
+        // SAFETY: the descriptor is open for as long as `self.file` is, which outlives this call.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) };
+        match rustix::fs::seek(fd, rustix::fs::SeekFrom::Hole(offset)) {
+            Ok(hole) => Ok(hole),
+            // Beyond the end, or a file system that cannot tell.
+            Err(rustix::io::Errno::NXIO | rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
+                Ok(rustix::fs::fstat(fd)?.st_size.cast_unsigned().max(offset))
+            }
             Err(error) => Err(error.into()),
         }
     }

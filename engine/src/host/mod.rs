@@ -1,7 +1,9 @@
 //! The seam to the machine: everything that the engine asks of it.
 
+mod errand;
 mod glommio;
 mod lock;
+pub mod sim;
 
 use std::future::Future;
 use std::io;
@@ -22,6 +24,20 @@ pub enum Access {
     Create,
 }
 
+/// What a task is for. The more urgent go first where the shard is short of time: foreground reads, then writes, then
+/// what repairs and moves, then what only checks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Priority {
+    /// Somebody waits for the bytes.
+    Read,
+    /// Somebody waits for a put or a delete.
+    Write,
+    /// Compaction, repair, snapshots: nobody waits, but space or safety does.
+    Repair,
+    /// Scrub: it may take days.
+    Scrub,
+}
+
 /// The space of the file system that a directory is on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DirectorySpace {
@@ -40,6 +56,9 @@ pub enum LockError {
     /// This process holds it, in a way that excludes this one.
     #[error("this process has it open already, {0}")]
     Handle(String),
+    /// A process that was killed still has writes to this file at the drive. Soon they are done.
+    #[error("a process that was killed still writes {}: the drive is slow or hangs", .0.display())]
+    Writes(PathBuf),
     /// The system refused.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -78,8 +97,17 @@ pub trait Host: Clone + 'static {
     /// Makes the names in a directory durable.
     async fn sync_directory(&self, directory: &Path) -> io::Result<()>;
 
-    /// The space where `directory` is. Quick: called on each status.
-    fn space(&self, directory: &Path) -> io::Result<DirectorySpace>;
+    /// The space where `directory` is.
+    async fn space(&self, directory: &Path) -> io::Result<DirectorySpace>;
+
+    /// Whether the file system of `directory` punches holes of single blocks, and tells where they are: then listings of what
+    /// a segment holds can be believed, because its holes show what was deleted since.
+    async fn punches_holes(&self, directory: &Path) -> bool;
+
+    /// How long a file of this process may become, in bytes; nothing where the process has no such limit.
+    fn file_bytes_max(&self) -> Option<u64> {
+        None
+    }
 
     /// Keeps other processes out of the volume whose superblock is `file`, and other handles of this process from the
     /// same `shard`, or from opening it with another number of `shards`.
@@ -94,8 +122,11 @@ pub trait Host: Clone + 'static {
     /// Lets other tasks run where this one has had its share.
     async fn yield_if_needed(&self);
 
+    /// Ready after `time`, or a little later.
+    async fn sleep(&self, time: Duration);
+
     /// Runs a task to its end, on this executor. Called only from tasks of this executor.
-    fn spawn(&self, task: impl Future<Output = ()> + 'static);
+    fn spawn(&self, priority: Priority, task: impl Future<Output = ()> + 'static);
 }
 
 /// Whether it is the machine that lacks something for a while (files, memory), and not the drive that fails.
@@ -119,6 +150,9 @@ pub trait File: 'static {
     /// The file's length.
     async fn bytes(&self) -> io::Result<u64>;
 
+    /// What the file takes on the drive, in bytes.
+    fn allocated_bytes(&self) -> io::Result<u64>;
+
     /// Reads exactly `bytes` from `offset`; fewer is an error of kind `UnexpectedEof`.
     async fn read_at(&self, offset: u64, bytes: usize) -> io::Result<Self::ReadBuffer>;
 
@@ -138,4 +172,9 @@ pub trait File: 'static {
     /// The first offset from `offset` on that may hold something other than zeros; nothing where none does. Only a
     /// hint: to answer `offset` is always right.
     fn data_after(&self, offset: u64) -> io::Result<Option<u64>>;
+
+    /// The first offset from `offset` on that lies in a hole, or the file's length where none does: a stretch that was
+    /// punched, or never written. What lies before it may be zeros all the same. A file system that cannot tell says
+    /// that there are no holes.
+    fn hole_after(&self, offset: u64) -> io::Result<u64>;
 }

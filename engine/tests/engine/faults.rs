@@ -57,7 +57,7 @@ fn a_failed_write_closes_the_segment_and_the_next_put_opens_another() {
         host.script.fail_writes.set(true);
         assert_eq!(put(&volume, &failed).await.expect_err("fails").kind(), ErrorKind::Io);
         host.script.fail_writes.set(false);
-        assert_eq!(volume.presence(&TrackId::of(&failed)), Presence::Absent);
+        assert_eq!(volume.presence(&TrackId::of(&failed)).await.expect("looks up"), Presence::Absent);
         assert_whole(&volume, &before).await;
         put(&volume, &after).await.expect("puts in another segment");
         put(&volume, &failed).await.expect("puts in another segment");
@@ -204,7 +204,7 @@ fn bytes_of_another_place_are_never_served() {
     let (dir, config) = volume_dir();
     run(async {
         let (volume, _) = open(&config).await;
-        let (a, b) = (audio(1, 3 * 65_504), audio(2, 3 * 65_504));
+        let (a, b) = (audio(1, 3 * 65_496), audio(2, 3 * 65_496));
         put(&volume, &a).await.expect("puts");
         put(&volume, &b).await.expect("puts");
         let path = segments(dir.path()).remove(0);
@@ -217,9 +217,30 @@ fn bytes_of_another_place_are_never_served() {
             let error = get_range(&volume, &TrackId::of(&a), 0, 10).await.expect_err("found");
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
             // The rest of the track is whole.
-            let rest = get_range(&volume, &TrackId::of(&a), 65_504, 3 * 65_504).await.expect("reads");
-            assert!(rest == a[65_504..]);
+            let rest = get_range(&volume, &TrackId::of(&a), 65_496, 3 * 65_496).await.expect("reads");
+            assert!(rest == a[65_496..]);
         }
         assert_whole(&volume, &b).await;
+    });
+}
+
+#[test]
+fn a_quota_that_is_used_up_is_a_full_drive() {
+    let (_dir, config) = volume_dir();
+    run(async {
+        let host = ScriptedHost::new();
+        let (volume, _) = Volume::open(host.clone(), config.clone()).await.expect("opens");
+        host.script.fail_creates.set(true);
+        // ENOSPC, EDQUOT, EFBIG.
+        for errno in [28, 122, 27] {
+            host.script.create_errno.set(Some(errno));
+            assert_eq!(put(&volume, &audio(1, 1000)).await.expect_err("full").kind(), ErrorKind::NoSpace);
+            assert_eq!(volume.presence(&TrackId::of(&audio(1, 1000))).await.expect("looks up"), Presence::Absent);
+            assert_eq!(volume.usage().state, VolumeState::Open, "errno {errno}");
+        }
+        host.script.fail_creates.set(false);
+        host.script.create_errno.set(None);
+        put(&volume, &audio(1, 1000)).await.expect("there is room again");
+        assert_whole(&volume, &audio(1, 1000)).await;
     });
 }

@@ -85,6 +85,43 @@ fn only_one_may_have_a_volume_open() {
 }
 
 #[test]
+fn a_volume_opens_once_the_last_writes_of_a_killed_process_are_done() {
+    let (dir, config) = volume_dir();
+    run(async {
+        let (volume, _) = open(&config).await;
+        put(&volume, &audio(1, 10)).await.expect("puts");
+        volume.close().await;
+    });
+    // A copy is a volume that this process never had open.
+    let copy = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    std::fs::create_dir(copy.path().join("segments")).expect("creates");
+    for file in [dir.path().join("volume.deadwax"), segments(dir.path()).remove(0)] {
+        std::fs::copy(&file, copy.path().join(file.strip_prefix(dir.path()).expect("within"))).expect("copies");
+    }
+    let config = VolumeConfig { dir: copy.path().to_owned(), ..config };
+    // As a write holds the file it goes to, though its process is gone.
+    let written = std::fs::File::open(&segments(copy.path())[0]).expect("opens");
+    written.lock_shared().expect("locks");
+    run(async {
+        let opens = async { drop(open(&config).await) };
+        let waits = futures_lite::future::or(
+            async {
+                opens.await;
+                false
+            },
+            async {
+                glommio::timer::sleep(std::time::Duration::from_millis(200)).await;
+                true
+            },
+        );
+        assert!(waits.await, "opened while a write was on its way");
+        written.unlock().expect("unlocks");
+        let (volume, _) = open(&config).await;
+        assert_whole(&volume, &audio(1, 10)).await;
+    });
+}
+
+#[test]
 fn a_closed_volume_answers_nothing() {
     let (_dir, config) = volume_dir();
     run(async {

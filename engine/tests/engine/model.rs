@@ -22,7 +22,7 @@ impl Dice {
     fn size(&mut self) -> u64 {
         match self.roll(4) {
             0 => 1 + self.roll(5000),
-            1 => 65_504 * (1 + self.roll(3)) + self.roll(3) - 1,
+            1 => 65_496 * (1 + self.roll(3)) + self.roll(3) - 1,
             2 => 1 + self.roll(300 * KIB),
             _ => 1 + self.roll(3 * MIB),
         }
@@ -71,7 +71,9 @@ async fn step(volume: &Volume<GlommioHost>, model: &mut BTreeMap<TrackId, Known>
         _ => {
             let Some(id) = any(dice, model) else { return };
             match &model[&id] {
-                Known::TakenDown(number) => assert_eq!(volume.presence(&id), Presence::TakenDown { number: *number }),
+                Known::TakenDown(number) => {
+                    assert_eq!(volume.presence(&id).await.expect("looks up"), Presence::TakenDown { number: *number })
+                }
                 Known::Present(track) => {
                     let start = dice.roll(track.len() as u64);
                     let end = start + 1 + dice.roll(track.len() as u64 - start);

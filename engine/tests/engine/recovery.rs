@@ -29,7 +29,11 @@ fn recovers(config: &VolumeConfig, tracks: &[Vec<u8>], kept: &[usize], torn: u64
             if kept.contains(&index) {
                 assert_whole(&volume, track).await;
             } else {
-                assert_eq!(volume.presence(&TrackId::of(track)), Presence::Absent);
+                // A header that was half written may have been a whole one that rotted: no one says that it is absent.
+                match volume.presence(&TrackId::of(track)).await {
+                    Ok(presence) => assert_eq!((presence, recovery.damaged), (Presence::Absent, 0)),
+                    Err(error) => assert_eq!((error.kind(), recovery.damaged), (ErrorKind::Corrupt, 1)),
+                }
             }
         }
         put(&volume, &audio(77, 150_000)).await.expect("puts");
@@ -89,7 +93,10 @@ fn a_put_in_the_middle_that_never_finished_is_stepped_over() {
         put(&volume, &after).await.expect("puts");
         // As a crash leaves it: nothing is given back.
         std::mem::forget(writer);
-        let (taken, other) = (volume.presence(&TrackId::of(&never)), volume.presence(&TrackId::of(&after)));
+        let (taken, other) = (
+            volume.presence(&TrackId::of(&never)).await.expect("looks up"),
+            volume.presence(&TrackId::of(&after)).await.expect("looks up"),
+        );
         assert_eq!((taken, other), (Presence::Absent, Presence::Present { bytes: 2 * MIB }));
         volume.close().await;
         let (volume, recovery) = open(&config).await;
@@ -143,7 +150,7 @@ fn a_track_that_contains_records_is_harmless() {
             assert_whole(&volume, track).await;
         }
         assert_whole(&volume, &inside).await;
-        assert_eq!(volume.presence(&TrackId::of(&forged)), Presence::Absent);
+        assert_eq!(volume.presence(&TrackId::of(&forged)).await.expect("looks up"), Presence::Absent);
     });
     assert!(find(&segments(dir.path())[0], b"DWXRECRD").is_some());
 }
@@ -326,13 +333,15 @@ fn space_of_puts_that_a_crash_cut_off_is_given_back() {
         put(&volume, &torn).await.expect("puts");
         volume.close().await;
     });
-    // Where something is damaged, nothing is erased.
+    // Where something is damaged, nothing is erased. Without its snapshot the segment is walked, and the damage seen.
+    std::fs::remove_file(dir.path().join("snapshots/0000.snapshot")).expect("removes");
     overwrite(&path, find_record(&path, &after) + 12, &[0xff; 4]);
     run(async {
         let host = ScriptedHost::new();
         let (_, recovery) = Volume::open(host.clone(), config).await.expect("opens");
         assert_eq!((recovery.tracks, recovery.damaged), (1, 1), "{recovery:?}");
-        assert!(host.script.punched.borrow().is_empty());
+        let in_segments = |(offset, bytes): &(u64, u64)| (*offset, *bytes) != (0, 4096);
+        assert!(!host.script.punched.borrow().iter().any(in_segments));
     });
 }
 

@@ -46,12 +46,12 @@ impl TrackId {
         &self.0
     }
 
-    /// The first eight bytes, big-endian: what frame trailers carry to show whose bytes they are.
+    /// The first 16 bytes: what frame trailers carry to show whose bytes they are.
     #[must_use]
-    pub fn prefix(&self) -> u64 {
-        let mut first = [0; 8];
-        first.copy_from_slice(&self.0[..8]);
-        u64::from_be_bytes(first)
+    pub fn half(&self) -> [u8; 16] {
+        let mut first = [0; 16];
+        first.copy_from_slice(&self.0[..16]);
+        first
     }
 
     /// The partition that the id falls into.
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(id.to_string(), ZERO);
         assert_eq!(ZERO.to_uppercase().parse(), Ok(id));
         assert_eq!(id.partition(), Partition(0x2d3a));
-        assert_eq!(id.prefix(), 0x2d3a_dedf_f11b_61f1);
+        assert_eq!(id.half()[..], id.as_bytes()[..16]);
     }
 
     #[test]

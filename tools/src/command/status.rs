@@ -38,6 +38,7 @@ fn table(cluster: &ClusterStatus) -> Vec<String> {
         }
         for volume in &node.volumes {
             let state = match volume.state {
+                VolumeState::Serving if volume.is_full() => "full",
                 VolumeState::Serving => "serving",
                 VolumeState::ReadOnly => "READ-ONLY",
                 VolumeState::Fenced => "FENCED",
@@ -94,8 +95,8 @@ mod tests {
     fn nodes_that_are_down_and_copies_that_miss_are_seen() {
         let volume = |digit: &str, state: &str| {
             json!({
-                "id": digit.repeat(32), "dir": "/mnt/a", "capacity_bytes": 2, "free_bytes": 1, "tracks": 3,
-                "track_bytes": 5_000_000, "record_bytes": 5_100_000, "takedowns": 0, "state": state,
+                "id": digit.repeat(32), "dir": "/mnt/a", "capacity_bytes": 2_000_000_000, "free_bytes": 1_000_000_000, "tracks": 3,
+                "track_bytes": 5_000_000, "record_bytes": 5_100_000, "takedowns": 0, "state": state, "reason": null,
             })
         };
         let node = |digit: &str, up: bool, volumes: Vec<serde_json::Value>| {

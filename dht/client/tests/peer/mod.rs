@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use deadwax_dht::wire::{
-    Decoder, ErrorCode, FrameHeader, Kind, Message, NodeStatus, PartitionDigest, Stamp, VolumeState, VolumeStatus,
+    Decoder, ErrorCode, FrameHeader, Kind, Message, NodeStatus, PROTOCOL_VERSION, PartitionDigest, Stamp, VolumeState,
+    VolumeStatus,
 };
 use deadwax_dht::{ClusterId, NodeId, VolumeId};
 use deadwax_track::{Partition, Tags, TrackHasher, TrackId, piece_count};
@@ -175,7 +176,7 @@ impl Served {
         if let Message::Hello { cluster, node, .. } = request {
             assert_eq!((cluster, node), (CLUSTER, Some(self.node)));
             let node = if fault == Fault::OtherNode { NodeId::from_bytes([99; 32]) } else { self.node };
-            return self.send(Message::Welcome { protocol: 1, node, epoch: 1 }).await;
+            return self.send(Message::Welcome { protocol: PROTOCOL_VERSION, node, epoch: 1 }).await;
         }
         if let Fault::Answer(code) = fault {
             return self.send(Message::error(code, "told to")).await;
@@ -257,6 +258,7 @@ impl Served {
                 record_bytes: 0,
                 takedowns: state.takedowns.len() as u64,
                 state: VolumeState::Serving,
+                reason: None,
             }],
             resident_bytes: 1,
             counters: BTreeMap::new(),

@@ -283,7 +283,8 @@ fn serves_without_the_second(site: &Site, bytes: &[u8], why: &str) {
     let status = peer.status();
     let states: Vec<_> = status.volumes.iter().map(|volume| (volume.id, volume.state)).collect();
     assert_eq!(states, [(site.volumes[0], VolumeState::Serving), (site.volumes[1], VolumeState::Fenced)]);
-    assert!(status.volumes[1].dir.contains(why), "{}", status.volumes[1].dir);
+    let reason = status.volumes[1].reason.as_deref().unwrap_or_default();
+    assert!(reason.contains(why), "{reason}");
     let volume = site.volumes[1];
     let range = ByteRange::new(0, 1).expect("not empty");
     for request in [

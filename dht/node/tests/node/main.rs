@@ -2,6 +2,8 @@
 
 mod abuse;
 mod cluster;
+mod drives;
 mod lifecycle;
 mod peer;
+mod reload;
 mod requests;

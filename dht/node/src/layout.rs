@@ -1,0 +1,164 @@
+//! Which volumes a node has: what its settings, the directories and the map say together.
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use deadwax_dht::{ClusterId, Map, NodeId, VolumeId};
+
+use crate::fitness::{self, Verdict};
+use crate::shard::{NodeVolume, Owner, Trouble};
+use crate::{Config, Error, init, rotation, volumes};
+
+/// How long may a drive take to say whose it is and to write a block? One that slept must spin up first.
+const DRIVE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// The node as its directory, its volumes and the map agree it is.
+pub(crate) struct Layout {
+    pub(crate) id: NodeId,
+    pub(crate) cluster: ClusterId,
+    pub(crate) epoch: u64,
+    pub(crate) volumes: Vec<NodeVolume>,
+}
+
+/// What the map says of a node.
+pub(crate) struct Mapped {
+    pub(crate) cluster: ClusterId,
+    pub(crate) epoch: u64,
+    pub(crate) volumes: BTreeSet<VolumeId>,
+}
+
+/// Reads all of it. Volumes whose drives fail are fenced, where others can be used.
+pub(crate) fn read(config: &Config, shards: usize) -> Result<Layout, Error> {
+    let id = init::load_key(&config.dir)?.node_id();
+    let mapped = mapped(config, &id)?;
+    let mut volumes = Vec::with_capacity(config.volumes.len());
+    let mut failed = Vec::new();
+    for (index, dir) in config.volumes.iter().enumerate() {
+        match usable(dir, &id) {
+            Ok(volume) => volumes.push(NodeVolume::new(volume, dir.clone(), owner(config, dir, index, shards), None)),
+            Err(why) if is_left_out(&why) => failed.push((dir, why)),
+            Err(why) => return Err(why),
+        }
+    }
+    check_once(volumes.iter().map(|volume| (volume.id, &volume.dir)))?;
+    let fail = |why: String| Error::Map { path: config.map.clone(), why };
+    let here: BTreeSet<_> = volumes.iter().map(|volume| volume.id).collect();
+    let missing: Vec<_> = mapped.volumes.difference(&here).copied().collect();
+    // Which volume should be in which of them only their drives know. With fewer missing than directories that fail,
+    // one of these was never a volume of this node's.
+    if volumes.is_empty() || failed.len() > missing.len() {
+        if let Some((_, why)) = failed.into_iter().next() {
+            return Err(why);
+        }
+    } else if let Some(missing) = missing.get(failed.len()) {
+        return Err(fail(format!("it gives this node volume {missing}, which is in none of its directories")));
+    } else {
+        volumes.extend(fence(&missing, &failed));
+    }
+    volumes.iter().try_for_each(|volume| check_mapped(config, &mapped, &volume.id, &volume.dir))?;
+    Ok(Layout { id, cluster: mapped.cluster, epoch: mapped.epoch, volumes })
+}
+
+/// What the map says of this node, which it must have at its address.
+pub(crate) fn mapped(config: &Config, id: &NodeId) -> Result<Mapped, Error> {
+    let fail = |why: String| Error::Map { path: config.map.clone(), why };
+    let map = Map::load(&config.map).map_err(|why| fail(why.to_string()))?;
+    let entry = map.node(id).ok_or_else(|| {
+        fail(format!("it does not name this node, {id}; add it with `deadwax cluster`, or use the map that does"))
+    })?;
+    check_address(config, &entry.address).map_err(fail)?;
+    let volumes = entry.volumes.iter().map(|volume| volume.id).collect();
+    Ok(Mapped { cluster: *map.cluster(), epoch: map.epoch(), volumes })
+}
+
+/// The map must give the volume to this node.
+pub(crate) fn check_mapped(config: &Config, mapped: &Mapped, volume: &VolumeId, dir: &Path) -> Result<(), Error> {
+    if mapped.volumes.contains(volume) {
+        return Ok(());
+    }
+    let why = format!("it does not give this node volume {volume}, which is in {}", dir.display());
+    Err(Error::Map { path: config.map.clone(), why })
+}
+
+/// No volume may be in two directories: one is a copy of the other's drive, and what is written to one is not in the other.
+pub(crate) fn check_once<'a>(volumes: impl IntoIterator<Item = (VolumeId, &'a PathBuf)>) -> Result<(), Error> {
+    let mut seen: Vec<(VolumeId, &PathBuf)> = Vec::new();
+    for (id, dir) in volumes {
+        if let Some((_, first)) = seen.iter().find(|(known, _)| *known == id) {
+            return Err(Error::SameVolume { id, first: first.to_path_buf(), second: dir.clone() });
+        }
+        seen.push((id, dir));
+    }
+    Ok(())
+}
+
+/// Which shards serve the volume in `dir`, the node's `index`th.
+pub(crate) fn owner(config: &Config, dir: &Path, index: usize, shards: usize) -> Owner {
+    if rotation::rotates(dir, config.rotating) { Owner::One(index % shards) } else { Owner::All }
+}
+
+/// The volume in `dir`, which must be this node's and on a drive that reads and writes, and answers at all.
+pub(crate) fn usable(dir: &Path, node: &NodeId) -> Result<VolumeId, Error> {
+    let (answer, answered) = mpsc::channel();
+    let (there, node) = (dir.to_owned(), *node);
+    // A thread of its own, which stays behind where the drive hangs.
+    let asking = thread::Builder::new().name("probe".into()).spawn(move || drop(answer.send(probe(&there, &node))));
+    asking.map_err(|why| Error::Start { what: "the thread probe".into(), why: why.to_string() })?;
+    let silent = |_| Error::Silent { dir: dir.to_owned(), seconds: DRIVE_PATIENCE.as_secs() };
+    answered.recv_timeout(DRIVE_PATIENCE).map_err(silent)?
+}
+
+fn probe(dir: &Path, node: &NodeId) -> Result<VolumeId, Error> {
+    let owned = match init::owned(dir, node) {
+        Err(why) if !is_left_out(&why) => return Err(why),
+        owned => owned,
+    };
+    // Of a directory that is missing or empty the probe says best what to do.
+    let check = fitness::direct_io(dir);
+    match check.verdict {
+        Verdict::Fit => {}
+        Verdict::Poor => tracing::warn!("{check}"),
+        Verdict::Unfit => return Err(Error::Unfit(Box::new(check))),
+    }
+    owned?.ok_or_else(|| Error::NotInitialised { what: "the volume", path: dir.to_owned() })
+}
+
+/// Whether a node goes on without the volume where another can be used. A directory that is empty is mostly one whose
+/// drive is not mounted.
+pub(crate) const fn is_left_out(why: &Error) -> bool {
+    match why {
+        Error::Volume { why, .. } => volumes::is_left_out(why),
+        Error::Unfit(_) | Error::NotInitialised { .. } | Error::Silent { .. } => true,
+        _ => false,
+    }
+}
+
+/// The volumes that are missing, as many as there are directories that fail.
+fn fence(missing: &[VolumeId], failed: &[(&PathBuf, Error)]) -> Vec<NodeVolume> {
+    let which = if failed.len() > 1 { " (or in another that fails)" } else { "" };
+    let fenced = |(id, (dir, why)): (&VolumeId, &(&PathBuf, Error))| {
+        tracing::error!(volume = %id, %why, "the volume is fenced{which}");
+        let trouble = Some(Trouble::Out(format!("{why}{which}")));
+        // It has one owner, any: no shard has a part of it.
+        NodeVolume::new(*id, dir.to_path_buf(), Owner::One(0), trouble)
+    };
+    missing.iter().zip(failed).map(fenced).collect()
+}
+
+/// Whether who goes to the map's address reaches us.
+fn check_address(config: &Config, mapped: &str) -> Result<(), String> {
+    if mapped == config.advertised() {
+        return Ok(());
+    }
+    let listen = config.listen;
+    let reaches =
+        |address: SocketAddr| address == listen || (listen.ip().is_unspecified() && address.port() == listen.port());
+    if config.advertise.is_none() && mapped.to_socket_addrs().is_ok_and(|mut found| found.any(reaches)) {
+        return Ok(());
+    }
+    Err(format!("it names this node at {mapped}, but the settings say {}", config.advertised()))
+}

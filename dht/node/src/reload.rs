@@ -1,0 +1,155 @@
+//! Reading the settings again while the node serves: volumes are opened, tried again and retired; all others serve on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use deadwax_dht::VolumeId;
+
+use crate::executor::{Command, Event};
+use crate::layout::{self, Mapped};
+use crate::run::send_all;
+use crate::shard::{Node, NodeVolume, Trouble};
+use crate::{Config, Error};
+
+/// What a reload did.
+pub(crate) struct Reloaded {
+    /// The node is to stop: that was asked meanwhile.
+    pub(crate) stop: bool,
+}
+
+/// What is to be done, by the volumes' numbers. Made before anything is changed.
+#[derive(Default)]
+struct Plan {
+    /// Serve on as they are.
+    kept: Vec<usize>,
+    /// Opened: those with a number again, the others for the first time.
+    opened: Vec<(Option<usize>, VolumeId, PathBuf)>,
+    retired: Vec<usize>,
+}
+
+/// Does all of it, or, where something is not in order, nothing.
+pub(crate) fn reload(
+    node: &Node,
+    commands: &[flume::Sender<Command>],
+    heard: &flume::Receiver<Event>,
+) -> Result<Reloaded, Error> {
+    let planned = settings(node).and_then(|config| {
+        let mapped = layout::mapped(&config, &node.id)?;
+        check_map(node, &config, &mapped)?;
+        let plan = plan(node, &config, &mapped)?;
+        Ok((config, mapped, plan))
+    });
+    let (config, mapped, plan) =
+        planned.inspect_err(|why| tracing::error!(%why, "reload refused: nothing was changed"))?;
+    let mut stop = false;
+    let opened_before = plan.opened.iter().filter_map(|(number, ..)| *number);
+    for number in plan.retired.iter().copied().chain(opened_before) {
+        // Also where it was closed or never open: each shard answers.
+        send_all(commands, &Command::Close(number));
+        stop |= all_changed(heard, commands.len());
+    }
+    for number in &plan.retired {
+        let NodeVolume { id, dir, owner, .. } = &*node.at(*number);
+        node.set_volume(*number, Arc::new(NodeVolume::new(*id, dir.clone(), *owner, Some(Trouble::Retired))));
+        tracing::info!(volume = %id, dir = %dir.display(), "volume retired: its drive may be unmounted");
+        if mapped.volumes.contains(id) {
+            tracing::warn!(volume = %id, "the map still gives this node the volume: change it before the next start");
+        }
+    }
+    node.set_epoch(mapped.epoch);
+    for (number, id, dir) in plan.opened {
+        let number = number.unwrap_or_else(|| node.volumes().len());
+        let owner = layout::owner(&config, &dir, number, commands.len());
+        let volume = Arc::new(NodeVolume::new(id, dir, owner, None));
+        node.set_volume(number, Arc::clone(&volume));
+        send_all(commands, &Command::Open(number));
+        stop |= all_changed(heard, commands.len());
+        match volume.trouble() {
+            None => tracing::info!(volume = %id, dir = %volume.dir.display(), "volume opened"),
+            Some(trouble) => {
+                tracing::error!(volume = %id, dir = %volume.dir.display(), why = trouble.why(), "volume not opened");
+            }
+        }
+    }
+    tracing::info!(epoch = mapped.epoch, volumes = config.volumes.len(), "settings read again");
+    Ok(Reloaded { stop })
+}
+
+/// The settings as they are in their file now.
+fn settings(node: &Node) -> Result<Config, Error> {
+    let none = || Error::Setting { setting: "volumes", why: "the node was not started from a file of settings".into() };
+    let path = node.config.source.as_deref().ok_or_else(none)?;
+    let config = Config::load(path)?;
+    let mut same = node.config.clone();
+    same.volumes.clone_from(&config.volumes);
+    if same != config {
+        tracing::warn!(path = %path.display(), "of changed settings only `volumes` counts before the next start");
+    }
+    // Only the volumes are changed: all else stays as the node runs.
+    Ok(same)
+}
+
+fn check_map(node: &Node, config: &Config, mapped: &Mapped) -> Result<(), Error> {
+    let fail = |why: String| Err(Error::Map { path: config.map.clone(), why });
+    if mapped.cluster != node.cluster {
+        return fail(format!("it is of cluster {}, this node is in {}", mapped.cluster, node.cluster));
+    }
+    if mapped.epoch < node.epoch() {
+        return fail(format!("it has epoch {}, the node serves at {} already", mapped.epoch, node.epoch()));
+    }
+    Ok(())
+}
+
+fn plan(node: &Node, config: &Config, mapped: &Mapped) -> Result<Plan, Error> {
+    let known = node.volumes();
+    let retired = |volume: &NodeVolume| volume.trouble() == Some(Trouble::Retired);
+    let mut plan = Plan::default();
+    for dir in &config.volumes {
+        let number = known.iter().position(|volume| volume.dir == *dir && !retired(volume));
+        match number.map(|number| (number, known[number].trouble())) {
+            Some((number, None)) => plan.kept.push(number),
+            Some((number, Some(_))) => match layout::usable(dir, &node.id) {
+                Ok(id) => plan.opened.push((None, id, dir.clone())),
+                Err(why) if layout::is_left_out(&why) => {
+                    tracing::warn!(%why, volume = %known[number].id, "the volume stays fenced");
+                    plan.kept.push(number);
+                }
+                Err(why) => return Err(why),
+            },
+            None => plan.opened.push((None, layout::usable(dir, &node.id)?, dir.clone())),
+        }
+    }
+    let kept = plan.kept.iter().map(|number| (known[*number].id, &known[*number].dir));
+    layout::check_once(kept.chain(plan.opened.iter().map(|(_, id, dir)| (*id, dir))))?;
+    for (number, id, dir) in &mut plan.opened {
+        layout::check_mapped(config, mapped, id, dir)?;
+        // One that was here before, in this directory or another, keeps its number.
+        *number = known.iter().position(|volume| volume.id == *id);
+    }
+    let stays =
+        |number: &usize| plan.kept.contains(number) || plan.opened.iter().any(|(again, ..)| *again == Some(*number));
+    plan.retired = (0..known.len()).filter(|number| !stays(number) && !retired(&known[*number])).collect();
+    if plan.kept.is_empty() && plan.opened.is_empty() {
+        return Err(no_volume(&config.map));
+    }
+    Ok(plan)
+}
+
+fn no_volume(map: &Path) -> Error {
+    Error::Map { path: map.to_owned(), why: "no volume would be left".into() }
+}
+
+/// Waits until each shard has done what it was told. True: the node is to stop, once it may.
+fn all_changed(heard: &flume::Receiver<Event>, shards: usize) -> bool {
+    let (mut changed, mut stop) = (0, false);
+    while changed < shards {
+        match heard.recv() {
+            Ok(Event::Changed) => changed += 1,
+            Ok(Event::Stop) => stop = true,
+            // Another reload may be asked for when this one is done.
+            Ok(Event::Reload(_) | Event::Opened(_) | Event::Serving(_) | Event::Drained) => {}
+            Err(_) => return true,
+        }
+    }
+    stop
+}

@@ -1,0 +1,230 @@
+//! Freeing hollow segments: what little is left of one is moved, and its file goes.
+//!
+//! Deleted records are punched at once, so a segment that is mostly holes costs little but its file, its footer and its
+//! entry here. So only those are moved that are nearly all holes, and the bytes that moving writes stay a small part of
+//! the bytes that puts wrote.
+
+use std::rc::Rc;
+
+use crate::config::{COMPACT_LIVE_PERCENT, READ_BYTES_MAX};
+use crate::error::Error;
+use crate::format::{BLOCK_BYTES, FrameStamp, Kind, Listed, RecordHeader};
+use crate::host::{File as _, Host, Priority};
+use crate::lookup::{Record, read_header};
+use crate::recovery::slot_of;
+use crate::segment::{Segment, Space};
+use crate::signal::Slot as Answer;
+use crate::space::Purpose;
+use crate::volume::{Inner, Volume};
+
+impl<H: Host> Volume<H> {
+    /// Moves what is left in sealed segments that are nearly all holes, and removes them. The volume does so by itself; this
+    /// waits for it. Answers how many segments were freed.
+    ///
+    /// Errors: NoSpace (there is no room to move to), Fenced, Io.
+    pub async fn compact(&self) -> Result<u64, Error> {
+        let inner = &self.inner;
+        inner.compaction_done().await;
+        inner.check_open()?;
+        inner.compacting.set(true);
+        let answer = Answer::new();
+        let (volume, done) = (inner.clone(), answer.clone());
+        inner.host.spawn(Priority::Repair, async move {
+            let freed = volume.free_hollow().await;
+            volume.compacting.set(false);
+            volume.compacted.notify();
+            done.fill(freed);
+        });
+        answer.take().await
+    }
+}
+
+impl<H: Host> Inner<H> {
+    /// Starts to free hollow segments, where there are any and nobody does it yet.
+    pub(crate) fn start_compaction(self: &Rc<Self>) {
+        if self.compacting.get() || self.hollow().is_none() {
+            return;
+        }
+        self.compacting.set(true);
+        let volume = self.clone();
+        self.host.spawn(Priority::Repair, async move {
+            if let Err(error) = volume.free_hollow().await {
+                tracing::warn!(%error, "hollow segments stay until the next try");
+            }
+            volume.compacting.set(false);
+            volume.compacted.notify();
+        });
+    }
+
+    /// Waits until nobody compacts.
+    pub(crate) async fn compaction_done(&self) {
+        while self.compacting.get() {
+            self.compacted.wait().await;
+        }
+    }
+
+    /// A sealed segment that is nearly all holes.
+    fn hollow(&self) -> Option<Rc<Segment<H::File>>> {
+        let segments = self.segments.borrow();
+        let is_hollow = |segment: &&Rc<Segment<H::File>>| {
+            segment.own
+                && segment.sealed.get()
+                && !segment.damaged.get()
+                && segment.live_bytes() * 100 <= segment.bytes * COMPACT_LIVE_PERCENT
+        };
+        segments.iter().find(is_hollow).cloned()
+    }
+
+    async fn free_hollow(self: &Rc<Self>) -> Result<u64, Error> {
+        let mut freed = 0;
+        while let Some(segment) = self.hollow() {
+            self.writable()?;
+            let (parts, last) = self.sealed_contents(&segment).await?;
+            self.move_records(&segment, last).await?;
+            // Part by part: a segment of small tracks has very many.
+            for part in parts {
+                let records = self.part_of(&segment, part).await?;
+                self.move_records(&segment, records).await?;
+            }
+            if segment.live_bytes() > 0 {
+                // Something in it could not be read: it stays, and scrub reports it.
+                segment.damaged.set(true);
+                continue;
+            }
+            self.remove_segment(&segment).await?;
+            freed += 1;
+        }
+        Ok(freed)
+    }
+
+    async fn move_records(self: &Rc<Self>, segment: &Rc<Segment<H::File>>, records: Vec<Listed>) -> Result<(), Error> {
+        for listed in records.into_iter().filter(|listed| self.owns(&listed.id)) {
+            self.writable()?;
+            self.move_record(segment, listed).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_segment(&self, segment: &Segment<H::File>) -> Result<(), Error> {
+        let io = |source| Error::io("remove", &segment.path, source);
+        // Some file systems take their time over a removed file's space.
+        segment.punch(BLOCK_BYTES, segment.bytes - BLOCK_BYTES).await?;
+        self.host.remove(&segment.path).await.map_err(io)?;
+        self.host.sync_directory(&self.segments_dir).await.map_err(io)?;
+        self.segments.borrow_mut().remove(segment.number);
+        tracing::debug!(segment = segment.number, "segment freed");
+        Ok(())
+    }
+
+    /// Moves a record, if it is still there. Durable in its new place before the index names that.
+    async fn move_record(self: &Rc<Self>, segment: &Rc<Segment<H::File>>, listed: Listed) -> Result<(), Error> {
+        let slot = slot_of(segment, &listed);
+        let _claim = self.claim(listed.id).await;
+        if !self.index.borrow().has(&listed.id, slot) {
+            return Ok(());
+        }
+        let header = match read_header(&listed.id, segment, listed.offset, slot).await {
+            Ok(header) => header,
+            Err(error) => {
+                self.report(&error);
+                return Ok(());
+            }
+        };
+        let purpose = if header.kind == Kind::Takedown { Purpose::Takedown } else { Purpose::Put };
+        let space = self.reserve(listed.bytes(), purpose).await?;
+        let old = Record { slot, segment: segment.clone(), offset: listed.offset, header };
+        match self.copy_record(&old, &space).await {
+            Ok((sequence, header)) => {
+                if let Err(error) = self.flushed(&space.segment, Some(sequence)).await {
+                    self.release(space, false).await;
+                    return Err(error);
+                }
+                self.moved(&old, space, &header);
+                // Before anybody can delete the new one: the old one would come back.
+                self.erase_stretch(segment, old.offset, old.header.bytes() as u64, old.bytes()).await
+            }
+            Err(error) => {
+                self.release(space, false).await;
+                if matches!(error, Error::Corrupt { .. }) {
+                    self.report(&error);
+                    return Ok(());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The record in `space` takes the place of the old one.
+    fn moved(&self, old: &Record<H>, space: Space<H::File>, header: &RecordHeader) {
+        let bytes = old.bytes();
+        let listed = Listed::of(header);
+        let new = slot_of(&space.segment, &listed);
+        let replaced = self.index.borrow_mut().replace(&header.id, old.slot, new);
+        assert!(replaced, "the id {} is claimed by this move alone", header.id);
+        old.segment.remove_live(bytes);
+        space.segment.add_live(bytes);
+        self.settle(space, listed);
+    }
+
+    /// Copies a record's frames, each checked and stamped anew, and then its header. Gives the sequence to wait for.
+    async fn copy_record(
+        self: &Rc<Self>,
+        old: &Record<H>,
+        space: &Space<H::File>,
+    ) -> Result<(u64, RecordHeader), Error> {
+        let header = &old.header;
+        let frames = header.frames();
+        let nonce = crate::put::nonce(self.host.random_u64());
+        let was = FrameStamp { id: header.id.half(), generation: header.generation, nonce: Some(header.nonce) };
+        let now = FrameStamp { id: header.id.half(), generation: space.segment.generation, nonce: Some(nonce) };
+        let header_bytes = header.bytes() as u64;
+        let mut first = 0;
+        while first < frames.count() {
+            let group = first..frames.count().min(first + FRAMES_PER_MOVE);
+            first = group.end;
+            let (offset, bytes) = crate::read::place(old.offset + header_bytes, frames, &group);
+            let read = old.segment.file.read_at(offset, bytes).await;
+            let read = read.map_err(|source| Error::io("read", &old.segment.path, source))?;
+            let mut buffer = self.host.buffer(bytes);
+            buffer.copy_from_slice(&read);
+            let mut at = 0;
+            for number in group {
+                let frame = &mut buffer[at..at + frames.disk_bytes(number)];
+                let payload_bytes = frames.payload_bytes(number);
+                was.check(frame, number, payload_bytes).map_err(|fault| Error::Corrupt {
+                    id: header.id,
+                    segment: old.segment.number,
+                    offset: offset + at as u64,
+                    what: format!("frame {number}: {fault}"),
+                })?;
+                at += frame.len();
+                now.seal(frame, number, payload_bytes);
+            }
+            let to = offset - old.offset + space.offset;
+            let _permit = self.writes.acquire().await;
+            let written = space.segment.file.write_at(to, buffer).await;
+            written.map_err(|source| self.write_failed(&space.segment, space.bytes, source))?;
+            self.host.yield_if_needed().await;
+        }
+        let (sequence, synced_sequence) = self.commits.begin();
+        let header = RecordHeader {
+            generation: space.segment.generation,
+            offset: space.offset,
+            sequence,
+            synced_sequence,
+            nonce,
+            ..header.clone()
+        };
+        let mut buffer = self.host.buffer(header.bytes());
+        header.encode(&mut buffer);
+        if let Err(source) = space.segment.file.write_at(space.offset, buffer).await {
+            self.commits.abandon(sequence);
+            return Err(self.write_failed(&space.segment, space.bytes, source));
+        }
+        Ok((sequence, header))
+    }
+}
+
+/// As many as one read fetches.
+const FRAMES_PER_MOVE: u32 = 16;
+const _: () = assert!(FRAMES_PER_MOVE as u64 * crate::format::FRAME_BYTES == READ_BYTES_MAX);

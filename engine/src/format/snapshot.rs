@@ -1,0 +1,117 @@
+//! The first block of `snapshots/SHARD.snapshot`: what a handle's open segments hold, and how far scrub is.
+//!
+//! ```text
+//!  0  magic "DWXSNAPS"   8  version u16   10  0 u16   12  crc u32   16  volume [16]   32  shard u32   36  shards u32
+//! 40  bytes of the file u64   48  listings u32   52  0 u32   56  scrub segment u64   64  scrub offset u64
+//! 72  scrub passes u64   80  sequence next u64   88  0 ...4096
+//! ```
+//!
+//! Behind it, one after the other, a [`Listing`](super::Listing) with the role *snapshot* for each open segment.
+
+use super::{BLOCK, BLOCK_BYTES, Damage, array_at, check_envelope, put, seal_envelope, u32_at, u64_at, zero};
+use crate::identity::VolumeId;
+
+const MAGIC: &[u8; 8] = b"DWXSNAPS";
+/// The first layout.
+const VERSION_1: u16 = 1;
+/// How large may a snapshot be? Far more than the listings of the few segments that are open.
+const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
+
+/// Where scrub goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct ScrubPlace {
+    pub(crate) segment: u64,
+    pub(crate) offset: u64,
+    /// How often all segments were gone through.
+    pub(crate) passes: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SnapshotHeader {
+    pub(crate) volume: VolumeId,
+    pub(crate) shard: u32,
+    pub(crate) shards: u32,
+    pub(crate) bytes: u64,
+    pub(crate) listings: u32,
+    pub(crate) scrub: ScrubPlace,
+    /// Above every sequence that was given out.
+    pub(crate) sequence_next: u64,
+}
+
+impl SnapshotHeader {
+    pub(crate) fn encode(&self) -> [u8; BLOCK] {
+        let mut bytes = [0; BLOCK];
+        put(&mut bytes, 16, &self.volume.0);
+        put(&mut bytes, 32, &self.shard.to_le_bytes());
+        put(&mut bytes, 36, &self.shards.to_le_bytes());
+        put(&mut bytes, 40, &self.bytes.to_le_bytes());
+        put(&mut bytes, 48, &self.listings.to_le_bytes());
+        let numbers = [self.scrub.segment, self.scrub.offset, self.scrub.passes, self.sequence_next];
+        for (number, at) in numbers.iter().zip((56..).step_by(8)) {
+            put(&mut bytes, at, &number.to_le_bytes());
+        }
+        seal_envelope(&mut bytes, MAGIC, VERSION_1);
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
+        check_envelope(bytes, MAGIC, VERSION_1)?;
+        if bytes.len() != BLOCK {
+            return Err(Damage::Field("length"));
+        }
+        zero(&bytes[10..12], "reserved bytes")?;
+        zero(&bytes[52..56], "reserved bytes")?;
+        zero(&bytes[88..], "reserved bytes")?;
+        let header = Self {
+            volume: VolumeId(array_at(bytes, 16)),
+            shard: u32_at(bytes, 32),
+            shards: u32_at(bytes, 36),
+            bytes: u64_at(bytes, 40),
+            listings: u32_at(bytes, 48),
+            scrub: ScrubPlace { segment: u64_at(bytes, 56), offset: u64_at(bytes, 64), passes: u64_at(bytes, 72) },
+            sequence_next: u64_at(bytes, 80),
+        };
+        // Bounds what is read.
+        if !header.bytes.is_multiple_of(BLOCK_BYTES) || !(BLOCK_BYTES..=SNAPSHOT_BYTES_MAX).contains(&header.bytes) {
+            return Err(Damage::Field("size"));
+        }
+        Ok(header)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: SnapshotHeader = SnapshotHeader {
+        volume: VolumeId([0x11; 16]),
+        shard: 1,
+        shards: 2,
+        bytes: 8192,
+        listings: 1,
+        scrub: ScrubPlace { segment: 5, offset: 4096, passes: 3 },
+        sequence_next: 77,
+    };
+
+    #[test]
+    fn golden_bytes() {
+        let bytes = HEADER.encode();
+        let mut golden = b"DWXSNAPS\x01\0\0\0....".to_vec();
+        golden.extend([0x11; 16]);
+        golden.extend(b"\x01\0\0\0\x02\0\0\0\0\x20\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0");
+        golden.extend(b"\0\x10\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x4d\0\0\0\0\0\0\0");
+        golden[12..16].copy_from_slice(&bytes[12..16]);
+        assert_eq!(&bytes[..88], golden);
+        assert_eq!(SnapshotHeader::decode(&bytes), Ok(HEADER));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_refused() {
+        let whole = HEADER.encode();
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(SnapshotHeader::decode(&bytes).is_err(), "bit {bit}");
+        }
+    }
+}

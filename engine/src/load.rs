@@ -1,0 +1,100 @@
+//! Opening one segment's file: its header, and its footer if it has one.
+
+use std::path::PathBuf;
+
+use crate::config::VolumeConfig;
+use crate::error::Error;
+use crate::format::{BLOCK, BLOCK_BYTES, Damage, Listing, Part, RecordHeader, Role, SegmentHeader};
+use crate::host::{Access, File, Host};
+use crate::identity::SEGMENTS_DIR;
+use crate::listings::read_listing;
+use crate::open::check_file_limit;
+use crate::segment::path_of;
+
+/// A segment's file, open.
+pub(crate) struct Loaded<H: Host> {
+    pub(crate) header: SegmentHeader,
+    pub(crate) file: H::File,
+    pub(crate) path: PathBuf,
+    pub(crate) file_bytes: u64,
+    /// Of a sealed segment.
+    pub(crate) footer: Option<Listing>,
+    /// Something stands where the footer would.
+    pub(crate) footer_written: bool,
+    pub(crate) bytes_read: u64,
+    /// Its header was damaged, and made up from its first record.
+    pub(crate) damaged: bool,
+}
+
+/// Opens a segment that may hold tracks of the handle; nothing where it cannot.
+///
+/// Errors: Foreign, Unsupported, CorruptFile, Io.
+pub(crate) async fn load<H: Host>(
+    host: &H,
+    config: &VolumeConfig,
+    number: u64,
+    footers: bool,
+) -> Result<Option<Loaded<H>>, Error> {
+    let path = path_of(&config.dir.join(SEGMENTS_DIR), number);
+    let io = |what| {
+        let path = path.clone();
+        move |source| Error::io(what, &path, source)
+    };
+    let file = host.open(&path, Access::Write).await.map_err(io("open"))?;
+    let file_bytes = file.bytes().await.map_err(io("measure"))? / BLOCK_BYTES * BLOCK_BYTES;
+    check_file_limit(host, &path, file_bytes)?;
+    let block = file.read_at(0, BLOCK).await.map_err(io("read"))?;
+    let mut bytes_read = BLOCK_BYTES;
+    let (header, damaged) = match SegmentHeader::decode(&block) {
+        Ok(header) => (header, false),
+        Err(damage @ (Damage::Version(_) | Damage::Feature(_))) => {
+            return Err(Error::Unsupported { path, what: format!("segment was {damage}") });
+        }
+        Err(damage) => {
+            tracing::error!(path = %path.display(), %damage, "segment header is damaged, trying its first record");
+            let first = file.read_at(BLOCK_BYTES, BLOCK).await.map_err(io("read"))?;
+            let header = header_from_record(config, number, file_bytes, &first);
+            let header = header.ok_or_else(|| Error::CorruptFile {
+                path: path.clone(),
+                what: format!("{damage}: salvage its tracks, or move it away and go on without them"),
+            })?;
+            (header, true)
+        }
+    };
+    if header.volume != config.expected.volume || header.number != number {
+        let what = format!("this is segment {} of volume {}: move it away", header.number, header.volume);
+        return Err(Error::Foreign { path, what });
+    }
+    if header.shards as usize == config.shards && header.shard as usize != config.shard {
+        return Ok(None);
+    }
+    let (mut footer, mut footer_written) = (None, false);
+    if !damaged && header.footer_bytes > 0 && file_bytes >= header.bytes {
+        let place = Part { offset: header.bytes - u64::from(header.footer_bytes), bytes: header.footer_bytes };
+        // A hole: not sealed.
+        let told = file.data_after(place.offset).map_err(io("seek in"))?;
+        footer_written = told.is_some_and(|data| data < header.bytes);
+        if footer_written {
+            // Space that was taken and never written is called data, too, once anybody read it through the page cache.
+            let first = file.read_at(place.offset, BLOCK).await.map_err(io("read"))?;
+            footer_written = first.iter().any(|byte| *byte != 0);
+        }
+        if footer_written && footers {
+            bytes_read += u64::from(place.bytes);
+            footer =
+                read_listing(&file, (number, header.generation), Role::Footer, place).await.unwrap_or_else(|error| {
+                    tracing::warn!(%error, path = %path.display(), "footer cannot be read, segment is walked");
+                    None
+                });
+        }
+    }
+    Ok(Some(Loaded { header, file, path, file_bytes, footer, footer_written, bytes_read, damaged }))
+}
+
+/// The header of a segment that lost its own, from the record behind it. No split: nobody continues it.
+fn header_from_record(config: &VolumeConfig, number: u64, bytes: u64, block: &[u8]) -> Option<SegmentHeader> {
+    let record = RecordHeader::decode(block).ok().filter(|record| record.offset == BLOCK_BYTES)?;
+    let volume = config.expected.volume;
+    let generation = record.generation;
+    Some(SegmentHeader { volume, number, generation, bytes, shard: 0, shards: u32::MAX, footer_bytes: 0 })
+}

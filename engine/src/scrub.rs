@@ -1,0 +1,580 @@
+//! Reading everything again, slowly, so that rot is found while other copies are whole.
+//!
+//! Listings drive it, not headers: a record whose header rotted is still known by its id. Segments go in the order of their
+//! numbers, records in the order of their space, in reads of up to 1 MiB. Where a fault shows, the index is asked again
+//! before it counts: a record that was deleted or moved meanwhile is no damage.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use deadwax_track::{Manifest, TrackId};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{READ_BYTES_MAX, SNAPSHOT_RECORDS};
+use crate::error::Error;
+use crate::format::{BLOCK, BLOCK_BYTES, FrameStamp, Kind, Listed, RecordHeader, ScrubPlace, SegmentHeader};
+use crate::host::{Access, File as _, Host, Priority, is_passing};
+use crate::identity::{SUPERBLOCK_FILE, parse};
+use crate::listings::{footer_bytes, read_snapshot, snapshot_path};
+use crate::recovery::slot_of;
+use crate::scan::scan;
+use crate::segment::Segment;
+use crate::signal::{Signal, Slot as Answer};
+use crate::volume::{Inner, Volume};
+
+/// How many records does scrub know at a time? Some 3 MiB; the listings of a segment with more are read again for the rest.
+const BATCH_RECORDS: usize = 32_768;
+/// Gaps up to this are read over: cheaper than another read.
+const GAP_BYTES_MAX: u64 = 64 * 1024;
+/// After so many stretches in a row that cannot be read, the drive is what fails, and not the tracks.
+const UNREADABLE_MAX: u32 = 256;
+/// How long does a volume that scrubs by itself rest after a pass, or after one that failed?
+const REST: Duration = Duration::from_secs(60);
+/// How often may scrub have its place written down? That much is read again after a crash.
+const PLACE_EVERY: Duration = Duration::from_secs(60);
+/// The longest sleep: close and drop are noticed after it.
+const NAP_MAX: Duration = Duration::from_secs(1);
+
+/// How far scrub is, and what it found since the volume was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    /// Whether a pass is under way.
+    pub running: bool,
+    /// The segment where it goes on.
+    pub segment: u64,
+    /// Where in that segment's file, in bytes.
+    pub offset: u64,
+    /// How often everything was gone through, since the volume was made.
+    pub passes: u64,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Records that were looked at, damaged ones too.
+    pub records_checked: u64,
+    /// Records that were found damaged; one that is found in two passes counts twice.
+    pub damaged: u64,
+    /// Listings, segment headers, snapshots and superblocks that were found damaged: no track is lost with them.
+    pub files_damaged: u64,
+}
+
+/// What one call of [`Volume::scrub_pass`] did.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct ScrubReport {
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Records that were looked at, damaged ones too.
+    pub records_checked: u64,
+    /// Records that were found damaged.
+    pub damaged: u64,
+    /// Other things that were found damaged.
+    pub files_damaged: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// What a handle keeps of its scrub.
+#[derive(Default)]
+pub(crate) struct Scrub {
+    status: Cell<ScrubStatus>,
+    /// Whether something of it is at the drive.
+    stepping: Cell<bool>,
+    stepped: Signal,
+    /// When its place was last to be written down.
+    place_asked: Cell<Duration>,
+    /// The record that is being checked.
+    current: RefCell<Option<Current>>,
+    unreadable_in_a_row: Cell<u32>,
+}
+
+/// What is known of the record whose frames come next.
+#[derive(Clone, Copy)]
+struct Current {
+    offset: u64,
+    nonce: Option<u32>,
+    damaged: bool,
+}
+
+impl Scrub {
+    fn count(&self, change: impl FnOnce(&mut ScrubStatus)) {
+        let mut status = self.status.get();
+        change(&mut status);
+        self.status.set(status);
+    }
+
+    /// Returns when nothing of it is at the drive.
+    pub(crate) async fn idle(&self) {
+        while self.stepping.get() {
+            self.stepped.wait().await;
+        }
+    }
+}
+
+impl<H: Host> Volume<H> {
+    /// Checks all records from where the last pass was left to the end, at most so many bytes a second (each up to 1 MiB, or one
+    /// listing, at a time). Damaged records come from [`next_damage`](Self::next_damage). Once called it goes on though the
+    /// future is dropped, until the volume is closed; where it was is kept across restarts.
+    ///
+    /// Errors: Invalid (the rate is zero, or a pass is under way), Fenced (closed), Io (the drive gives nothing at all).
+    pub async fn scrub_pass(&self, bytes_per_second: u64) -> Result<ScrubReport, Error> {
+        if bytes_per_second == 0 {
+            return Err(Error::Invalid("scrub needs a rate above zero".to_owned()));
+        }
+        self.inner.check_open()?;
+        let answer = Answer::new();
+        let (volume, host, done) = (Rc::downgrade(&self.inner), self.inner.host.clone(), answer.clone());
+        self.inner.host.spawn(Priority::Scrub, async move { done.fill(pass(&volume, &host, bytes_per_second).await) });
+        answer.take().await
+    }
+
+    /// How far scrub is, and what it found since the volume was opened. From memory.
+    #[must_use]
+    pub fn scrub_status(&self) -> ScrubStatus {
+        let ScrubPlace { segment, offset, passes } = self.inner.scrub_place.get();
+        ScrubStatus { segment, offset, passes, ..self.inner.scrub.status.get() }
+    }
+}
+
+/// Scrubs for as long as the volume is open.
+pub(crate) async fn scrub_for_ever<H: Host>(volume: Weak<Inner<H>>, host: H, bytes_per_second: u64) {
+    loop {
+        match pass(&volume, &host, bytes_per_second).await {
+            Ok(report) => tracing::info!(?report, "scrub went through all segments"),
+            Err(Error::Fenced(_)) => break,
+            Err(error) => tracing::warn!(%error, "scrub stopped, it goes on after a rest"),
+        }
+        let rested = host.now() + REST;
+        while host.now() < rested && is_open(&volume) {
+            host.sleep(NAP_MAX).await;
+        }
+    }
+}
+
+fn is_open<H: Host>(volume: &Weak<Inner<H>>) -> bool {
+    volume.upgrade().is_some_and(|volume| volume.check_open().is_ok())
+}
+
+/// One pass. Holds the volume only while it reads.
+async fn pass<H: Host>(volume: &Weak<Inner<H>>, host: &H, bytes_per_second: u64) -> Result<ScrubReport, Error> {
+    let closed = || Error::Fenced("closed".to_owned());
+    let held = volume.upgrade().ok_or_else(closed)?;
+    let before = held.scrub.status.get();
+    if before.running {
+        return Err(Error::Invalid("a scrub pass is under way".to_owned()));
+    }
+    held.scrub.count(|status| status.running = true);
+    held.scrub.unreadable_in_a_row.set(0);
+    drop(held);
+    let started = host.now();
+    let mut ready_at = started;
+    let mut work = Work::Files;
+    let outcome = loop {
+        let Some(held) = volume.upgrade() else { break Err(closed()) };
+        if let Err(error) = held.check_open() {
+            break Err(error);
+        }
+        held.scrub.stepping.set(true);
+        let bytes_before = held.scrub.status.get().bytes_read;
+        let stepped = held.step(work).await;
+        held.scrub.stepping.set(false);
+        held.scrub.stepped.notify();
+        let bytes = held.scrub.status.get().bytes_read - bytes_before;
+        drop(held);
+        work = match stepped {
+            Ok(Some(work)) => work,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        };
+        // What was read is paid for before the next read: never more than the rate allows, and one read.
+        let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(bytes_per_second);
+        ready_at = ready_at.max(host.now()) + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX / 2));
+        while host.now() < ready_at && is_open(volume) {
+            host.sleep(ready_at.saturating_sub(host.now()).min(NAP_MAX)).await;
+        }
+        host.yield_if_needed().await;
+    };
+    let held = volume.upgrade().ok_or_else(closed)?;
+    held.scrub.count(|status| status.running = false);
+    outcome?;
+    let after = held.scrub.status.get();
+    Ok(ScrubReport {
+        bytes_read: after.bytes_read - before.bytes_read,
+        records_checked: after.records_checked - before.records_checked,
+        damaged: after.damaged - before.damaged,
+        files_damaged: after.files_damaged - before.files_damaged,
+        seconds: host.now().saturating_sub(started).as_secs_f64(),
+    })
+}
+
+/// What is next.
+enum Work<F> {
+    /// The superblock and the snapshot, where the pass is at its start.
+    Files,
+    /// The segment at the place, or the end.
+    Segment,
+    /// Records in the order of their space, from `next` on.
+    Records { segment: Rc<Segment<F>>, records: Vec<Listed>, next: Unit, more: bool },
+}
+
+/// A header, or a frame: what is read and checked as one.
+#[derive(Clone, Copy)]
+struct Unit {
+    /// Which of the records.
+    record: usize,
+    frame: Option<u32>,
+}
+
+impl Unit {
+    /// Where it lies in the segment's file, and its length.
+    fn place(self, records: &[Listed]) -> (u64, u64) {
+        let record = &records[self.record];
+        let header_bytes = u64::from(record.header_bytes);
+        match self.frame {
+            None => (record.offset, header_bytes),
+            Some(number) => {
+                let frames = record.frames();
+                (record.offset + header_bytes + frames.start(number), frames.disk_bytes(number) as u64)
+            }
+        }
+    }
+
+    fn after(self, records: &[Listed]) -> Self {
+        let frame = self.frame.map_or(0, |frame| frame + 1);
+        if frame < records[self.record].frames().count() {
+            Self { frame: Some(frame), ..self }
+        } else {
+            Self { record: self.record + 1, frame: None }
+        }
+    }
+}
+
+impl<H: Host> Inner<H> {
+    async fn step(&self, work: Work<H::File>) -> Result<Option<Work<H::File>>, Error> {
+        let place = self.scrub_place.get();
+        match work {
+            Work::Files => {
+                if (place.segment, place.offset) == (0, 0) {
+                    self.check_files().await?;
+                }
+                Ok(Some(Work::Segment))
+            }
+            Work::Segment => {
+                let Some(segment) = self.segments.borrow().from(place.segment) else {
+                    self.set_scrub_place(ScrubPlace { segment: 0, offset: 0, passes: place.passes + 1 });
+                    self.ask_for_snapshot();
+                    return Ok(None);
+                };
+                let from = if segment.number == place.segment { place.offset } else { 0 };
+                if from == 0 {
+                    self.check_segment_header(&segment).await?;
+                }
+                let (records, more) = self.records_from(&segment, from).await?;
+                Ok(Some(Work::Records { segment, records, next: Unit { record: 0, frame: None }, more }))
+            }
+            Work::Records { segment, records, next, more } => {
+                let next = self.check_stretch(&segment, &records, next).await?;
+                let at = |offset| ScrubPlace { segment: segment.number, offset, ..place };
+                if let Some(record) = records.get(next.record) {
+                    // A record that is half checked is checked again after a restart.
+                    self.set_scrub_place(at(record.offset));
+                    return Ok(Some(Work::Records { segment, records, next, more }));
+                }
+                if more {
+                    self.set_scrub_place(at(records.last().map_or(0, |last| last.offset + BLOCK_BYTES)));
+                } else {
+                    self.set_scrub_place(ScrubPlace { segment: segment.number + 1, offset: 0, ..place });
+                    self.ask_for_snapshot();
+                }
+                Ok(Some(Work::Segment))
+            }
+        }
+    }
+
+    /// Has the place written down, unless that was done a short while ago. Upkeep does it, as one at a time must.
+    fn ask_for_snapshot(&self) {
+        let now = self.host.now();
+        if now < self.scrub.place_asked.get() + PLACE_EVERY && self.scrub.place_asked.get() > Duration::ZERO {
+            return;
+        }
+        self.scrub.place_asked.set(now);
+        self.since_snapshot.set((SNAPSHOT_RECORDS, self.since_snapshot.get().1));
+        self.upkeep.notify();
+    }
+
+    fn file_damaged(&self, path: &std::path::Path, what: &dyn std::fmt::Display) {
+        tracing::error!(path = %path.display(), %what, "damaged file found by scrub");
+        self.scrub.count(|status| status.files_damaged += 1);
+    }
+
+    /// The superblock and the snapshot. A damaged snapshot is written anew.
+    async fn check_files(&self) -> Result<(), Error> {
+        let path = self.config.dir.join(SUPERBLOCK_FILE);
+        let read = async { self.host.open(&path, Access::Read).await?.read_at(0, BLOCK).await };
+        let read = passing(read.await).map_err(|source| Error::io("read", &path, source))?;
+        self.scrub.count(|status| status.bytes_read += BLOCK_BYTES);
+        match read {
+            Ok(block) => match parse(&path, &block) {
+                Ok(found) if found == self.config.expected => {}
+                Ok(_) => self.file_damaged(&path, &"it is another volume's"),
+                Err(error) => self.file_damaged(&path, &error),
+            },
+            Err(error) => self.file_damaged(&path, &error),
+        }
+        let path = snapshot_path(&self.snapshots_dir, self.config.shard);
+        if self.holes.get()
+            && !matches!(self.host.open(&path, Access::Read).await, Err(error) if error.kind() == io::ErrorKind::NotFound)
+        {
+            match read_snapshot(&self.host, &path).await {
+                Some(snapshot) => self.scrub.count(|status| status.bytes_read += snapshot.header.bytes),
+                None => {
+                    self.file_damaged(&path, &"it is not whole: it is written anew");
+                    self.scrub.place_asked.set(Duration::ZERO);
+                    self.ask_for_snapshot();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn check_segment_header(&self, segment: &Segment<H::File>) -> Result<(), Error> {
+        let read = passing(segment.file.read_at(0, BLOCK).await);
+        let read = read.map_err(|source| Error::io("read", &segment.path, source))?;
+        self.scrub.count(|status| status.bytes_read += BLOCK_BYTES);
+        match read {
+            Ok(block) => match SegmentHeader::decode(&block) {
+                Ok(header) if (header.number, header.generation) == (segment.number, segment.generation) => {}
+                Ok(_) => self.file_damaged(&segment.path, &"its header is another segment's"),
+                Err(damage) => self.file_damaged(&segment.path, &format!("its header: {damage}")),
+            },
+            Err(error) => self.file_damaged(&segment.path, &format!("its header cannot be read: {error}")),
+        }
+        Ok(())
+    }
+
+    /// Our records of the segment that are settled, from `from` on in the order of their space, at most a batch; and whether there
+    /// are more.
+    async fn records_from(&self, segment: &Rc<Segment<H::File>>, from: u64) -> Result<(Vec<Listed>, bool), Error> {
+        let mut batch = Batch { from, records: Vec::new(), more: false };
+        let is_listed = self.open_segments.borrow().contains(&segment.number) && !segment.damaged.get();
+        let listed = if segment.sealed.get() || is_listed {
+            let whole = self.take_listed_records(segment, &mut batch).await;
+            match whole {
+                Ok(()) => true,
+                // Freed or sealed meanwhile, or rotten.
+                Err(Error::CorruptFile { path, what }) => {
+                    self.file_damaged(&path, &what);
+                    segment.damaged.set(true);
+                    false
+                }
+                Err(Error::Io { source, path, .. }) if !is_passing(&source) => {
+                    self.file_damaged(&path, &format!("a listing cannot be read: {source}"));
+                    segment.damaged.set(true);
+                    false
+                }
+                Err(error) => return Err(error),
+            }
+        } else {
+            false
+        };
+        if !listed {
+            batch = Batch { from, records: Vec::new(), more: false };
+            self.take_walked_records(segment, &mut batch).await?;
+        }
+        let Batch { mut records, more, .. } = batch;
+        records.sort_unstable_by_key(|record| record.offset);
+        Ok((records, more))
+    }
+
+    fn is_ours(&self, segment: &Segment<H::File>, record: &Listed) -> bool {
+        self.owns(&record.id) && self.index.borrow().has(&record.id, slot_of(segment, record))
+    }
+
+    async fn take_listed_records(&self, segment: &Rc<Segment<H::File>>, batch: &mut Batch) -> Result<(), Error> {
+        let (parts, records) = if segment.sealed.get() {
+            self.scrub.count(|status| status.bytes_read += u64::from(footer_bytes(segment)));
+            self.sealed_contents(segment).await?
+        } else {
+            segment.unlisted.borrow().contents()
+        };
+        batch.add(records, |record| self.is_ours(segment, record));
+        for part in parts {
+            self.scrub.count(|status| status.bytes_read += u64::from(part.bytes));
+            let records = self.part_of(segment, part).await?;
+            batch.add(records, |record| self.is_ours(segment, record));
+            self.host.yield_if_needed().await;
+        }
+        Ok(())
+    }
+
+    /// Walks a segment that has no whole listing: headers tell what is in it.
+    async fn take_walked_records(&self, segment: &Segment<H::File>, batch: &mut Batch) -> Result<(), Error> {
+        let found = match scan(segment, BLOCK_BYTES).await {
+            Ok(found) => found,
+            Err(error) => {
+                self.file_damaged(&segment.path, &error);
+                return Ok(());
+            }
+        };
+        self.scrub.count(|status| status.bytes_read += found.bytes_read);
+        for (offset, claim) in found.claims {
+            let address = segment.address(offset);
+            let (known, claimed) = {
+                let index = self.index.borrow();
+                let known = index.candidates(&claim.id).iter().any(|slot| slot.address == address);
+                (known, index.damaged(&claim.id).is_some_and(|at| (at.segment, at.offset) == (segment.number, offset)))
+            };
+            if offset >= batch.from && (known || claimed) && self.owns(&claim.id) {
+                self.scrub.count(|status| status.records_checked += 1);
+                self.found_damaged(claim.id, segment, offset, "the record's header is damaged".to_owned());
+            }
+        }
+        let records = found.records.into_iter().map(|found| found.record).collect();
+        batch.add(records, |record| self.is_ours(segment, record));
+        Ok(())
+    }
+
+    fn found_damaged(&self, id: TrackId, segment: &Segment<H::File>, offset: u64, what: String) {
+        self.scrub.count(|status| status.damaged += 1);
+        self.report(&Error::Corrupt { id, segment: segment.number, offset, what });
+    }
+
+    /// Reads and checks from `next` on what one read gives. Answers what follows.
+    async fn check_stretch(
+        &self,
+        segment: &Segment<H::File>,
+        records: &[Listed],
+        mut next: Unit,
+    ) -> Result<Unit, Error> {
+        while next.record < records.len() && !self.is_ours(segment, &records[next.record]) {
+            next = Unit { record: next.record + 1, frame: None };
+        }
+        if next.record == records.len() {
+            return Ok(next);
+        }
+        let (start, bytes) = next.place(records);
+        let (mut units, mut end, mut after) = (vec![next], start + bytes, next.after(records));
+        while after.record < records.len() {
+            let (offset, bytes) = after.place(records);
+            if offset < end || offset > end + GAP_BYTES_MAX || offset + bytes > start + READ_BYTES_MAX {
+                break;
+            }
+            units.push(after);
+            end = offset + bytes;
+            after = after.after(records);
+        }
+        let length = |bytes: u64| usize::try_from(bytes).expect("at most a read");
+        let read = passing(segment.file.read_at(start, length(end - start)).await);
+        self.scrub.count(|status| status.bytes_read += end - start);
+        match read.map_err(|source| Error::io("read", &segment.path, source))? {
+            Ok(buffer) => {
+                self.scrub.unreadable_in_a_row.set(0);
+                for unit in units {
+                    let (offset, bytes) = unit.place(records);
+                    let slice = &buffer[length(offset - start)..length(offset + bytes - start)];
+                    self.check(segment, &records[unit.record], unit, offset, Ok(slice));
+                    self.host.yield_if_needed().await;
+                }
+            }
+            // Somewhere in it: one by one.
+            Err(_) => {
+                for unit in units {
+                    let (offset, bytes) = unit.place(records);
+                    let read = passing(segment.file.read_at(offset, length(bytes)).await);
+                    self.scrub.count(|status| status.bytes_read += bytes);
+                    let read = read.map_err(|source| Error::io("read", &segment.path, source))?;
+                    let failures = if read.is_ok() { 0 } else { self.scrub.unreadable_in_a_row.get() + 1 };
+                    self.scrub.unreadable_in_a_row.set(failures);
+                    let read = match read {
+                        Err(source) if failures > UNREADABLE_MAX => {
+                            return Err(Error::io("read", &segment.path, source));
+                        }
+                        read => read,
+                    };
+                    self.check(segment, &records[unit.record], unit, offset, read.as_deref());
+                }
+            }
+        }
+        Ok(after)
+    }
+
+    /// Checks a header or a frame. A record is reported once.
+    fn check(
+        &self,
+        segment: &Segment<H::File>,
+        record: &Listed,
+        unit: Unit,
+        offset: u64,
+        read: Result<&[u8], &io::Error>,
+    ) {
+        let mut current = self.scrub.current.take().filter(|current| current.offset == record.offset);
+        let known = current.get_or_insert(Current { offset: record.offset, nonce: None, damaged: false });
+        if unit.frame.is_none() {
+            *known = Current { offset: record.offset, nonce: None, damaged: false };
+            self.scrub.count(|status| status.records_checked += 1);
+        }
+        let fault = match (read, unit.frame) {
+            (Err(error), _) => Some(format!("it cannot be read: {error}")),
+            (Ok(bytes), None) => match header_fault(segment, record, bytes) {
+                Ok(nonce) => {
+                    known.nonce = Some(nonce);
+                    None
+                }
+                Err(fault) => Some(fault),
+            },
+            (Ok(bytes), Some(number)) => {
+                let generation = segment.generation;
+                let stamp = FrameStamp { id: record.id.half(), generation, nonce: known.nonce };
+                let fault = stamp.check(bytes, number, record.frames().payload_bytes(number)).err();
+                fault.map(|fault| format!("frame {number}: {fault}"))
+            }
+        };
+        if let Some(fault) = fault
+            && !known.damaged
+            && self.is_ours(segment, record)
+        {
+            known.damaged = true;
+            self.found_damaged(record.id, segment, offset, fault);
+        }
+        *self.scrub.current.borrow_mut() = current;
+    }
+}
+
+/// The lowest records of a segment, as many as scrub holds.
+struct Batch {
+    from: u64,
+    records: Vec<Listed>,
+    more: bool,
+}
+
+impl Batch {
+    fn add(&mut self, records: Vec<Listed>, keep: impl Fn(&Listed) -> bool) {
+        self.records.extend(records.into_iter().filter(|record| record.offset >= self.from && keep(record)));
+        if self.records.len() > BATCH_RECORDS {
+            self.records.sort_unstable_by_key(|record| record.offset);
+            self.records.truncate(BATCH_RECORDS);
+            self.more = true;
+        }
+    }
+}
+
+/// An error of the machine ends the pass; one of the drive says something of the drive.
+fn passing<T>(read: io::Result<T>) -> io::Result<io::Result<T>> {
+    match read {
+        Err(error) if is_passing(&error) => Err(error),
+        read => Ok(read),
+    }
+}
+
+/// What is wrong with a record's header; its nonce where nothing is.
+fn header_fault<F>(segment: &Segment<F>, record: &Listed, bytes: &[u8]) -> Result<u32, String> {
+    let header = RecordHeader::decode(bytes).map_err(|damage| damage.to_string())?;
+    if header.generation != segment.generation || Listed::of(&header) != *record {
+        return Err("the header is another record's".to_owned());
+    }
+    if header.kind == Kind::Track {
+        header.tags.decode().map_err(|error| error.to_string())?;
+        let proved = Manifest::proved(&record.id, header.track_bytes, header.pieces);
+        proved.map_err(|error| error.to_string())?;
+    }
+    Ok(header.nonce)
+}
