@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::json;
 
+use crate::folder::Folder;
 use crate::http::{Load, Request, load};
 use crate::nginx::Nginx;
 use crate::report::{Board, Report};
@@ -45,37 +46,26 @@ pub(crate) struct Options {
     deadwax: Option<PathBuf>,
 }
 
-/// A folder for one run, removed at its end.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 pub(crate) fn run(options: &Options, seed: u64) -> anyhow::Result<Report> {
     let bodies = match &options.tracks {
         Some(folder) => read(folder)?,
         None => generated(options.count, options.kib * 1024, seed),
     };
     let bytes: u64 = bodies.iter().map(|body| body.len() as u64).sum();
-    let folder = options.dir.canonicalize()?.join(format!("deadwax-perf.{}.data", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let folder = Folder(folder);
+    let folder = Folder::new(&options.dir)?;
     let deadwax = match &options.deadwax {
         Some(path) => path.clone(),
         None => std::env::current_exe()?.with_file_name("deadwax"),
     };
     ensure!(deadwax.exists(), "{} is not there: run `cargo build --release` first", deadwax.display());
-    let system = System::start(&deadwax, &folder.0.join("deadwax"))?;
+    let system = System::start(&deadwax, &folder.path().join("deadwax"))?;
     let mut board = Board::default();
     // Round 0 warms memory up and is not counted.
     for round in 0..=options.rounds {
         let salt = seed << 8 | round as u64;
         let mut uncounted = Board::default();
         let board = if round == 0 { &mut uncounted } else { &mut board };
-        one_round(options, board, &system, &folder.0, &bodies, salt).with_context(|| format!("round {round}"))?;
+        one_round(options, board, &system, folder.path(), &bodies, salt).with_context(|| format!("round {round}"))?;
     }
     for memory in system.memory() {
         for (what, value) in [("memory", memory.now), ("memory_peak", memory.peak)] {

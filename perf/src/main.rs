@@ -1,16 +1,29 @@
 //! `deadwax-perf`: what performance engineers measure and tune Deadwax with.
 //!
 //! Every command prints a table for people and, with `--json FILE`, figures for programs; each figure stands beside a
-//! ceiling that was measured in the same run on the same machine. Start at [`gateway`] (the whole system over HTTP) or
-//! [`device`] (the drive with raw `io_uring`). Absent on purpose: timed assertions. A figure is read, not tested.
+//! ceiling that was measured in the same run on the same machine. Start at [`gateway`] (the whole system over HTTP),
+//! [`engine`] (the storage engine alone) or [`device`] (the drive with raw `io_uring`). Absent on purpose: timed assertions. A figure is read, not tested.
 
+mod counting;
+mod cpu;
 mod device;
+mod drive;
+mod engine;
+mod fill;
+mod folder;
 mod gateway;
 mod http;
+mod life;
+mod load;
 mod machine;
 mod nginx;
+mod pool;
+mod process;
 mod report;
 mod ring;
+#[cfg(feature = "competition")]
+mod rivals;
+mod shard;
 mod system;
 mod tracks;
 
@@ -36,6 +49,17 @@ struct Cli {
 enum Command {
     /// The drive's ceilings by raw `io_uring`: durable sequential writes, random reads, flush latency.
     Device(device::Options),
+    /// The storage engine beside raw `io_uring` with the same pattern: durable puts, ranges, whole tracks, CPU.
+    Engine(engine::Options),
+    /// Make a volume of many tracks.
+    Fill(fill::Options),
+    /// Open a volume that `fill` made, and say what that took.
+    Open(fill::Open),
+    /// A volume's long life at 85 % full: what random puts and deletes cost in space and in writing.
+    Life(life::Options),
+    /// The engine beside plain files, fjall and RocksDB.
+    #[cfg(feature = "competition")]
+    Rivals(rivals::Options),
     /// Puts, gets and ranges over HTTP through a whole cluster on loopback, beside nginx and the raw drive.
     Gateway(gateway::Options),
 }
@@ -44,6 +68,12 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let report = match cli.command {
         Command::Device(options) => device::run(&options, cli.seed)?,
+        Command::Engine(options) => engine::run(&options, cli.seed)?,
+        Command::Fill(options) => return fill::run(&options, cli.seed),
+        Command::Open(options) => return fill::open(&options),
+        Command::Life(options) => life::run(&options, cli.seed)?,
+        #[cfg(feature = "competition")]
+        Command::Rivals(options) => rivals::run(&options, cli.seed)?,
         Command::Gateway(options) => gateway::run(&options, cli.seed)?,
     };
     report.print();

@@ -52,9 +52,9 @@ impl Report {
             println!(
                 "{:wide$} {:>12} {:7} {:>12} {:>6} {:>10} {:>10}  {}",
                 figure.name,
-                number(figure.value, 1),
+                number(figure.value, digits(figure.value)),
                 figure.unit,
-                number(figure.ceiling, 1),
+                number(figure.ceiling, digits(figure.ceiling)),
                 number(figure.ratio, 2),
                 number(figure.p50, 0),
                 number(figure.p99, 0),
@@ -67,6 +67,11 @@ impl Report {
         let text = serde_json::to_string_pretty(self)?;
         std::fs::write(path, text + "\n").with_context(|| format!("write the figures to {}", path.display()))
     }
+}
+
+/// Small values are ratios and seconds, whose third digit counts.
+fn digits(value: Option<f64>) -> usize {
+    if value.is_some_and(|value| value.abs() < 10.0) { 3 } else { 1 }
 }
 
 fn number(value: Option<f64>, digits: usize) -> String {
@@ -106,6 +111,20 @@ impl Board {
         let at = |quantile| latency.value_at_quantile(quantile) as f64;
         series.p50.push(at(0.5));
         series.p99.push(at(0.99));
+    }
+
+    /// A value without latency, beside what the machine itself takes for the same.
+    pub(crate) fn add_beside(
+        &mut self,
+        name: &str,
+        unit: &'static str,
+        value: f64,
+        ceiling: f64,
+        beside: &'static str,
+    ) {
+        let series = self.series(name, unit, beside);
+        series.values.push(value);
+        series.ceilings.push(ceiling);
     }
 
     /// A value that has neither latency nor ceiling.

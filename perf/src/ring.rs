@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -15,6 +16,8 @@ use io_uring::{IoUring, opcode, types};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use crate::tracks::Random;
+
+pub(crate) mod group;
 
 const O_DIRECT: i32 = rustix::fs::OFlags::DIRECT.bits().cast_signed();
 const MIB: usize = 1024 * 1024;
@@ -89,6 +92,11 @@ impl Ring {
         }
     }
 
+    /// A completion that is there already.
+    fn ready(&mut self) -> anyhow::Result<Option<(u64, usize)>> {
+        if self.ring.completion().is_empty() { Ok(None) } else { self.wait().map(Some) }
+    }
+
     fn drain(&mut self) -> anyhow::Result<()> {
         while self.in_flight > 0 {
             self.wait()?;
@@ -107,7 +115,9 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// A preallocated file of `bytes` in `folder`, opened without the page cache.
     pub(crate) fn new(folder: &Path, bytes: u64) -> anyhow::Result<Self> {
-        let path = folder.join(format!("deadwax-perf.{}.scratch", std::process::id()));
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("deadwax-perf.{}.{number}.scratch", std::process::id()));
         let file = OpenOptions::new()
             .read(true)
             .write(true)

@@ -35,6 +35,43 @@ fn device() {
 }
 
 #[test]
+fn engine() {
+    let names = [
+        "ingest_4m_inflight_8",
+        "cpu_write_s_per_gb",
+        "write_amplification_4m",
+        "put_64k_inflight_1",
+        "put_64k_inflight_16",
+        "put_64k_inflight_64",
+        "write_amplification_64k",
+        "range_64k_inflight_32",
+        "range_64k_p99_ratio",
+        "read_4m_inflight_8",
+        "cpu_read_s_per_gb",
+    ];
+    figures(&["engine", "--mib", "32", "--rounds", "1", "--seconds", "0.02"], &names);
+}
+
+#[test]
+fn engine_started_anew() {
+    let names = ["restart_1m_tracks_s", "restart_1m_tracks_killed_s", "index_bytes_per_track_4m_growth_peak"];
+    figures(&["engine", "--only", "restart,index", "--tracks", "2000"], &names);
+}
+
+#[test]
+fn engine_split() {
+    let arguments =
+        ["engine", "--only", "shards", "--shards", "1", "--mib", "32", "--rounds", "1", "--seconds", "0.02"];
+    figures(&arguments, &["shards_1_ingest_4m", "shards_1_range_64k"]);
+}
+
+#[test]
+fn life() {
+    let arguments = ["life", "--capacity-mib", "192", "--segment-mib", "16", "--times", "2", "--track-kib-max", "512"];
+    figures(&arguments, &["lifetime_write_amplification", "space_amplification", "deletes"]);
+}
+
+#[test]
 fn gateway() {
     let deadwax = Path::new(env!("CARGO_BIN_EXE_deadwax-perf")).with_file_name("deadwax");
     assert!(deadwax.exists(), "{} is not there: run `cargo build -p deadwax`", deadwax.display());

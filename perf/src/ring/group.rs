@@ -1,0 +1,121 @@
+//! Durable puts through a bare ring, with the engine's pattern: some in flight, and one flush for all that wait.
+
+use std::time::Instant;
+
+use anyhow::ensure;
+use hdrhistogram::Histogram;
+use io_uring::{opcode, types};
+
+use super::{Buffers, Ring, Scratch, latencies, micros};
+
+/// What is put: so many of them, `in_flight` at a time, each of `writes` writes of `write_bytes`.
+#[derive(Clone, Copy)]
+pub(crate) struct Group {
+    pub(crate) in_flight: usize,
+    pub(crate) writes: usize,
+    pub(crate) write_bytes: usize,
+    pub(crate) count: u64,
+}
+
+/// The user data of a flush; writes have their slot's number.
+const FLUSH: u64 = u64::MAX;
+
+/// Where one put stands.
+struct Slot {
+    begun: Instant,
+    writes_left: usize,
+}
+
+/// The puts of one run.
+struct Run<'a> {
+    scratch: &'a Scratch,
+    group: Group,
+    buffers: Buffers,
+    ring: Ring,
+    slots: Vec<Slot>,
+    next: u64,
+    /// Written, for the next flush.
+    waiting: Vec<usize>,
+    /// In the flush that runs.
+    flushing: Vec<usize>,
+    latency: Histogram<u64>,
+}
+
+impl Scratch {
+    /// Puts `group` one behind the other from the file's start. Gives puts a second, and their latency.
+    pub(crate) fn put(&self, group: Group) -> anyhow::Result<(f64, Histogram<u64>)> {
+        let put_bytes = (group.writes * group.write_bytes) as u64;
+        ensure!(group.count * put_bytes <= self.bytes, "{} puts do not fit the file", group.count);
+        let buffers = Buffers::new(group.in_flight * group.writes * group.write_bytes)?;
+        let started = Instant::now();
+        let mut run = Run {
+            scratch: self,
+            group,
+            buffers,
+            ring: Ring::new()?,
+            slots: (0..group.in_flight).map(|_| Slot { begun: started, writes_left: 0 }).collect(),
+            next: 0,
+            waiting: vec![],
+            flushing: vec![],
+            latency: latencies(),
+        };
+        for slot in 0..group.in_flight {
+            run.begin(slot)?;
+        }
+        while run.ring.in_flight > 0 {
+            let first = run.ring.wait()?;
+            run.done(first)?;
+            while let Some(more) = run.ring.ready()? {
+                run.done(more)?;
+            }
+            run.flush()?;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a rate, printed to one digit")]
+        Ok((group.count as f64 / started.elapsed().as_secs_f64(), run.latency))
+    }
+}
+
+impl Run<'_> {
+    fn begin(&mut self, slot: usize) -> anyhow::Result<()> {
+        let Group { writes, write_bytes, count, .. } = self.group;
+        if self.next == count {
+            return Ok(());
+        }
+        self.slots[slot] = Slot { begun: Instant::now(), writes_left: writes };
+        for write in 0..writes {
+            let from = self.buffers.at((slot * writes + write) * write_bytes);
+            let offset = (self.next * writes as u64 + write as u64) * write_bytes as u64;
+            let entry = opcode::Write::new(self.scratch.fd(), from, u32::try_from(write_bytes)?).offset(offset);
+            self.ring.push(&entry.build().user_data(slot as u64))?;
+        }
+        self.next += 1;
+        Ok(())
+    }
+
+    fn done(&mut self, (what, bytes): (u64, usize)) -> anyhow::Result<()> {
+        if what == FLUSH {
+            for slot in std::mem::take(&mut self.flushing) {
+                self.latency.saturating_record(micros(self.slots[slot].begun.elapsed()));
+                self.begin(slot)?;
+            }
+            return Ok(());
+        }
+        ensure!(bytes == self.group.write_bytes, "a write of {} bytes took {bytes}", self.group.write_bytes);
+        let slot = usize::try_from(what)?;
+        self.slots[slot].writes_left -= 1;
+        if self.slots[slot].writes_left == 0 {
+            self.waiting.push(slot);
+        }
+        Ok(())
+    }
+
+    /// Starts a flush for all that wait, unless one runs.
+    fn flush(&mut self) -> anyhow::Result<()> {
+        if self.flushing.is_empty() && !self.waiting.is_empty() {
+            std::mem::swap(&mut self.waiting, &mut self.flushing);
+            let entry = opcode::Fsync::new(self.scratch.fd()).flags(types::FsyncFlags::DATASYNC);
+            self.ring.push(&entry.build().user_data(FLUSH))?;
+        }
+        Ok(())
+    }
+}
