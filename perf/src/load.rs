@@ -13,7 +13,6 @@ use crate::counting::{Counting, Counts};
 use crate::cpu;
 use crate::pool::Pool;
 use crate::ring::{latencies, micros};
-use crate::shard;
 
 /// A volume whose drive operations are counted.
 pub(crate) type Disk = Volume<Counting<GlommioHost>>;
@@ -61,7 +60,7 @@ pub(crate) fn format(dir: &Path) -> anyhow::Result<()> {
 
 /// Opens a volume of ours on this executor.
 pub(crate) async fn open(config: VolumeConfig) -> anyhow::Result<(Disk, Recovery, Rc<Counts>)> {
-    let host = Counting::new(GlommioHost::with_queues(shard::LATENCY));
+    let host = Counting::new(GlommioHost::with_queues());
     let counts = Rc::clone(&host.counts);
     let (volume, recovery) = Volume::open(host, config).await?;
     Ok((volume, recovery, counts))

@@ -44,7 +44,10 @@ impl Buffers {
         let _ = unsafe { rustix::mm::madvise(start, bytes, Advice::LinuxHugepage) };
         let start = start.cast::<u8>();
         // SAFETY: the mapping is `bytes` long, writable, and ours alone.
-        unsafe { std::slice::from_raw_parts_mut(start, bytes) }.fill(0xa5);
+        let all = unsafe { std::slice::from_raw_parts_mut(start, bytes) };
+        // As hard to shrink as tracks are: what lies under the drive may treat other bytes better.
+        let mut random = Random::new(bytes as u64);
+        all.as_chunks_mut::<8>().0.iter_mut().for_each(|word| *word = random.next().to_le_bytes());
         Ok(Self { start, bytes })
     }
 

@@ -8,25 +8,17 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use deadwax_engine::{Beat, Executor};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::sleep;
-use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
-use tracing::dispatcher::with_default;
 
 use crate::connection::Connection;
 use crate::drain::Guests;
-use crate::pulse::Beat;
 use crate::shard::{Call, Node, NodeVolume, Owner, Place, Shard, Trouble};
 use crate::socket::Socket;
 use crate::volumes::{self, LocalVolume, VolumeRecovery};
-use crate::{Error, accord, init, slab};
+use crate::{Error, accord, init};
 
-/// Of the queue that everything runs in: how long it runs before the shard looks at its rings again, and so how long
-/// a call from another shard or a drive's answer may wait. glommio's default makes that 100 to 200 ms.
-const LATENCY: Duration = Duration::from_millis(1);
-/// The same for the default queue, where only the start runs, before [`Beat`] guards against sleeping through it: long
-/// enough that no thread loses its core for so long.
-const START_LATENCY: Duration = Duration::from_secs(1);
 const ACCEPT_BACKLOG: i32 = 1024;
 /// Between tries when accepting failed: mostly no descriptor was left, and a connection must end first.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -117,48 +109,11 @@ pub(crate) fn spawn(start: Start, beat: Beat) -> Result<thread::JoinHandle<()>, 
 
 fn run(start: Start, beat: Beat) -> Result<(), Error> {
     let io_memory = usize::try_from(start.node.config.io_memory_bytes).expect("addresses are 64 bits");
-    let reserved = slab::reservation(io_memory);
-    let placement = start.cpu.map_or(Placement::Unbound, Placement::Fixed);
-    let name = format!("shard-{}", start.index);
-    let make = || {
-        LocalExecutorBuilder::new(placement)
-            .name(&name)
-            .io_memory(reserved)
-            .preempt_timer(START_LATENCY)
-            .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
-            .make()
-    };
-    // Where the slab is larger than the kernel registers, that is on purpose, and glommio's warning of it would alarm
-    // at each start: for once it is not heard. What goes wrong is an error all the same.
-    let declined = reserved > io_memory;
-    let made = if declined { with_default(&tracing::Dispatch::none(), make) } else { make() };
-    let executor = made
-        .map_err(|why| Error::Start { what: format!("the executor of shard {}", start.index), why: why.to_string() })?;
-    raise_workers();
-    executor.run(async move {
-        beat.begin();
-        slab::prime(reserved, io_memory);
-        let queue = glommio::executor().create_task_queue(Shares::default(), Latency::Matters(LATENCY), "serve");
-        glommio::spawn_local_into(live(start), queue).expect("the queue was just made").await;
-        // The last thing that this executor does.
-        drop(beat);
-    });
+    let index = start.index;
+    let executor = Executor::new(&format!("shard-{index}"), start.cpu, io_memory)
+        .map_err(|why| Error::Start { what: format!("the executor of shard {index}"), why: why.to_string() })?;
+    executor.run(beat, live(start));
     Ok(())
-}
-
-/// The most threads that the kernel may use for a shard's operations on files that must wait. Its own bound is four a core:
-/// on a small machine one drive that hangs would hold them all, and flushes to the others would wait behind it.
-const WORKERS_MAX: u32 = 512;
-
-/// Lets the kernel use more threads for this one's rings, which share them. Any ring may say so.
-fn raise_workers() {
-    let raised = io_uring::IoUring::new(2).and_then(|ring| {
-        // The second bound, for sockets and the like, stays.
-        ring.submitter().register_iowq_max_workers(&mut [WORKERS_MAX, 0])
-    });
-    if let Err(why) = raised {
-        tracing::warn!(%why, "a drive that hangs may slow the others: the kernel's threads cannot be raised");
-    }
 }
 
 /// All of a shard's life, in the queue whose latency matters: what it spawns runs there too.
@@ -263,7 +218,7 @@ async fn open(
         }
     };
     let expected = init::identity(&volume.id, &node.id);
-    let (local, recovery) = LocalVolume::open(&node.config, &volume.dir, expected, index, shards).await?;
+    let (local, recovery) = LocalVolume::open(&shard.host, &node.config, &volume.dir, expected, index, shards).await?;
     let local = Rc::new(local);
     shard.set_place(number, Place::Open(Arc::clone(volume), Rc::clone(&local)));
     accord::join(shard, number, volume, &local);

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use std::{fs, io, mem};
 
 use deadwax_dht::NodeId;
+use deadwax_engine::Pulse;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::executor::{self, Command, Event, Start};
 use crate::fitness::{self, Verdict};
-use crate::pulse::Pulse;
 use crate::reload::{self, Reloaded};
 use crate::shard::{CALLS_MAX, Node};
 use crate::volumes::VolumeRecovery;
@@ -155,7 +155,8 @@ fn serve(
     let listeners = bind_patiently(config.listen, shards)?;
     let layout = layout::read(&config, shards)?;
     let node = Arc::new(Node::new(config, layout, calls));
-    let pulse = Pulse::start(shards)?;
+    let pulse =
+        Pulse::start(shards).map_err(|why| Error::Start { what: "the thread pulse".into(), why: why.to_string() })?;
 
     let mut commands = Vec::with_capacity(shards);
     let mut threads = Vec::with_capacity(shards);

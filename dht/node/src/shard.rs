@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use deadwax_dht::wire::{ErrorCode, Stamp};
 use deadwax_dht::{ClusterId, NodeId, VolumeId};
+use deadwax_engine::GlommioHost;
 use deadwax_track::TrackId;
 
 use crate::Config;
@@ -186,6 +187,8 @@ impl Node {
 pub(crate) struct Shard {
     pub(crate) node: Arc<Node>,
     pub(crate) index: usize,
+    /// What this shard's parts of volumes run on, with a queue for each urgency.
+    pub(crate) host: GlommioHost,
     /// By the node's numbers.
     places: RefCell<Vec<Place>>,
     pub(crate) buffers: Rc<Buffers>,
@@ -202,8 +205,16 @@ impl Drop for Slot {
 }
 
 impl Shard {
+    /// Called on the shard's executor.
     pub(crate) fn new(node: Arc<Node>, index: usize) -> Self {
-        Self { node, index, places: RefCell::default(), buffers: Rc::default(), transfers: Rc::default() }
+        Self {
+            node,
+            index,
+            host: GlommioHost::with_queues(),
+            places: RefCell::default(),
+            buffers: Rc::default(),
+            transfers: Rc::default(),
+        }
     }
 
     /// Says what this shard has of a volume from now on; answers its part of it until now, if it was open.

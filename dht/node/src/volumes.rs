@@ -67,6 +67,7 @@ pub(crate) struct Reader(deadwax_engine::Reader<GlommioHost>, #[expect(dead_code
 
 impl LocalVolume {
     pub(crate) async fn open(
+        host: &GlommioHost,
         config: &Config,
         dir: &Path,
         expected: VolumeIdentity,
@@ -81,7 +82,7 @@ impl LocalVolume {
             puts_in_flight_max: config.transfers_max,
             ..VolumeConfig::new(dir, expected)
         };
-        let (volume, recovery) = Volume::open(GlommioHost::new(), volume).await?;
+        let (volume, recovery) = Volume::open(host.clone(), volume).await?;
         let recovered = VolumeRecovery {
             tracks: recovery.tracks,
             segments: recovery.segments,

@@ -19,6 +19,7 @@ use glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult};
 use glommio::{Latency, Shares, TaskQueueHandle};
 
 use super::errand;
+use super::executor::LATENCY;
 use super::lock::{self, VolumeLock};
 use super::{Access, DirectorySpace, File, Host, LockError, Priority};
 
@@ -49,12 +50,11 @@ impl GlommioHost {
         Self { started: Rc::new(Instant::now()), queues: None }
     }
 
-    /// The same, with a task queue for each [`Priority`]. `latency` is how long a read's or write's task may wait for its turn
-    /// while others run. Made once an executor; its clones share the queues.
+    /// The same, with a task queue for each [`Priority`]. Made once an executor; its clones share the queues.
     #[must_use]
-    pub fn with_queues(latency: Duration) -> Self {
+    pub fn with_queues() -> Self {
         let [read, write, repair, scrub] = SHARES.map(|(name, shares)| {
-            let latency = if shares >= 500 { Latency::Matters(latency) } else { Latency::NotImportant };
+            let latency = if shares >= 500 { Latency::Matters(LATENCY) } else { Latency::NotImportant };
             glommio::executor().create_task_queue(Shares::Static(shares), latency, name)
         });
         Self { started: Rc::new(Instant::now()), queues: Some(Queues { read, write, repair, scrub }) }
@@ -153,6 +153,8 @@ impl Host for GlommioHost {
     }
 
     async fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        // glommio has the kernel look for relative ones nowhere.
+        let directory = std::path::absolute(directory)?;
         let directory = glommio::io::Directory::open(directory).await.map_err(os)?;
         directory.sync().await.map_err(os)?;
         directory.close().await.map_err(os)

@@ -1,9 +1,12 @@
 //! The seam to the machine: everything that the engine asks of it.
 
 mod errand;
+mod executor;
 mod glommio;
 mod lock;
+mod pulse;
 pub mod sim;
+mod slab;
 
 use std::future::Future;
 use std::io;
@@ -11,7 +14,9 @@ use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::executor::Executor;
 pub use self::glommio::GlommioHost;
+pub use self::pulse::{Beat, Pulse};
 
 /// How a file is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

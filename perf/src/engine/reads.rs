@@ -17,7 +17,7 @@ use crate::tracks::Random;
 const KIB: usize = 1024;
 const TRACK_BYTES: usize = 4 * MIB;
 /// What a frame carries, so that a range of it takes one frame from the drive.
-pub(super) const FRAME_PAYLOAD_BYTES: u64 = 65_504;
+pub(super) const FRAME_PAYLOAD_BYTES: u64 = 65_496;
 const RANGE_BYTES: u64 = 64 * KIB as u64;
 const RANGE_DEPTH: usize = 32;
 const TRACK_DEPTH: usize = 8;

@@ -7,18 +7,17 @@
 //! it anew may be the one that waits. A waker that another thread holds always gets through.
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use crate::Error;
-
 /// How long such a sleep may last. Each beat costs a shard some 10 us.
 const PERIOD: Duration = Duration::from_millis(5);
 
-/// The wakers of one node's shards, and the thread that uses them.
-pub(crate) struct Pulse {
+/// The wakers of one process's shards, and the thread that uses them. Dropping it stops the thread.
+pub struct Pulse {
     wakers: Arc<Wakers>,
     /// The thread ends when this is dropped.
     _stop: flume::Sender<()>,
@@ -27,37 +26,35 @@ pub(crate) struct Pulse {
 type Wakers = Mutex<Vec<Option<Waker>>>;
 
 /// A shard's place among them; it leaves when this is dropped, on its own executor.
-pub(crate) struct Beat {
+pub struct Beat {
     wakers: Arc<Wakers>,
     index: usize,
 }
 
 impl Pulse {
     /// Starts the thread, for `shards` shards.
-    pub(crate) fn start(shards: usize) -> Result<Self, Error> {
+    pub fn start(shards: usize) -> io::Result<Self> {
         let wakers = Arc::new(Mutex::new(vec![None; shards]));
         let (stop, stopped) = flume::bounded::<()>(0);
         let beating = Arc::clone(&wakers);
-        thread::Builder::new()
-            .name("pulse".into())
-            .spawn(move || {
-                while stopped.recv_timeout(PERIOD) == Err(flume::RecvTimeoutError::Timeout) {
-                    lock(&beating).iter().flatten().for_each(Waker::wake_by_ref);
-                }
-            })
-            .map_err(|why| Error::Start { what: "the thread pulse".into(), why: why.to_string() })?;
+        thread::Builder::new().name("pulse".into()).spawn(move || {
+            while stopped.recv_timeout(PERIOD) == Err(flume::RecvTimeoutError::Timeout) {
+                lock(&beating).iter().flatten().for_each(Waker::wake_by_ref);
+            }
+        })?;
         Ok(Self { wakers, _stop: stop })
     }
 
     /// The place of shard `index`.
-    pub(crate) fn beat(&self, index: usize) -> Beat {
+    #[must_use]
+    pub fn beat(&self, index: usize) -> Beat {
         Beat { wakers: Arc::clone(&self.wakers), index }
     }
 }
 
 impl Beat {
     /// From here on the executor that runs the caller is woken.
-    pub(crate) fn begin(&self) {
+    pub(super) fn begin(&self) {
         let (wakers, index) = (Arc::clone(&self.wakers), self.index);
         glommio::spawn_local(poll_fn(move |context| {
             lock(&wakers)[index].get_or_insert_with(|| context.waker().clone());
