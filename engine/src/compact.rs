@@ -201,7 +201,7 @@ impl<H: Host> Inner<H> {
                 now.seal(frame, number, payload_bytes);
             }
             let to = offset - old.offset + space.offset;
-            let _permit = self.writes.acquire().await;
+            let _held = self.writes.acquire(bytes as u64).await;
             let written = space.segment.file.write_at(to, buffer).await;
             written.map_err(|source| self.write_failed(&space.segment, space.bytes, source))?;
             self.host.yield_if_needed().await;

@@ -27,13 +27,15 @@ pub struct VolumeConfig {
     pub shard: usize,
     /// How many handles (executors) the volume is split over. May change from one start to the next.
     pub shards: usize,
-    /// How many puts may be begun and not yet finished before further ones are answered Busy? Default 64. Each holds
-    /// up to 1 MiB of DMA memory while its bytes arrive.
-    pub puts_in_flight_max: usize,
-    /// How many writes of up to 1 MiB may be at the drive before puts wait? Default 32. With
-    /// [`puts_in_flight_max`](Self::puts_in_flight_max) this bounds the DMA memory of writes: give the executor twice
-    /// their sum in MiB as `io_memory`, or glommio falls back to slow allocation.
-    pub writes_in_flight_max: usize,
+    /// How many bytes of memory may puts take that are begun and not yet finished, before further ones are answered Busy?
+    /// Default 96 MiB; at least 2 MiB. A put of a large track takes some 1.5 MiB, one of 64 KiB some 200 KiB.
+    pub put_bytes_max: u64,
+    /// How many bytes may be on their way to the drive before puts wait? Default 32 MiB; at least 1 MiB.
+    pub write_bytes_max: u64,
+    /// How many bytes of memory may readers take before further ones are answered Busy? Default 64 MiB; at least 4 MiB. A reader
+    /// of a range takes as much as one device read fetches, one of more twice that, 2 MiB; of a compressed track, twice as much
+    /// again. Half of it at most serves to read ahead.
+    pub read_bytes_max: u64,
     /// How many bytes a second the handle reads to check all that is stored, over and over, when nothing more urgent is to be
     /// done. Default 0: only [`Volume::scrub_pass`](crate::Volume::scrub_pass) checks. At 4 MiB/s a drive of 10 TiB takes a month.
     pub scrub_bytes_per_second: u64,
@@ -53,8 +55,9 @@ impl VolumeConfig {
             capacity_bytes_max: None,
             shard: 0,
             shards: 1,
-            puts_in_flight_max: 64,
-            writes_in_flight_max: 32,
+            put_bytes_max: 96 * MIB,
+            write_bytes_max: 32 * MIB,
+            read_bytes_max: 64 * MIB,
             scrub_bytes_per_second: 0,
             health: Some(HealthLimits::default()),
         }
@@ -71,11 +74,25 @@ impl VolumeConfig {
                 self.segment_bytes
             )));
         }
-        if self.puts_in_flight_max == 0 || self.writes_in_flight_max == 0 {
-            return Err(Error::Invalid("puts_in_flight_max and writes_in_flight_max must not be zero".to_owned()));
+        for (name, bytes, least) in [
+            ("put_bytes_max", self.put_bytes_max, PUT_BYTES_LEAST),
+            ("write_bytes_max", self.write_bytes_max, WRITE_BYTES),
+            ("read_bytes_max", self.read_bytes_max, READ_BYTES_LEAST),
+        ] {
+            if bytes < least {
+                return Err(Error::Invalid(format!("{name} must be at least {least}, not {bytes}")));
+            }
         }
         self.segment_bytes = self.segment_bytes.next_multiple_of(BLOCK_BYTES);
         Ok(self)
+    }
+
+    /// The most memory that the handle takes for what is under way, whatever is asked of it: the budgets above, and what look-ups,
+    /// compaction, scrub and a start take. The index comes on top ([`Volume::index_bytes`](crate::Volume::index_bytes)), and
+    /// some 2 KiB a segment. As much drive memory (`io_memory`) makes all of it fast.
+    #[must_use]
+    pub fn memory_bytes_max(&self) -> u64 {
+        self.put_bytes_max + self.write_bytes_max + self.read_bytes_max + LOOKUP_BYTES_MAX + UPKEEP_BYTES_MAX
     }
 
     /// This handle's share of a figure that is set for the whole volume.
@@ -92,6 +109,16 @@ const SEGMENT_BYTES_MIN: u64 = 256 * KIB;
 const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * MIB;
 /// How much of a put is gathered before it is written? As large as one frame group, the drive's best write size.
 pub(crate) const WRITE_BYTES: u64 = MIB;
+/// What does a put take beside its buffer, its header, and the pieces that it compresses? Its hashes' state, a task.
+pub(crate) const PUT_STATE_BYTES: u64 = 8 * KIB;
+/// What may the largest put take? A buffer, the header of the largest track, a piece before and after it is compressed.
+pub(crate) const PUT_BYTES_LEAST: u64 = 2 * MIB;
+/// What may the hungriest reader take? Two device reads, and the pieces that were compressed in them.
+pub(crate) const READ_BYTES_LEAST: u64 = 4 * READ_BYTES_MAX;
+/// How many bytes of headers may be read at once? Look-ups wait for each other beyond that.
+pub(crate) const LOOKUP_BYTES_MAX: u64 = 8 * MIB;
+/// What do compaction, scrub, listings and a start take at most, all together? Each a few buffers of a device read.
+pub(crate) const UPKEEP_BYTES_MAX: u64 = 16 * MIB;
 /// How many writes may one put have at the drive before it waits?
 pub(crate) const WRITES_PER_PUT_MAX: usize = 6;
 /// How long must a track be for its bytes to be compressed? Of less, hardly a block or two would be saved, for a second write.

@@ -41,10 +41,12 @@ pub enum ErrorKind {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// A limit on what may be in flight is reached.
-    #[error("too many puts in flight (at most {max}): try again shortly")]
+    #[error("too many {what} under way (they may take {max} bytes of memory): try again shortly")]
     Busy {
+        /// Puts, or reads.
+        what: &'static str,
         /// The limit.
-        max: usize,
+        max: u64,
     },
     /// The volume has no room.
     #[error(

@@ -16,6 +16,7 @@
 //!
 //! Absent on purpose: networks, copies on other nodes, and what a track sounds like.
 
+mod budget;
 mod commit;
 mod compact;
 mod config;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use deadwax_track::TrackId;
 
 use crate::error::Error;
-use crate::format::{BLOCK, Kind, RecordHeader};
+use crate::format::{BLOCK, BLOCK_BYTES, Kind, RecordHeader};
 use crate::host::Host;
 use crate::index::Damaged;
 use crate::segment::Segment;
@@ -43,7 +43,9 @@ impl<H: Host> Inner<H> {
             let (mut unreadable, mut track) = (None, None);
             for slot in candidates {
                 let (segment, offset) = self.segments.borrow().at(slot.address);
+                let held = self.lookups.acquire(u64::from(slot.header_blocks) * BLOCK_BYTES).await;
                 let read = read_header(id, &segment, offset, slot).await;
+                drop(held);
                 if !self.index.borrow().has(id, slot) {
                     // Deleted or moved meanwhile.
                     continue 'again;

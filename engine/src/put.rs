@@ -9,7 +9,8 @@ use std::rc::Rc;
 
 use deadwax_track::{Manifest, PIECE_BYTES, TRACK_BYTES_MAX, Tags, TrackHasher, TrackId, piece_count};
 
-use crate::config::{COMPRESSED_TRACK_BYTES_MIN, WORK_BYTES_MAX, WRITE_BYTES, WRITES_PER_PUT_MAX};
+use crate::budget::Held;
+use crate::config::{COMPRESSED_TRACK_BYTES_MIN, PUT_STATE_BYTES, WORK_BYTES_MAX, WRITE_BYTES, WRITES_PER_PUT_MAX};
 use crate::error::Error;
 use crate::format::{FRAME_PAYLOAD_BYTES, Filter, FrameStamp, Frames, Kind, Listed, RecordHeader, TagBytes};
 use crate::guard::Guarded;
@@ -17,7 +18,7 @@ use crate::host::{File as _, Host, Priority};
 use crate::pieces::{SAVED_PERCENT_MIN, gather, glance, pack};
 use crate::recovery::slot_of;
 use crate::segment::Space;
-use crate::signal::{Permit, Permits, Slot};
+use crate::signal::{Permits, Slot};
 use crate::space::Purpose;
 use crate::volume::{Inner, Volume};
 
@@ -60,7 +61,8 @@ pub(crate) struct Put<H: Host> {
     frame_filled: usize,
     in_flight: Rc<Permits>,
     failure: Rc<RefCell<Option<Error>>>,
-    _slot: Permit,
+    /// The memory that it takes.
+    held: Held,
 }
 
 /// How the track is stored.
@@ -70,6 +72,16 @@ enum Form {
     /// As it is.
     Plain,
     Compressed(Compressed),
+}
+
+impl Form {
+    /// The memory that it takes: a piece before it is compressed, and after.
+    fn memory_bytes(&self, track_bytes: u64) -> u64 {
+        match self {
+            Self::Plain => 0,
+            Self::Open | Self::Compressed(_) => 2 * track_bytes.min(PIECE_BYTES),
+        }
+    }
 }
 
 struct Compressed {
@@ -99,11 +111,14 @@ impl<H: Host> Volume<H> {
         volume.check_owned(&id)?;
         volume.writable()?;
         volume.check_absent(&id).await?;
-        let slot = volume.puts.try_acquire().ok_or(Error::Busy { max: volume.puts.max() })?;
         let tags = TagBytes::of(tags);
         let frames = Frames::of(bytes);
         let header_bytes = RecordHeader::bytes_for(bytes, &tags, false);
         let record_bytes = header_bytes as u64 + frames.stored_bytes();
+        let form = if bytes < COMPRESSED_TRACK_BYTES_MIN { Form::Plain } else { Form::Open };
+        let wanted = memory_bytes(record_bytes, header_bytes) + form.memory_bytes(bytes);
+        let busy = || Error::Busy { what: "puts", max: volume.puts.max() };
+        let held = volume.puts.try_acquire(wanted).ok_or_else(busy)?;
         let space = volume.reserve(record_bytes, Purpose::Put).await?;
         let one_write = record_bytes <= WRITE_BYTES;
         let put = Put {
@@ -113,7 +128,7 @@ impl<H: Host> Volume<H> {
             space,
             header_bytes,
             frames,
-            form: if bytes < COMPRESSED_TRACK_BYTES_MIN { Form::Plain } else { Form::Open },
+            form,
             track_bytes: bytes,
             received: 0,
             hasher: TrackHasher::new(),
@@ -124,10 +139,15 @@ impl<H: Host> Volume<H> {
             frame_filled: 0,
             in_flight: Permits::new(WRITES_PER_PUT_MAX),
             failure: Rc::default(),
-            _slot: slot,
+            held,
         };
         Ok(PutWriter { volume, put: Some(put) })
     }
+}
+
+/// The memory that a put takes, its form's aside.
+fn memory_bytes(record_bytes: u64, header_bytes: usize) -> u64 {
+    record_bytes.min(WRITE_BYTES) + header_bytes as u64 + PUT_STATE_BYTES
 }
 
 /// The low half of a random number.
@@ -230,6 +250,7 @@ impl<H: Host> Put<H> {
     async fn decide(&mut self, volume: &Rc<Inner<H>>) -> Result<(), Error> {
         let Some((filter, stored)) = self.first_piece_packed() else {
             self.form = Form::Plain;
+            self.held.shrink(memory_bytes(self.space.bytes, self.header_bytes));
             return Ok(());
         };
         let end = u32::try_from(stored.len()).expect("at most a piece");
@@ -336,7 +357,7 @@ impl<H: Host> Put<H> {
 
     /// Sends what is sealed of the buffer to the drive; nothing else is in it.
     async fn submit(&mut self, volume: &Rc<Inner<H>>) -> Result<(), Error> {
-        let permits = (self.in_flight.acquire().await, volume.writes.acquire().await);
+        let permits = (self.in_flight.acquire().await, volume.writes.acquire(self.sealed as u64).await);
         self.check(volume)?;
         let mut buffer = self.buffer.take().expect("a sealed buffer");
         assert_eq!(self.frame_filled, 0, "a frame goes out when it is sealed");
@@ -448,9 +469,9 @@ impl<H: Host> Inner<H> {
         sequence: u64,
         buffer: H::Buffer,
     ) -> Result<(), Error> {
-        let permit = self.writes.acquire().await;
+        let held = self.writes.acquire(buffer.len() as u64).await;
         let written = space.segment.file.write_at(space.offset, buffer).await;
-        drop(permit);
+        drop(held);
         if let Err(source) = written {
             self.commits.abandon(sequence);
             return Err(self.write_failed(&space.segment, space.bytes, source));

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use deadwax_track::{ByteRange, PIECE_BYTES, TrackId};
 
+use crate::budget::{Budget, Held};
 use crate::config::{READ_AHEAD_MAX, READ_BYTES_MAX};
 use crate::error::Error;
 use crate::format::{
@@ -38,6 +39,10 @@ pub struct Reader<H: Host> {
     /// Units not yet asked for.
     rest: Range<u32>,
     ahead: VecDeque<Ahead<H>>,
+    /// Memory for the block that the caller has and for the next one, whatever others take.
+    own: Rc<Budget>,
+    /// What `own` is of the volume's.
+    reserved: Held,
 }
 
 /// Where a track's frames lie.
@@ -61,7 +66,11 @@ struct Pieces {
 struct Ahead<H: Host> {
     units: Range<u32>,
     read: Rc<Answer<std::io::Result<H::ReadBuffer>>>,
+    held: Held,
 }
+
+/// Units that were read, or not, and the memory that they are in.
+type Fetched<H> = (Range<u32>, std::io::Result<<H as Host>::ReadBuffer>, Held);
 
 /// Up to 1 MiB of a track, checked.
 pub struct Block<H: Host> {
@@ -70,6 +79,7 @@ pub struct Block<H: Host> {
     bytes: Range<u64>,
     /// Of the track's bytes, where the content starts.
     start: u64,
+    _held: Held,
 }
 
 enum Content<H: Host> {
@@ -83,7 +93,7 @@ impl<H: Host> Volume<H> {
     /// A reader of `range` of the track; the whole track where no range is given. A track that is stored as it is takes no device
     /// read here, a compressed one takes that of its header.
     ///
-    /// Errors: NotFound, Corrupt (a record that may be the track's cannot be read), TakenDown, Fenced, Io, Invalid (the range
+    /// Errors: NotFound, Corrupt (a record that may be the track's cannot be read), TakenDown, Busy, Fenced, Io, Invalid (the range
     /// ends beyond the track).
     pub async fn read(&self, id: &TrackId, range: Option<ByteRange>) -> Result<Reader<H>, Error> {
         let volume = self.inner.clone();
@@ -104,7 +114,11 @@ impl<H: Host> Volume<H> {
             return Err(Error::Invalid(format!("bytes {start} to {end} are not all within the track's {bytes}")));
         }
         let rest = place.units(range.start(), range.end());
-        Ok(Reader { volume, id: *id, place, range, rest, ahead: VecDeque::new() })
+        let wanted = place.memory_bytes(&rest);
+        let busy = || Error::Busy { what: "reads", max: volume.reads.max() };
+        let reserved = volume.reads.try_acquire(wanted).ok_or_else(busy)?;
+        let own = Budget::new(wanted);
+        Ok(Reader { volume, id: *id, place, range, rest, ahead: VecDeque::new(), own, reserved })
     }
 }
 
@@ -156,6 +170,19 @@ impl<F: File> Place<F> {
         units.start..end
     }
 
+    /// The memory that a block of these units takes: what is read, and the pieces that come of it.
+    fn block_bytes(&self, units: &Range<u32>) -> u64 {
+        let (_, bytes) = place(self.frames_at, self.frames, &self.frames_of(units));
+        let restored = if self.pieces.is_some() { units.len() as u64 * PIECE_BYTES } else { 0 };
+        bytes as u64 + restored
+    }
+
+    /// The memory that a reader of these units needs: for one block, or for two where there are more.
+    fn memory_bytes(&self, units: &Range<u32>) -> u64 {
+        let block_bytes_max = if self.pieces.is_some() { 2 * READ_BYTES_MAX } else { READ_BYTES_MAX };
+        if self.first_of(units) == *units { self.block_bytes(units) } else { 2 * block_bytes_max }
+    }
+
     /// The frames that hold these units.
     fn frames_of(&self, units: &Range<u32>) -> Range<u32> {
         let Some(pieces) = &self.pieces else { return units.clone() };
@@ -196,18 +223,22 @@ impl<H: Host> Reader<H> {
         self.rest = self.place.units(range.start(), range.end());
         self.range = range;
         self.ahead.clear();
+        let wanted = self.place.memory_bytes(&self.rest).min(self.own.max());
+        self.reserved.shrink(wanted);
+        self.own = Budget::new(wanted);
         self
     }
 
-    /// The next block, in order; nothing after the last one, or after an error.
+    /// The next block, in order; nothing after the last one, or after an error. Waits where the caller holds more than the one
+    /// block before it and the volume's readers have no memory left: drop blocks as they are used.
     ///
     /// Errors: Corrupt (read another copy), NotFound and TakenDown (the track went while it was read, or was never here),
     /// Io, Fenced.
     pub async fn next(&mut self) -> Option<Result<Block<H>, Error>> {
         loop {
-            let (units, read) = self.read_next().await?;
+            let (units, read, held) = self.read_next().await?;
             let from = (u64::from(units.start) * self.place.unit_bytes()).max(self.range.start());
-            let outcome = match self.block(units, read).await {
+            let outcome = match self.block(units, read, held).await {
                 Ok(Some(block)) => Ok(block),
                 Ok(None) => {
                     // The track was moved: from here on it is read in its new place.
@@ -227,25 +258,48 @@ impl<H: Host> Reader<H> {
     }
 
     /// The next units, and what was read of them; nothing after the last ones.
-    async fn read_next(&mut self) -> Option<(Range<u32>, std::io::Result<H::ReadBuffer>)> {
+    async fn read_next(&mut self) -> Option<Fetched<Guarded<H>>> {
         if self.rest.is_empty() && self.ahead.is_empty() {
             return None;
         }
         if !self.ahead.is_empty() || self.place.first_of(&self.rest) != self.rest {
-            self.read_ahead();
+            self.read_ahead().await;
             let next = self.ahead.pop_front()?;
-            return Some((next.units, next.read.take().await));
+            return Some((next.units, next.read.take().await, next.held));
         }
         let units = self.rest.clone();
         self.rest.start = self.rest.end;
+        let held = self.memory_for(&units).await;
         let frames = self.place.frames_of(&units);
         let (offset, bytes) = place(self.place.frames_at, self.place.frames, &frames);
-        Some((units, self.place.segment.file.read_at(offset, bytes).await))
+        Some((units, self.place.segment.file.read_at(offset, bytes).await, held))
     }
 
-    fn read_ahead(&mut self) {
+    /// Memory for a block, which may be long in coming only where the caller holds other ones.
+    async fn memory_for(&self, units: &Range<u32>) -> Held {
+        match self.spare_memory_for(units) {
+            Some(held) => held,
+            None => self.own.acquire(self.place.block_bytes(units).min(self.own.max())).await,
+        }
+    }
+
+    /// Memory for a block where there is some: of our own, or of all readers'.
+    fn spare_memory_for(&self, units: &Range<u32>) -> Option<Held> {
+        let bytes = self.place.block_bytes(units);
+        let own = self.own.try_acquire(bytes.min(self.own.max()));
+        own.or_else(|| self.volume.reads.try_acquire_spare(bytes))
+    }
+
+    async fn read_ahead(&mut self) {
         while self.ahead.len() < READ_AHEAD_MAX && !self.rest.is_empty() {
             let units = self.place.first_of(&self.rest);
+            let held = if self.ahead.is_empty() {
+                self.memory_for(&units).await
+            } else if let Some(held) = self.spare_memory_for(&units) {
+                held
+            } else {
+                break;
+            };
             self.rest.start = units.end;
             let frames = self.place.frames_of(&units);
             let (offset, bytes) = place(self.place.frames_at, self.place.frames, &frames);
@@ -253,7 +307,7 @@ impl<H: Host> Reader<H> {
             let done = read.clone();
             let task = async move { done.fill(segment.file.read_at(offset, bytes).await) };
             self.volume.host.spawn(Priority::Read, task);
-            self.ahead.push_back(Ahead { units, read });
+            self.ahead.push_back(Ahead { units, read, held });
         }
     }
 
@@ -262,6 +316,7 @@ impl<H: Host> Reader<H> {
         &mut self,
         units: Range<u32>,
         read: std::io::Result<H::ReadBuffer>,
+        held: Held,
     ) -> Result<Option<Block<H>>, Error> {
         if self.is_elsewhere().await? {
             return Ok(None);
@@ -288,7 +343,7 @@ impl<H: Host> Reader<H> {
             Content::Frames(buffer)
         };
         let bytes = start.max(self.range.start())..end.min(self.range.end());
-        Ok(Some(Block { content, bytes, start }))
+        Ok(Some(Block { content, bytes, start, _held: held }))
     }
 
     /// Whether the track has another place now, which the reader then knows. Bytes of a track that went while it was read are

@@ -12,8 +12,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use crate::budget::Budget;
 use crate::commit::Commits;
-use crate::config::{TAKEDOWN_STRETCH_BYTES, VolumeConfig};
+use crate::config::{LOOKUP_BYTES_MAX, TAKEDOWN_STRETCH_BYTES, VolumeConfig};
 use crate::damage::Findings;
 use crate::error::Error;
 use crate::format::{BLOCK, BLOCK_BYTES, Claim, Kind, Listed, Listing, Part, Role, ScrubPlace, listing_bytes_max};
@@ -418,8 +419,10 @@ impl<H: Host> Opening<H> {
         let active = active.filter(|segment| segment.room() > TAKEDOWN_STRETCH_BYTES);
         let volume = Rc::new(Inner {
             commits: Commits::new(self.sequence_max + 1),
-            puts: Permits::new(self.config.puts_in_flight_max),
-            writes: Permits::new(self.config.writes_in_flight_max),
+            puts: Budget::new(self.config.put_bytes_max),
+            writes: Budget::new(self.config.write_bytes_max),
+            reads: Budget::new(self.config.read_bytes_max),
+            lookups: Budget::new(LOOKUP_BYTES_MAX),
             creating: Permits::new(1),
             host: self.host,
             guard: self.guard,

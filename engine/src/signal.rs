@@ -87,10 +87,6 @@ impl Permits {
         Rc::new(Self { free: Cell::new(max), max, freed: Signal::default() })
     }
 
-    pub(crate) fn max(&self) -> usize {
-        self.max
-    }
-
     pub(crate) fn try_acquire(self: &Rc<Self>) -> Option<Permit> {
         let free = self.free.get().checked_sub(1)?;
         self.free.set(free);

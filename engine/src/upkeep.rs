@@ -2,7 +2,7 @@
 
 use std::rc::{Rc, Weak};
 
-use crate::config::{SNAPSHOT_BYTES, SNAPSHOT_RECORDS};
+use crate::config::{SNAPSHOT_BYTES, SNAPSHOT_RECORDS, WRITE_BYTES};
 use crate::format::Listed;
 use crate::host::Host;
 use crate::segment::{Segment, Space};
@@ -76,7 +76,7 @@ impl<H: Host> Inner<H> {
             loop {
                 let due = segment.unlisted.borrow().due();
                 let Some(due) = due.filter(|_| segment.writable().is_ok()) else { break };
-                let _permit = self.writes.acquire().await;
+                let _held = self.writes.acquire(WRITE_BYTES).await;
                 match self.write_part(&segment, due.offset, due.records).await {
                     Ok(part) => segment.unlisted.borrow_mut().listed(part),
                     Err(source) => {

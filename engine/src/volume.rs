@@ -8,6 +8,7 @@ use std::rc::Rc;
 use deadwax_track::{Manifest, Partition, Tags, TrackId};
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Budget;
 use crate::commit::Commits;
 use crate::config::VolumeConfig;
 use crate::damage::Findings;
@@ -123,8 +124,11 @@ pub(crate) struct Inner<H: Host> {
     pub(crate) commits: Commits<H>,
     /// Segments that failed since the last flush that succeeded.
     pub(crate) failures: Cell<u32>,
-    pub(crate) puts: Rc<Permits>,
-    pub(crate) writes: Rc<Permits>,
+    /// Memory of puts that are begun, of what is on its way to the drive, of readers, and of headers that are read.
+    pub(crate) puts: Rc<Budget>,
+    pub(crate) writes: Rc<Budget>,
+    pub(crate) reads: Rc<Budget>,
+    pub(crate) lookups: Rc<Budget>,
     /// Ids whose record is being written: one at a time.
     pub(crate) claims: Claims,
     pub(crate) abandoned: RefCell<Vec<Put<H>>>,

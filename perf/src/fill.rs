@@ -55,7 +55,7 @@ async fn fill(options: &Options, seed: u64) -> anyhow::Result<Found> {
     let (started, resident_before) = (Instant::now(), resident()?);
     forget_peak()?;
     let config = load::config(&options.dir);
-    let config = deadwax_engine::VolumeConfig { puts_in_flight_max: IN_FLIGHT, ..config };
+    let config = deadwax_engine::VolumeConfig { put_bytes_max: (IN_FLIGHT as u64) << 20, ..config };
     let (volume, recovery, _) = load::open(config).await?;
     let (filling, tracks, bytes) = (volume.clone(), options.tracks, options.bytes);
     let body = Rc::new(crate::tracks::generated(1, bytes, seed).remove(0));

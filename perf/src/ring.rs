@@ -51,6 +51,13 @@ impl Buffers {
         Ok(Self { start, bytes })
     }
 
+    /// What lies there. Nothing may be in flight to it.
+    fn slice(&self, offset: usize, bytes: usize) -> &[u8] {
+        assert!(offset + bytes <= self.bytes, "{offset} and {bytes} more lie beyond {}", self.bytes);
+        // SAFETY: the range lies in the mapping, which was filled when it was made, and the kernel is done with it.
+        unsafe { std::slice::from_raw_parts(self.at(offset), bytes) }
+    }
+
     fn at(&self, offset: usize) -> *mut u8 {
         assert!(offset < self.bytes, "offset {offset} lies beyond the buffers' {} bytes", self.bytes);
         self.start.wrapping_add(offset)
@@ -184,6 +191,31 @@ impl Scratch {
         time: Duration,
         seed: u64,
     ) -> anyhow::Result<(f64, Histogram<u64>)> {
+        self.read_and(size, depth, time, seed, |_| ())
+    }
+
+    /// The same, with every read's bytes run through CRC-32: where the drive is a program that copies, as under a virtual
+    /// machine, bytes that somebody looks at are slower to write over than bytes that lie in the drive's own cache.
+    pub(crate) fn read_checked(
+        &self,
+        size: usize,
+        depth: usize,
+        time: Duration,
+        seed: u64,
+    ) -> anyhow::Result<(f64, Histogram<u64>)> {
+        self.read_and(size, depth, time, seed, |bytes| {
+            std::hint::black_box(crc32fast::hash(bytes));
+        })
+    }
+
+    fn read_and(
+        &self,
+        size: usize,
+        depth: usize,
+        time: Duration,
+        seed: u64,
+        look: impl Fn(&[u8]),
+    ) -> anyhow::Result<(f64, Histogram<u64>)> {
         let buffers = Buffers::new(depth * size)?;
         let mut ring = Ring::new()?;
         let mut latency = latencies();
@@ -209,6 +241,7 @@ impl Scratch {
             let (slot, bytes) = ring.wait()?;
             ensure!(bytes == size, "a read of {size} bytes gave {bytes}");
             let slot = usize::try_from(slot)?;
+            look(buffers.slice(slot * size, size));
             latency.saturating_record(micros(begun[slot].elapsed()));
             reads += 1;
             free.push(slot);

@@ -21,10 +21,11 @@ const IO_MEMORY_BYTES_MIN: u64 = 8 * MIB;
 /// ```text
 /// 48 MiB                                         program, tables, a ring and a stack a shard
 ///   + shards x max(io_memory_bytes,              drive buffers: touched at start up to io_memory_bytes; beyond it as
-///                  transfers_max x 7 MiB)        transfers need them (the engine bounds each to 7 MiB)
+///                  transfers_max x 7 MiB)        transfers need them (each takes 7 MiB at most, and all on one volume
+///                                                216 MiB: `deadwax_engine::VolumeConfig::memory_bytes_max`)
 ///   + shards x transfers_max x 3.3 MiB           receive and crossing buffers, three at most of 1.1 MiB, as needed
 ///   + connections_max x 24 KiB                   an idle connection holds 4 KiB of buffer
-///   + tracks x about 100 bytes                   the engine's index, an ordered map today: 10 million tracks, 1 GB
+///   + tracks x 18 bytes                          the engine's index: 10 million tracks, 180 MB
 /// ```
 ///
 /// so that an idle node holds its slabs, its index, and little else.

@@ -345,24 +345,6 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_threads_are_raised_for_all_rings_of_a_shard() {
-        let now = || {
-            let mut bounds = [0, 0];
-            let ring = io_uring::IoUring::new(2).expect("io_uring works here");
-            // Zeros change nothing; what was set comes back.
-            ring.submitter().register_iowq_max_workers(&mut bounds).expect("known since 5.15");
-            bounds[0]
-        };
-        thread::spawn(move || {
-            assert!(now() < WORKERS_MAX);
-            raise_workers();
-            assert_eq!(now(), WORKERS_MAX);
-        })
-        .join()
-        .expect("no panic");
-    }
-
-    #[test]
     fn a_panic_on_a_shard_ends_the_process_and_says_so() {
         let output = Command::new(std::env::current_exe().expect("this program"))
             .args(["--exact", "executor::tests::panics_as_a_process", "--nocapture"])

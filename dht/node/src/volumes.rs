@@ -79,7 +79,6 @@ impl LocalVolume {
             reserve_bytes: config.reserve_bytes,
             shard,
             shards,
-            puts_in_flight_max: config.transfers_max,
             ..VolumeConfig::new(dir, expected)
         };
         let (volume, recovery) = Volume::open(host.clone(), volume).await?;

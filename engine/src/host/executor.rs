@@ -29,7 +29,7 @@ pub struct Executor {
 
 impl Executor {
     /// An executor called `name`, kept to `core` where one is given, with `io_memory` bytes of memory for what is at the drives
-    /// made ready: see [`VolumeConfig::puts_in_flight_max`](crate::VolumeConfig::puts_in_flight_max). More is taken while more is needed.
+    /// made ready: see [`VolumeConfig::memory_bytes_max`](crate::VolumeConfig::memory_bytes_max). More is taken while more is needed.
     ///
     /// Errors: whatever glommio says; a machine that does not permit io_uring makes it panic.
     pub fn new(name: &str, core: Option<usize>, io_memory: usize) -> io::Result<Self> {
@@ -72,5 +72,30 @@ fn raise_workers() {
     });
     if let Err(why) = raised {
         tracing::warn!(%why, "a drive that hangs may slow the others: the kernel's threads cannot be raised");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn the_kernels_threads_are_raised_for_all_rings_of_a_shard() {
+        let now = || {
+            let mut bounds = [0, 0];
+            let ring = io_uring::IoUring::new(2).expect("io_uring works here");
+            // Zeros change nothing; what was set comes back.
+            ring.submitter().register_iowq_max_workers(&mut bounds).expect("known since 5.15");
+            bounds[0]
+        };
+        thread::spawn(move || {
+            assert!(now() < WORKERS_MAX);
+            raise_workers();
+            assert_eq!(now(), WORKERS_MAX);
+        })
+        .join()
+        .expect("no panic");
     }
 }

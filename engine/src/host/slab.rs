@@ -44,7 +44,7 @@ pub(super) fn prime(reserved: usize, io_memory: usize) -> Vec<DmaBuffer> {
             piece
         })
         .collect();
-    tracing::debug!(mib = touched.len() * PIECE_BYTES >> 20, "touched the slab");
+    tracing::debug!(mib = (touched.len() * PIECE_BYTES) >> 20, "touched the slab");
     edge
 }
 

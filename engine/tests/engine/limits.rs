@@ -50,17 +50,87 @@ fn a_full_volume_refuses_puts_and_goes_on_reading_and_taking_down() {
 #[test]
 fn too_many_puts_are_answered_busy() {
     let (_dir, mut config) = volume_dir();
-    config.puts_in_flight_max = 2;
+    // Two large tracks.
+    config.put_bytes_max = 4 * MIB;
     run(async {
         let (volume, _) = open(&config).await;
-        let begin = async |seed| volume.put(TrackId::of(&audio(seed, 10)), 10, &tags("x")).await;
+        let begin = async |seed| volume.put(TrackId::of(&audio(seed, 3 * MIB)), 3 * MIB, &tags("x")).await;
         let first = begin(1).await.expect("begins");
         let _second = begin(2).await.expect("begins");
         assert_eq!(begin(3).await.err().expect("busy").kind(), ErrorKind::Busy);
         drop(first);
         // The place is free once the janitor has run, which any wait for the drive lets it do.
         volume.take_down(&TrackId::of(b"other"), 1).await.expect("takes down");
-        put(&volume, &audio(3, 10)).await.expect("puts");
+        put(&volume, &audio(3, 3 * MIB)).await.expect("puts");
+    });
+}
+
+#[test]
+fn too_many_reads_are_answered_busy_and_those_let_in_go_on() {
+    let (_dir, mut config) = volume_dir();
+    // Two readers of large tracks.
+    config.read_bytes_max = 4 * MIB;
+    run(async {
+        let (volume, _) = open(&config).await;
+        let track = audio(1, 5 * MIB);
+        put(&volume, &track).await.expect("puts");
+        let id = TrackId::of(&track);
+        let mut slow = volume.read(&id, None).await.expect("begins");
+        let held = slow.next().await.expect("a block").expect("reads");
+        let other = volume.read(&id, None).await.expect("begins");
+        assert_eq!(volume.read(&id, None).await.err().expect("busy").kind(), ErrorKind::Busy);
+        assert_eq!(get_range(&volume, &id, 0, 10).await.expect_err("busy").kind(), ErrorKind::Busy);
+        // A range takes less.
+        let _small = other.narrowed(ByteRange::new(0, 100).expect("a range"));
+        assert_whole_by(slow, held, &track).await;
+        assert_whole(&volume, &track).await;
+    });
+}
+
+/// The rest of a track comes though its reader's first block is still held.
+async fn assert_whole_by(
+    mut reader: deadwax_engine::Reader<GlommioHost>,
+    first: deadwax_engine::Block<GlommioHost>,
+    track: &[u8],
+) {
+    let mut got = first.payloads().flatten().copied().collect::<Vec<_>>();
+    while let Some(block) = reader.next().await {
+        block.expect("reads").payloads().for_each(|payload| got.extend_from_slice(payload));
+    }
+    assert!(got == track, "a track of {} bytes differs", track.len());
+}
+
+#[test]
+fn budgets_that_nothing_fits_are_refused() {
+    let (_dir, config) = volume_dir();
+    run(async {
+        for small in [
+            VolumeConfig { put_bytes_max: MIB, ..config.clone() },
+            VolumeConfig { write_bytes_max: 64 * KIB, ..config.clone() },
+            VolumeConfig { read_bytes_max: MIB, ..config.clone() },
+        ] {
+            let error = Volume::open(GlommioHost::new(), small).await.err().expect("refused");
+            assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains("_bytes_max"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_volume_may_be_named_by_a_relative_path() {
+    let (dir, mut config) = volume_dir();
+    let up = std::env::current_dir()
+        .expect("a directory")
+        .components()
+        .skip(1)
+        .map(|_| "..")
+        .collect::<std::path::PathBuf>();
+    config.dir = up.join(dir.path().strip_prefix("/").expect("absolute"));
+    run(async {
+        let (volume, _) = open(&config).await;
+        let track = audio(1, 100_000);
+        put(&volume, &track).await.expect("puts");
+        assert_whole(&volume, &track).await;
+        volume.close().await;
     });
 }
 

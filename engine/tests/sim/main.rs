@@ -4,6 +4,7 @@ mod conformance;
 mod drive;
 mod exhaustive;
 mod faults;
+mod memory;
 mod model;
 mod oracle;
 mod traces;

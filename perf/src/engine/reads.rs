@@ -66,6 +66,7 @@ impl Bench {
         let early = if raw_first { Some(raw()?) } else { None };
         let aligned = self.range(salt, true).await?;
         let anywhere = self.range(salt, false).await?;
+        let per_second = aligned.per_second();
         let (ceiling, raw_latency) = match early {
             Some(early) => early,
             None => raw()?,
@@ -85,6 +86,16 @@ impl Bench {
             board.add_plain(&format!("{stem}_cpu"), "s/GB", took.cpu_per_gigabyte());
         }
         board.add("raw_64k_depth_32", "1/s", ceiling, &raw_latency, None, "");
+        let (checked, checked_latency) = self.scratch.read_checked(64 * KIB, RANGE_DEPTH, self.time, salt)?;
+        board.add(
+            "raw_64k_checked_depth_32",
+            "1/s",
+            checked,
+            &checked_latency,
+            Some(ceiling),
+            "the same, not looked at",
+        );
+        board.add_beside("range_64k_of_checked", "1/s", per_second, checked, "raw ring that checks, too");
         Ok(())
     }
 

@@ -35,6 +35,12 @@ impl SimHost {
         self.machine.cut_after(operations);
     }
 
+    /// The most bytes that were in buffers at once, in this life: to write from, or read into.
+    #[must_use]
+    pub fn buffer_bytes_peak(&self) -> usize {
+        self.machine.buffer_bytes_peak()
+    }
+
     /// Writes down all that is asked of the drive from now on: see [`SimDisk::record`](super::SimDisk::record).
     pub fn record(&self, base: &Path) {
         self.machine.disk().trace.borrow_mut().begin(base);

@@ -122,7 +122,7 @@ impl Machine {
             memory.resize(bytes, garbage);
         }
         memory.truncate(bytes);
-        SimBuffer { memory, spare: self.spare.clone() }
+        self.spare.lend(memory, bytes)
     }
 
     /// Memory to read into, with nothing in it.
@@ -130,13 +130,22 @@ impl Machine {
         let mut memory = self.spare.take(bytes);
         memory.clear();
         memory.reserve_exact(bytes);
-        SimBuffer { memory, spare: self.spare.clone() }
+        self.spare.lend(memory, bytes)
+    }
+
+    /// The most bytes that were in buffers at once.
+    pub(super) fn buffer_bytes_peak(&self) -> usize {
+        self.spare.peak.get()
     }
 }
 
-/// Memory of buffers that were dropped.
+/// Memory of buffers that were dropped, and how much there is in those that were not.
 #[derive(Default)]
-pub(super) struct Spare(RefCell<Vec<Vec<u8>>>);
+pub(super) struct Spare {
+    dropped: RefCell<Vec<Vec<u8>>>,
+    lent: Cell<usize>,
+    peak: Cell<usize>,
+}
 
 /// How much spare memory is kept: a few buffers of the sizes that small tracks need.
 const SPARE_MAX: usize = 32;
@@ -144,13 +153,20 @@ const SPARE_BYTES_MAX: usize = 128 * 1024;
 
 impl Spare {
     fn take(&self, bytes: usize) -> Vec<u8> {
-        if bytes > SPARE_BYTES_MAX { Vec::new() } else { self.0.borrow_mut().pop().unwrap_or_default() }
+        if bytes > SPARE_BYTES_MAX { Vec::new() } else { self.dropped.borrow_mut().pop().unwrap_or_default() }
+    }
+
+    fn lend(self: &Rc<Self>, memory: Vec<u8>, bytes: usize) -> SimBuffer {
+        self.lent.set(self.lent.get() + bytes);
+        self.peak.set(self.peak.get().max(self.lent.get()));
+        SimBuffer { memory, bytes, spare: self.clone() }
     }
 }
 
 /// Memory to write from, or that was read into.
 pub struct SimBuffer {
     pub(super) memory: Vec<u8>,
+    bytes: usize,
     spare: Rc<Spare>,
 }
 
@@ -170,7 +186,8 @@ impl DerefMut for SimBuffer {
 
 impl Drop for SimBuffer {
     fn drop(&mut self) {
-        let mut spare = self.spare.0.borrow_mut();
+        self.spare.lent.set(self.spare.lent.get() - self.bytes);
+        let mut spare = self.spare.dropped.borrow_mut();
         if spare.len() < SPARE_MAX && self.memory.capacity() <= SPARE_BYTES_MAX {
             spare.push(std::mem::take(&mut self.memory));
         }
