@@ -66,7 +66,7 @@ fn too_many_puts_are_answered_busy() {
         loop {
             match put(&volume, &third).await {
                 Err(error) if error.kind() == ErrorKind::Busy => glommio::timer::sleep(Duration::from_millis(1)).await,
-                outcome => break drop(outcome.expect("puts")),
+                outcome => break assert_eq!(outcome.expect("puts").bytes, 3 * MIB),
             }
         }
     });
