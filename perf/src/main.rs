@@ -6,6 +6,7 @@
 
 mod counting;
 mod cpu;
+mod crash;
 mod device;
 mod drive;
 mod engine;
@@ -57,6 +58,8 @@ enum Command {
     Open(fill::Open),
     /// A volume's long life at 85 % full: what random puts and deletes cost in space and in writing.
     Life(life::Options),
+    /// The engine's own crash test for longer: random lives of volumes on simulated drives, beside a map.
+    Crash(crash::Options),
     /// The engine beside plain files, fjall and RocksDB.
     #[cfg(feature = "competition")]
     Rivals(rivals::Options),
@@ -72,6 +75,7 @@ fn main() -> anyhow::Result<()> {
         Command::Fill(options) => return fill::run(&options, cli.seed),
         Command::Open(options) => return fill::open(&options),
         Command::Life(options) => life::run(&options, cli.seed)?,
+        Command::Crash(options) => crash::run(&options, cli.seed)?,
         #[cfg(feature = "competition")]
         Command::Rivals(options) => rivals::run(&options, cli.seed)?,
         Command::Gateway(options) => gateway::run(&options, cli.seed)?,

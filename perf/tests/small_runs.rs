@@ -5,14 +5,23 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Runs `deadwax-perf` and gives the figures by name: each must be there, and be a positive number.
+/// Runs `deadwax-perf` in a folder on the drive and looks at its figures: each must be there, and be a positive number.
 fn figures(arguments: &[&str], expected: &[&str]) {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let folder = dir.path().to_str().expect("UTF-8");
+    let report = report(&[arguments, &["--dir", folder]].concat());
+    for name in expected {
+        let value = value(&report, name);
+        assert!(value.is_some_and(|value| value > 0.0), "{name}: {value:?}");
+    }
+}
+
+/// Runs `deadwax-perf` and gives the report that it writes for programs.
+fn report(arguments: &[&str]) -> Value {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let json = dir.path().join("figures.json");
     let output = Command::new(env!("CARGO_BIN_EXE_deadwax-perf"))
         .args(arguments)
-        .arg("--dir")
-        .arg(dir.path())
         .arg("--json")
         .arg(&json)
         .output()
@@ -20,11 +29,14 @@ fn figures(arguments: &[&str], expected: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("the figures")).expect("JSON");
     assert!(report["commit"].is_string() && report["machine"].is_object() && report["settings"].is_object());
+    report
+}
+
+/// The value of a figure that must be there.
+fn value(report: &Value, name: &str) -> Option<f64> {
     let figures = report["figures"].as_array().expect("a list");
-    for name in expected {
-        let figure = figures.iter().find(|figure| figure["name"] == *name).unwrap_or_else(|| panic!("no {name}"));
-        assert!(figure["value"].as_f64().is_some_and(|value| value > 0.0), "{figure}");
-    }
+    let figure = figures.iter().find(|figure| figure["name"] == name).unwrap_or_else(|| panic!("no {name}"));
+    figure["value"].as_f64()
 }
 
 #[test]
@@ -69,6 +81,17 @@ fn engine_split() {
 fn life() {
     let arguments = ["life", "--capacity-mib", "192", "--segment-mib", "16", "--times", "2", "--track-kib-max", "512"];
     figures(&arguments, &["lifetime_write_amplification", "space_amplification", "deletes"]);
+}
+
+#[test]
+fn crash() {
+    let report = report(&["crash", "--operations", "20000", "--crashes", "200", "--threads", "2", "--seed", "3"]);
+    assert!(value(&report, "crash_operations").is_some_and(|operations| operations >= 20_000.0), "{report}");
+    assert!(value(&report, "crash_crashes").is_some_and(|crashes| crashes >= 200.0), "{report}");
+    assert_eq!(value(&report, "crash_violations"), Some(0.0));
+    for name in ["crash_seeds", "crash_operations_per_s"] {
+        assert!(value(&report, name).is_some_and(|value| value > 0.0), "{report}");
+    }
 }
 
 #[test]

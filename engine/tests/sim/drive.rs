@@ -5,11 +5,10 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
+use deadwax_engine::sim::lives::{audio, config, formatted, put};
 use deadwax_engine::sim::{Fault, Life, SimDisk, SimFile, SimHost, SimSettings};
 use deadwax_engine::{Access, File, Host, Volume};
 use deadwax_track::{KIB, MIB};
-
-use super::{audio, config, formatted, put};
 
 const BLOCK: usize = 4096;
 const SECTOR: usize = 512;

@@ -7,12 +7,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use deadwax_engine::sim::lives::{Known, Oracle, config, formatted, put};
 use deadwax_engine::sim::{Life, Order, SimDisk, SimHost, SimSettings};
 use deadwax_engine::{Recovery, Volume};
 use deadwax_track::{KIB, TrackId};
-
-use super::oracle::{Known, Oracle};
-use super::{config, formatted, put};
 
 /// Goes through all sequences of choices.
 #[derive(Default)]

@@ -1,13 +1,14 @@
 //! Drives that fail and lie: errors are values, and no wrong byte is ever shown.
 
 use std::cell::Cell;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use deadwax_engine::sim::lives::{DIRECTORY, Plan, Story, compare};
 use deadwax_engine::sim::{Life, SimFaults};
 use deadwax_engine::{ErrorKind, Volume};
 
-use super::model::{Plan, Story, scale, seeds};
-use super::oracle::compare;
+use super::{replays, scale, seeds};
 
 /// How many seeds are tried of each kind of fault.
 const SEEDS: u64 = 60;
@@ -43,8 +44,8 @@ fn live(story: &mut Story, faults: impl Fn(u32) -> SimFaults, seen: &Seen) {
         let often = [0, 500, 5000, 50_000][dice.index(4)];
         story.disk.settings().faults = faults(often);
         let opened = Cell::new(true);
-        if std::env::var("DEADWAX_SIM_SEED").is_ok() {
-            story.disk.record(std::path::Path::new("/volume"));
+        if replays().is_some() {
+            story.disk.record(Path::new(DIRECTORY));
         }
         let life = story.run(plan, |outcome| {
             let allowed = [ErrorKind::Io, ErrorKind::Corrupt, ErrorKind::Foreign];
@@ -53,7 +54,7 @@ fn live(story: &mut Story, faults: impl Fn(u32) -> SimFaults, seen: &Seen) {
                 opened.set(false);
             }
         });
-        if std::env::var("DEADWAX_SIM_SEED").is_ok() {
+        if replays().is_some() {
             eprintln!("LIFE {:?} {}\n", life, story.disk.recorded());
         }
         assert!(!matches!(life, Life::Stuck), "it waits for what never comes");

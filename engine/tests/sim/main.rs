@@ -6,51 +6,30 @@ mod exhaustive;
 mod faults;
 mod memory;
 mod model;
-mod oracle;
 mod traces;
-mod world;
 
-use std::path::Path;
+use deadwax_engine::sim::lives;
 
-use deadwax_engine::sim::{Dice, SimDisk, SimHost, SimSettings};
-use deadwax_engine::{Error, Stored, Volume, VolumeConfig, VolumeId, VolumeIdentity};
-use deadwax_track::{KIB, Tags, TrackId};
+/// How many seeds run at once.
+const THREADS: usize = 2;
 
-const IDENTITY: VolumeIdentity = VolumeIdentity { volume: VolumeId([7; 16]), node: [9; 32] };
-/// Where the simulated volumes are.
-const DIRECTORY: &str = "/volume";
-
-/// A drive with an empty volume.
-fn formatted(settings: SimSettings) -> SimDisk {
-    let mut disk = SimDisk::new(settings);
-    disk.format_volume(Path::new(DIRECTORY), &IDENTITY);
-    disk
-}
-
-/// Small segments, and a small reserve.
-fn config(segment_bytes: u64) -> VolumeConfig {
-    VolumeConfig { segment_bytes, reserve_bytes: 512 * KIB, health: None, ..VolumeConfig::new(DIRECTORY, IDENTITY) }
-}
-
-/// Bytes that differ with the seed and do not repeat.
-fn audio(seed: u64, bytes: u64) -> Vec<u8> {
-    let mut dice = Dice::new(seed);
-    let mut out = Vec::with_capacity(usize::try_from(bytes).expect("fits") + 8);
-    while (out.len() as u64) < bytes {
-        out.extend(dice.number().to_le_bytes());
+/// Runs `story` for one seed after the other until `enough`, or for the one that is to be replayed. A failure prints its
+/// seed.
+fn seeds(name: &str, story: impl Fn(u64) + Sync, enough: impl Fn() -> bool + Sync) {
+    if let Some(seed) = replays() {
+        return story(seed);
     }
-    out.truncate(usize::try_from(bytes).expect("fits"));
-    out
-}
-
-fn tags() -> Tags {
-    Tags::new([("title".to_owned(), "Run-out groove".to_owned())]).expect("within limits")
-}
-
-async fn put(volume: &Volume<SimHost>, bytes: &[u8]) -> Result<Stored, Error> {
-    let mut writer = volume.put(TrackId::of(bytes), bytes.len() as u64, &tags()).await?;
-    for chunk in bytes.chunks(100_000) {
-        writer.write(chunk).await?;
+    if let Err(failure) = lives::seeds(1, THREADS, story, enough) {
+        panic!("{name}: {failure}: replay with DEADWAX_SIM_SEED={}", failure.seed);
     }
-    writer.finish().await
+}
+
+/// The seed that is to be replayed, if any.
+fn replays() -> Option<u64> {
+    std::env::var("DEADWAX_SIM_SEED").ok().and_then(|seed| seed.parse().ok())
+}
+
+/// By how much a run is to be longer than the regular one.
+fn scale() -> u64 {
+    std::env::var("DEADWAX_SIM_SCALE").ok().and_then(|scale| scale.parse().ok()).unwrap_or(1)
 }

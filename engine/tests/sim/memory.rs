@@ -4,11 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use deadwax_engine::sim::lives::{audio, config, formatted, put};
 use deadwax_engine::sim::{Dice, Life, SimHost, SimSettings};
 use deadwax_engine::{Error, ErrorKind, Host as _, Volume, VolumeConfig};
 use deadwax_track::{KIB, MIB, TrackId};
-
-use super::{audio, config, formatted, put};
 
 /// Far more at once than the small budgets have room for.
 const LANES: u64 = 300;

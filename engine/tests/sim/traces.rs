@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use deadwax_engine::sim::lives::{DIRECTORY, audio, config, formatted, put};
 use deadwax_engine::sim::{Life, Order, SimHost, SimSettings};
 use deadwax_engine::{Host as _, Volume};
 use deadwax_track::{KIB, MIB, TrackId};
-
-use super::{DIRECTORY, audio, config, formatted, put};
 
 /// Runs `script` on a volume that holds one small track, and compares what it asked of the drive with `traces/NAME.txt`.
 /// With `DEADWAX_TRACES=write` in the environment it writes that file instead.

@@ -16,11 +16,13 @@
 //! A file that is made over another one is a new file: whoever has the old one open keeps it.
 //!
 //! The same seed and the same tasks give the same life, as long as nothing else that the tasks do depends on chance.
+//! [`lives`] are random ones of a volume, compared with a map.
 
 mod dice;
 mod disk;
 mod executor;
 mod host;
+pub mod lives;
 mod loss;
 mod machine;
 mod node;

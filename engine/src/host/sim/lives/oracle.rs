@@ -3,54 +3,72 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use deadwax_engine::sim::SimHost;
-use deadwax_engine::{Error, Presence, Volume};
 use deadwax_track::{ByteRange, TrackId};
+
+use crate::sim::SimHost;
+use crate::{Error, Presence, Volume};
 
 /// What is known of an id. An operation that has begun widens what it may be; one that has ended narrows it, and so does
 /// what a volume shows after it was opened, for all that it shows then is durable.
 #[derive(Clone, Debug)]
-pub(crate) struct Known {
-    pub(crate) bytes: Rc<[u8]>,
-    pub(crate) absent: bool,
-    pub(crate) present: bool,
+pub struct Known {
+    /// All of the track.
+    pub bytes: Rc<[u8]>,
+    /// It may be absent.
+    pub absent: bool,
+    /// It may be present.
+    pub present: bool,
     /// The numbers of takedowns, one of which may bar it.
-    pub(crate) barred: BTreeSet<u64>,
+    pub barred: BTreeSet<u64>,
     /// It is being changed at the moment.
-    pub(crate) busy: bool,
+    pub busy: bool,
 }
 
 impl Known {
     /// Of a track that was never put.
-    pub(crate) fn absent(bytes: Rc<[u8]>) -> Self {
+    #[must_use]
+    pub fn absent(bytes: Rc<[u8]>) -> Self {
         Self { bytes, absent: true, present: false, barred: BTreeSet::new(), busy: false }
     }
 
-    pub(crate) fn is_present(&self) -> bool {
+    /// Whether it is present for certain.
+    #[must_use]
+    pub fn is_present(&self) -> bool {
         self.present && !self.absent && self.barred.is_empty()
     }
 
-    pub(crate) fn set_absent(&mut self) {
+    /// It is absent for certain.
+    pub fn set_absent(&mut self) {
         (self.absent, self.present) = (true, false);
         self.barred.clear();
     }
 
-    pub(crate) fn set_present(&mut self) {
+    /// It is present for certain.
+    pub fn set_present(&mut self) {
         (self.absent, self.present) = (false, true);
         self.barred.clear();
     }
 
-    pub(crate) fn set_barred(&mut self, number: u64) {
+    /// It is barred for certain, by this takedown.
+    pub fn set_barred(&mut self, number: u64) {
         (self.absent, self.present) = (false, false);
         self.barred = BTreeSet::from([number]);
     }
 
-    pub(crate) fn allows(&self, seen: Presence) -> bool {
+    /// Whether it may be seen so.
+    #[must_use]
+    pub fn allows(&self, seen: Presence) -> bool {
         match seen {
             Presence::Absent => self.absent,
             Presence::Present { bytes } => self.present && bytes == self.bytes.len() as u64,
             Presence::TakenDown { number } => self.barred.contains(&number),
         }
+    }
+
+    /// What it may be, in words.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        format!("it may be absent: {}, present: {}, barred by {:?}", self.absent, self.present, self.barred)
     }
 
     /// Narrows to what a volume showed after it was opened.
@@ -64,19 +82,22 @@ impl Known {
     }
 }
 
+/// The map: what is known of each id that was ever used.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct Oracle {
-    pub(crate) tracks: BTreeMap<TrackId, Known>,
+pub struct Oracle {
+    /// By id.
+    pub tracks: BTreeMap<TrackId, Known>,
 }
 
 impl Oracle {
-    pub(crate) fn known(&mut self, id: &TrackId) -> &mut Known {
+    /// What is known of an id, which must have been used before.
+    pub fn known(&mut self, id: &TrackId) -> &mut Known {
         self.tracks.get_mut(id).expect("only ids that were seen are used")
     }
 
     /// Compares volumes that were just opened with what they may hold, reads every track that they have, and takes over
-    /// what they show. Answers how many tracks are present and how many ids are barred.
-    pub(crate) async fn settle(&mut self, volumes: &[Volume<SimHost>]) -> (u64, u64) {
+    /// what they show. Answers how many tracks are present and how many ids are barred. Panics where the two differ.
+    pub async fn settle(&mut self, volumes: &[Volume<SimHost>]) -> (u64, u64) {
         let (mut present, mut barred) = (0, 0);
         for (id, known) in &mut self.tracks {
             let volume = &volumes[id.shard(volumes.len())];
@@ -95,14 +116,8 @@ impl Oracle {
     }
 }
 
-impl Known {
-    pub(crate) fn describe(&self) -> String {
-        format!("it may be absent: {}, present: {}, barred by {:?}", self.absent, self.present, self.barred)
-    }
-}
-
 /// Reads a range and compares it with the track: wrong bytes are a panic, errors are answered.
-pub(crate) async fn compare(
+pub async fn compare(
     volume: &Volume<SimHost>,
     id: &TrackId,
     track: &[u8],

@@ -4,12 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use deadwax_engine::sim::{Dice, SimHost};
-use deadwax_engine::{Error, ErrorKind, Volume};
 use deadwax_track::{KIB, TrackId};
 
+use super::fixture::{audio, put, tags};
 use super::oracle::{Known, Oracle, compare};
-use super::{audio, put, tags};
+use crate::sim::{Dice, SimHost};
+use crate::{Error, ErrorKind, Volume};
 
 /// What can be done to a volume, and how often it is.
 #[derive(Clone, Copy, Debug)]
@@ -50,23 +50,23 @@ const WEIGHTS: [(Operation, u64); 12] = [
 const PICKS_MAX: usize = 8;
 
 /// Volumes that are open, and what they should hold. Shared by all tasks of a life.
-pub(crate) struct World {
-    pub(crate) host: SimHost,
-    pub(crate) volumes: Vec<Volume<SimHost>>,
-    pub(crate) oracle: Rc<RefCell<Oracle>>,
-    pub(crate) dice: RefCell<Dice>,
+pub(super) struct World {
+    pub(super) host: SimHost,
+    pub(super) volumes: Vec<Volume<SimHost>>,
+    pub(super) oracle: Rc<RefCell<Oracle>>,
+    pub(super) dice: RefCell<Dice>,
     /// Counts the operations that were begun.
-    pub(crate) operations: Rc<Cell<u64>>,
+    pub(super) operations: Rc<Cell<u64>>,
     /// Whether the drive fails: then operations may answer Io, Corrupt, Fenced and NotFound.
-    pub(crate) faulty: bool,
+    pub(super) faulty: bool,
 }
 
 impl World {
-    pub(crate) fn roll(&self, below: u64) -> u64 {
+    fn roll(&self, below: u64) -> u64 {
         self.dice.borrow_mut().roll(below)
     }
 
-    pub(crate) fn volume(&self, id: &TrackId) -> &Volume<SimHost> {
+    fn volume(&self, id: &TrackId) -> &Volume<SimHost> {
         &self.volumes[id.shard(self.volumes.len())]
     }
 
@@ -125,7 +125,7 @@ impl World {
     }
 
     /// One random operation.
-    pub(crate) async fn step(&self) {
+    pub(super) async fn step(&self) {
         self.operations.set(self.operations.get() + 1);
         let mut roll = self.roll(WEIGHTS.iter().map(|(_, weight)| weight).sum());
         let mut chosen = Operation::Put;
@@ -184,8 +184,11 @@ impl World {
     async fn put_twice(&self) {
         let (id, bytes) = self.new_track();
         self.change(&id, |known| known.present = true);
-        let volume = self.volume(&id);
-        let (one, other) = futures_lite::future::zip(put(volume, &bytes), put(volume, &bytes)).await;
+        let [one, other] = [(); 2].map(|()| {
+            let (volume, bytes) = (self.volume(&id).clone(), bytes.clone());
+            self.host.task(async move { put(&volume, &bytes).await })
+        });
+        let (one, other) = (one.await, other.await);
         let stored = |kind| kind == ErrorKind::AlreadyStored;
         let outcome = match (one, other) {
             (Ok(_), Err(error)) | (Err(error), Ok(_)) => {
