@@ -58,6 +58,13 @@ impl Buffers {
         unsafe { std::slice::from_raw_parts(self.at(offset), bytes) }
     }
 
+    /// The same, to be changed.
+    fn slice_mut(&mut self, offset: usize, bytes: usize) -> &mut [u8] {
+        assert!(offset + bytes <= self.bytes, "{offset} and {bytes} more lie beyond {}", self.bytes);
+        // SAFETY: as above, and nobody else has the buffers.
+        unsafe { std::slice::from_raw_parts_mut(self.at(offset), bytes) }
+    }
+
     fn at(&self, offset: usize) -> *mut u8 {
         assert!(offset < self.bytes, "offset {offset} lies beyond the buffers' {} bytes", self.bytes);
         self.start.wrapping_add(offset)

@@ -47,7 +47,6 @@ impl Executor {
         let made = if reserved > io_memory { with_default(&tracing::Dispatch::none(), make) } else { make() };
         let executor = made.map_err(|why| io::Error::other(why.to_string()))?;
         raise_workers();
-        short_slices();
         Ok(Self { executor, io_memory, reserved })
     }
 
@@ -74,16 +73,6 @@ fn raise_workers() {
     if let Err(why) = raised {
         tracing::warn!(%why, "a drive that hangs may slow the others: the kernel's threads cannot be raised");
     }
-}
-
-fn short_slices() {
-    let us: u64 = std::env::var("SLICE").map_or(0, |s| s.parse().unwrap());
-    if us == 0 { return; }
-    let mut attr = [0_u64; 7];
-    attr[0] = 56; // size, policy 0
-    attr[3] = us * 1000; // sched_runtime
-    let r = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, attr.as_ptr(), 0) };
-    eprintln!("sched_setattr {r}");
 }
 
 #[cfg(test)]

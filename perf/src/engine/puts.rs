@@ -45,11 +45,11 @@ pub(super) async fn measure(options: &Options, folder: &Path, seed: u64, board: 
             Rc::get_mut(&mut pool).expect("no load runs").renew(kind.track_bytes, count, salt);
             // Whoever comes second finds the drive as the first left it: they take turns.
             if round % 2 == 0 {
-                let raw = raw(folder, kind, count)?;
+                let raw = raw(folder, kind, &pool)?;
                 engine(folder, kind, &pool).await?.show(kind, &raw, board);
             } else {
                 let engine = engine(folder, kind, &pool).await?;
-                engine.show(kind, &raw(folder, kind, count)?, board);
+                engine.show(kind, &raw(folder, kind, &pool)?, board);
             }
         }
     }
@@ -62,12 +62,18 @@ struct Raw {
     cpu_per_gigabyte: f64,
     /// The same with the engine's longer records.
     of_records: Option<f64>,
+    /// The same with bytes that are copied, hashed and checksummed on their way.
+    hashed: f64,
 }
 
-fn raw(folder: &Path, kind: &Kind, count: usize) -> anyhow::Result<Raw> {
-    let put = |writes, write_bytes| {
+fn raw(folder: &Path, kind: &Kind, pool: &Pool) -> anyhow::Result<Raw> {
+    let count = pool.ids().len();
+    let scratch = |writes, write_bytes| {
         let group = Group { in_flight: kind.in_flight, writes, write_bytes, count: count as u64 };
-        let scratch = Scratch::new(folder, (count * writes * write_bytes) as u64)?;
+        anyhow::Ok((Scratch::new(folder, (count * writes * write_bytes) as u64)?, group))
+    };
+    let put = |writes, write_bytes| {
+        let (scratch, group) = scratch(writes, write_bytes)?;
         scratch.put(group)
     };
     let (writes, write_bytes) =
@@ -78,7 +84,9 @@ fn raw(folder: &Path, kind: &Kind, count: usize) -> anyhow::Result<Raw> {
     #[expect(clippy::cast_precision_loss, reason = "a rate, printed to three digits")]
     let cpu_per_gigabyte = spent.as_secs_f64() / ((count * kind.track_bytes) as f64 / 1e9);
     let of_records = if kind.track_bytes == 64 * KIB { Some(put(1, RECORD_BYTES)?.0) } else { None };
-    Ok(Raw { per_second, cpu_per_gigabyte, of_records })
+    let (scratch, group) = scratch(writes, write_bytes)?;
+    let (hashed, _) = scratch.put_hashed(group, pool)?;
+    Ok(Raw { per_second, cpu_per_gigabyte, of_records, hashed })
 }
 
 /// What the engine gave.
@@ -122,6 +130,10 @@ impl Engine {
             let ceiling = raw.per_second * kind.track_bytes as f64 / 1e6;
             let beside = "raw ring, same writes and group flush";
             board.add(name, "MB/s", took.megabytes_per_second(), &took.latency, Some(ceiling), beside);
+            #[expect(clippy::cast_precision_loss, reason = "a rate, printed to one digit")]
+            let hashed = raw.hashed * kind.track_bytes as f64 / 1e6;
+            let beside = "raw ring that copies, hashes, checksums";
+            board.add_beside("ingest_4m_inflight_8_of_hashed", "MB/s", took.megabytes_per_second(), hashed, beside);
             let beside = "raw ring's CPU";
             board.add_beside("cpu_write_s_per_gb", "s/GB", took.cpu_per_gigabyte(), raw.cpu_per_gigabyte, beside);
         } else {
@@ -129,6 +141,8 @@ impl Engine {
             board.add(name, "1/s", took.per_second(), &took.latency, Some(raw.per_second), beside);
             let (cpu, beside) = (took.cpu_per_gigabyte(), "raw ring's CPU");
             board.add_beside(&format!("{name}_cpu"), "s/GB", cpu, raw.cpu_per_gigabyte, beside);
+            let beside = "raw ring that copies, hashes, checksums";
+            board.add_beside(&format!("{name}_of_hashed"), "1/s", took.per_second(), raw.hashed, beside);
             if let Some(of_records) = raw.of_records {
                 let beside = "raw ring, 72 KiB as the engine writes";
                 board.add_beside(&format!("{name}_by_record"), "1/s", took.per_second(), of_records, beside);

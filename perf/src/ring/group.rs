@@ -3,8 +3,11 @@
 use std::time::Instant;
 
 use anyhow::ensure;
+use deadwax_track::TrackId;
 use hdrhistogram::Histogram;
 use io_uring::{opcode, types};
+
+use crate::pool::Pool;
 
 use super::{Buffers, Ring, Scratch, latencies, micros};
 
@@ -39,11 +42,23 @@ struct Run<'a> {
     /// In the flush that runs.
     flushing: Vec<usize>,
     latency: Histogram<u64>,
+    /// Tracks that are copied, hashed and checksummed on their way; without them, memory is written as it lies.
+    tracks: Option<&'a Pool>,
 }
 
 impl Scratch {
     /// Puts `group` one behind the other from the file's start. Gives puts a second, and their latency.
     pub(crate) fn put(&self, group: Group) -> anyhow::Result<(f64, Histogram<u64>)> {
+        self.put_of(group, None)
+    }
+
+    /// The same with the bytes of `tracks`, and the work that nobody is spared who names a track by its hash and proves its
+    /// frames by checksums: one copy, BLAKE3, CRC-32. On this thread, as a shard does it.
+    pub(crate) fn put_hashed(&self, group: Group, tracks: &Pool) -> anyhow::Result<(f64, Histogram<u64>)> {
+        self.put_of(group, Some(tracks))
+    }
+
+    fn put_of(&self, group: Group, tracks: Option<&Pool>) -> anyhow::Result<(f64, Histogram<u64>)> {
         let put_bytes = (group.writes * group.write_bytes) as u64;
         ensure!(group.count * put_bytes <= self.bytes, "{} puts do not fit the file", group.count);
         let buffers = Buffers::new(group.in_flight * group.writes * group.write_bytes)?;
@@ -58,6 +73,7 @@ impl Scratch {
             waiting: vec![],
             flushing: vec![],
             latency: latencies(),
+            tracks,
         };
         for slot in 0..group.in_flight {
             run.begin(slot)?;
@@ -82,6 +98,15 @@ impl Run<'_> {
             return Ok(());
         }
         self.slots[slot] = Slot { begun: Instant::now(), writes_left: writes };
+        if let Some(tracks) = self.tracks {
+            let (id, bytes) = tracks.track(usize::try_from(self.next)?);
+            ensure!(bytes.len() == writes * write_bytes, "a track of {} bytes is not the group's", bytes.len());
+            let into = self.buffers.slice_mut(slot * bytes.len(), bytes.len());
+            let named = TrackId::of(bytes);
+            into.copy_from_slice(bytes);
+            std::hint::black_box(crc32fast::hash(into));
+            ensure!(named == id, "a track is not what its id says");
+        }
         for write in 0..writes {
             let from = self.buffers.at((slot * writes + write) * write_bytes);
             let offset = (self.next * writes as u64 + write as u64) * write_bytes as u64;
