@@ -4,6 +4,7 @@
 //! entry here. So only those are moved that are nearly all holes, and the bytes that moving writes stay a small part of
 //! the bytes that puts wrote.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::config::{COMPACT_LIVE_PERCENT, READ_BYTES_MAX};
@@ -42,7 +43,7 @@ impl<H: Host> Volume<H> {
 impl<H: Host> Inner<H> {
     /// Starts to free hollow segments, where there are any and nobody does it yet.
     pub(crate) fn start_compaction(self: &Rc<Self>) {
-        if self.compacting.get() || self.hollow().is_none() {
+        if self.compacting.get() || self.hollow(&BTreeSet::new()).is_none() {
             return;
         }
         self.compacting.set(true);
@@ -63,38 +64,58 @@ impl<H: Host> Inner<H> {
         }
     }
 
-    /// A sealed segment that is nearly all holes.
-    fn hollow(&self) -> Option<Rc<Segment<H::File>>> {
+    /// A sealed segment that is nearly all holes, none of `but`.
+    fn hollow(&self, but: &BTreeSet<u64>) -> Option<Rc<Segment<H::File>>> {
         let segments = self.segments.borrow();
         let is_hollow = |segment: &&Rc<Segment<H::File>>| {
             segment.own
                 && segment.sealed.get()
                 && !segment.damaged.get()
+                && !but.contains(&segment.number)
                 && segment.live_bytes() * 100 <= segment.bytes * COMPACT_LIVE_PERCENT
         };
         segments.iter().find(is_hollow).cloned()
     }
 
     async fn free_hollow(self: &Rc<Self>) -> Result<u64, Error> {
-        let mut freed = 0;
-        while let Some(segment) = self.hollow() {
+        let (mut freed, mut left, mut first) = (0, BTreeSet::new(), None);
+        while let Some(segment) = self.hollow(&left) {
             self.writable()?;
-            let (parts, last) = self.sealed_contents(&segment).await?;
-            self.move_records(&segment, last).await?;
-            // Part by part: a segment of small tracks has very many.
-            for part in parts {
-                let records = self.part_of(&segment, part).await?;
-                self.move_records(&segment, records).await?;
+            match self.free_segment(&segment).await {
+                Ok(()) if segment.live_bytes() > 0 => {}
+                Ok(()) => freed += 1,
+                // It is left for another time, and holds up no other.
+                Err(error) => {
+                    tracing::warn!(%error, segment = segment.number, "a hollow segment stays");
+                    first.get_or_insert(error);
+                }
             }
-            if segment.live_bytes() > 0 {
-                // Something in it could not be read: it stays, and scrub reports it.
-                segment.damaged.set(true);
-                continue;
-            }
-            self.remove_segment(&segment).await?;
-            freed += 1;
+            left.insert(segment.number);
         }
-        Ok(freed)
+        first.filter(|_| freed == 0).map_or(Ok(freed), Err)
+    }
+
+    /// Moves what is left in the segment, and removes it. One of which something cannot be read stays, and is marked damaged.
+    async fn free_segment(self: &Rc<Self>, segment: &Rc<Segment<H::File>>) -> Result<(), Error> {
+        let moved = self.move_all(segment).await;
+        let unreadable = matches!(moved, Err(Error::CorruptFile { .. }));
+        if unreadable || (moved.is_ok() && segment.live_bytes() > 0) {
+            // Scrub reports it, and the next start walks it.
+            segment.damaged.set(true);
+        }
+        moved?;
+        if segment.live_bytes() == 0 { self.remove_segment(segment).await } else { Ok(()) }
+    }
+
+    async fn move_all(self: &Rc<Self>, segment: &Rc<Segment<H::File>>) -> Result<(), Error> {
+        let (parts, last) = self.sealed_contents(segment).await?;
+        self.move_records(segment, last).await?;
+        // Part by part: a segment of small tracks has very many.
+        for part in parts {
+            let records = self.part_of(segment, part).await?;
+            self.move_records(segment, records).await?;
+        }
+        Ok(())
     }
 
     async fn move_records(self: &Rc<Self>, segment: &Rc<Segment<H::File>>, records: Vec<Listed>) -> Result<(), Error> {
@@ -109,7 +130,11 @@ impl<H: Host> Inner<H> {
         let io = |source| Error::io("remove", &segment.path, source);
         // Some file systems take their time over a removed file's space.
         segment.punch(BLOCK_BYTES, segment.bytes - BLOCK_BYTES).await?;
-        self.host.remove(&segment.path).await.map_err(io)?;
+        match self.host.remove(&segment.path).await {
+            // Removed before, when making that durable failed.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            removed => removed.map_err(io)?,
+        }
         self.host.sync_directory(&self.segments_dir).await.map_err(io)?;
         self.segments.borrow_mut().remove(segment.number);
         tracing::debug!(segment = segment.number, "segment freed");
@@ -136,15 +161,19 @@ impl<H: Host> Inner<H> {
         match self.copy_record(&old, &space).await {
             Ok((sequence, header)) => {
                 if let Err(error) = self.flushed(&space.segment, Some(sequence)).await {
-                    self.release(space, false).await;
+                    self.release_failed(space, header.id).await;
                     return Err(error);
                 }
                 self.moved(&old, space, &header);
                 // Before anybody can delete the new one: the old one would come back.
-                self.erase_stretch(segment, old.offset, old.header.bytes() as u64, old.bytes()).await
+                let erased = self.erase_stretch(segment, old.offset, old.header.bytes() as u64, old.bytes()).await;
+                if let Err(error) = &erased {
+                    self.fence_writes(&format!("what was moved cannot be erased in its old place: {error}"));
+                }
+                erased
             }
             Err(error) => {
-                self.release(space, false).await;
+                self.release_failed(space, old.header.id).await;
                 if matches!(error, Error::Corrupt { .. }) {
                     self.report(&error);
                     return Ok(());

@@ -5,7 +5,7 @@ use deadwax_track::TrackId;
 use crate::error::Error;
 use crate::host::{Host, Priority};
 use crate::index::Damaged;
-use crate::lookup::{Known, Record};
+use crate::lookup::{Known, Record, read_header};
 use crate::signal::Slot as Answer;
 use crate::table::EntryKind;
 use crate::volume::{Inner, Volume};
@@ -30,8 +30,13 @@ impl<H: Host> Volume<H> {
 
 impl<H: Host> Inner<H> {
     async fn delete(self: Rc<Self>, id: TrackId) -> Result<(), Error> {
-        self.writable()?;
         let _claim = self.claim(id).await;
+        self.writable()?;
+        if self.ghosts.borrow().contains(&id) {
+            let what =
+                format!("a put of {id} failed, and what it wrote cannot be erased: reopen the volume, then delete");
+            return Err(Error::Fenced(what));
+        }
         match self.look_up(&id).await {
             Ok(Known::Track(record)) => self.erase(&id, &record).await,
             Ok(Known::Takedown(record)) => Err(Error::TakenDown { id, number: record.header.takedown }),
@@ -92,9 +97,26 @@ impl<H: Host> Inner<H> {
     /// Erases what may be the track's record and cannot be read: all that the index has for the id, and what a damaged header
     /// claims.
     pub(crate) async fn erase_damaged(self: &Rc<Self>, id: &TrackId) -> Result<(), Error> {
+        self.erase_candidates(id).await?;
+        let claim = self.index.borrow().damaged(id);
+        if let Some(Damaged { segment, offset, .. }) = claim {
+            if let Some(segment) = self.segment(segment) {
+                let block = crate::format::BLOCK_BYTES;
+                self.erase_stretch(&segment, offset, block, block).await?;
+            }
+            self.index.borrow_mut().forget_damaged(id);
+        }
+        Ok(())
+    }
+
+    /// Erases the entries that may be the track's record and cannot be read. Those that can be, and are other tracks', stay.
+    pub(crate) async fn erase_candidates(self: &Rc<Self>, id: &TrackId) -> Result<(), Error> {
         let candidates = self.index.borrow().candidates(id);
         for slot in candidates.into_iter().filter(|slot| slot.kind != EntryKind::Takedown) {
             let (segment, offset) = self.segments.borrow().at(slot.address);
+            if read_header(id, &segment, offset, slot).await.is_ok_and(|header| header.id != *id) {
+                continue;
+            }
             let listed = self.listed_at(&segment, offset).await;
             if let Some(listed) = &listed
                 && listed.id != *id
@@ -108,14 +130,6 @@ impl<H: Host> Inner<H> {
                 segment.remove_live(bytes);
                 self.erase_stretch(&segment, offset, header_bytes, bytes).await?;
             }
-        }
-        let claim = self.index.borrow().damaged(id);
-        if let Some(Damaged { segment, offset, .. }) = claim {
-            if let Some(segment) = self.segment(segment) {
-                let block = crate::format::BLOCK_BYTES;
-                self.erase_stretch(&segment, offset, block, block).await?;
-            }
-            self.index.borrow_mut().forget_damaged(id);
         }
         Ok(())
     }

@@ -76,7 +76,7 @@ impl<H: Host> Inner<H> {
     }
 
     /// Fails where the id is present or taken down, where a damaged record may be its takedown, and where the drive does not say.
-    /// A damaged record of the track itself is no hindrance: putting the track again heals it.
+    /// A track whose header is damaged is no hindrance: putting it again heals it. One whose frames are counts as present: delete it first.
     pub(crate) async fn check_absent(&self, id: &TrackId) -> Result<(), Error> {
         match self.look_up(id).await {
             Ok(Known::Nothing) => Ok(()),

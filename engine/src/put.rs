@@ -424,6 +424,12 @@ impl<H: Host> Inner<H> {
             self.release(put.space, blank).await;
             return Err(error);
         }
+        // What cannot be read of the track, a damaged record, makes room for this one: the two would count as two.
+        if let Err(error) = self.erase_candidates(&put.id).await {
+            let blank = put.is_blank();
+            self.release(put.space, blank).await;
+            return Err(error);
+        }
         let (piece_ends, filter) = match std::mem::replace(&mut put.form, Form::Plain) {
             Form::Compressed(compressed) => (compressed.ends, compressed.filter),
             Form::Open | Form::Plain => (Vec::new(), Filter::None),
@@ -450,7 +456,7 @@ impl<H: Host> Inner<H> {
         let mut buffer = put.buffer.take().unwrap_or_else(|| self.host.buffer(put.header_bytes));
         header.encode(&mut buffer[..put.header_bytes]);
         if let Err(error) = self.write_header(&put.space, sequence, buffer).await {
-            self.release(put.space, false).await;
+            self.release_failed(put.space, put.id).await;
             return Err(error);
         }
         let listed = Listed::of(&header);

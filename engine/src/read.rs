@@ -65,8 +65,8 @@ struct Pieces {
 
 struct Ahead<H: Host> {
     units: Range<u32>,
-    read: Rc<Answer<std::io::Result<H::ReadBuffer>>>,
-    held: Held,
+    /// With the memory that it takes, which is the drive's until it is there, whatever becomes of the reader.
+    read: Rc<Answer<(std::io::Result<H::ReadBuffer>, Held)>>,
 }
 
 /// Units that were read, or not, and the memory that they are in.
@@ -262,17 +262,10 @@ impl<H: Host> Reader<H> {
         if self.rest.is_empty() && self.ahead.is_empty() {
             return None;
         }
-        if !self.ahead.is_empty() || self.place.first_of(&self.rest) != self.rest {
-            self.read_ahead().await;
-            let next = self.ahead.pop_front()?;
-            return Some((next.units, next.read.take().await, next.held));
-        }
-        let units = self.rest.clone();
-        self.rest.start = self.rest.end;
-        let held = self.memory_for(&units).await;
-        let frames = self.place.frames_of(&units);
-        let (offset, bytes) = place(self.place.frames_at, self.place.frames, &frames);
-        Some((units, self.place.segment.file.read_at(offset, bytes).await, held))
+        self.read_ahead().await;
+        let next = self.ahead.pop_front()?;
+        let (read, held) = next.read.take().await;
+        Some((next.units, read, held))
     }
 
     /// Memory for a block, which may be long in coming only where the caller holds other ones.
@@ -305,9 +298,9 @@ impl<H: Host> Reader<H> {
             let (offset, bytes) = place(self.place.frames_at, self.place.frames, &frames);
             let (segment, read) = (self.place.segment.clone(), Answer::new());
             let done = read.clone();
-            let task = async move { done.fill(segment.file.read_at(offset, bytes).await) };
+            let task = async move { done.fill((segment.file.read_at(offset, bytes).await, held)) };
             self.volume.host.spawn(Priority::Read, task);
-            self.ahead.push_back(Ahead { units, read, held });
+            self.ahead.push_back(Ahead { units, read });
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use deadwax_track::TrackId;
+
 use crate::config::{RESERVE_SEGMENT_BYTES, TAKEDOWN_STRETCH_BYTES};
 use crate::error::Error;
 use crate::format::{BLOCK, BLOCK_BYTES, SegmentHeader, footer_bytes_for};
@@ -187,7 +189,10 @@ impl<H: Host> Inner<H> {
 
     /// What this handle's segments take on the drive.
     fn disk_bytes(&self) -> u64 {
-        self.segments.borrow().iter().filter(|segment| segment.own).map(|segment| segment.disk_bytes()).sum()
+        // Of segments that were made for another number of shards, each counts for one of today's.
+        let (shard, shards) = (self.config.shard as u64, self.config.shards as u64);
+        let ours = |segment: &&Rc<Segment<H::File>>| segment.own || segment.number % shards == shard;
+        self.segments.borrow().iter().filter(ours).map(|segment| segment.disk_bytes()).sum()
     }
 
     /// Gives a record's space back. `blank`: nothing was written there, so it may be handed out again: over other bytes, a
@@ -203,6 +208,25 @@ impl<H: Host> Inner<H> {
             tracing::warn!(%error, offset, bytes, "space of an unfinished put is lost until compaction");
         }
         // The segment may have waited for it.
+        drop(space);
+        self.upkeep.notify();
+    }
+
+    /// Gives back the space of a record whose header may have reached the drive, though writing or flushing it failed. It must
+    /// not be found by the next start, after the track was put elsewhere and deleted: where that is not certain, no delete of
+    /// the track is acknowledged before that start.
+    pub(crate) async fn release_failed(&self, space: Space<H::File>, id: TrackId) {
+        let (offset, bytes) = (space.offset, space.bytes);
+        let erased = async {
+            space.segment.punch(offset, bytes).await?;
+            // Past the queue of those who wait for a flush: the segment takes no more writes, and erasing is none.
+            let flushed = space.segment.file.fdatasync().await;
+            flushed.map_err(|source| Error::io("flush", &space.segment.path, source))
+        };
+        if let Err(error) = erased.await {
+            tracing::warn!(%error, %id, offset, bytes, "what a failed put wrote may be found by the next start");
+            self.ghosts.borrow_mut().insert(id);
+        }
         drop(space);
         self.upkeep.notify();
     }

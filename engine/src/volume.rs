@@ -132,6 +132,8 @@ pub(crate) struct Inner<H: Host> {
     /// Ids whose record is being written: one at a time.
     pub(crate) claims: Claims,
     pub(crate) abandoned: RefCell<Vec<Put<H>>>,
+    /// Tracks of which a failed put may have left a record that the next start finds. Few: a second failure fences the volume.
+    pub(crate) ghosts: RefCell<HashSet<TrackId>>,
     /// Records and bytes that no snapshot has yet.
     pub(crate) since_snapshot: Cell<(u64, u64)>,
     pub(crate) scrub_place: Cell<ScrubPlace>,

@@ -32,14 +32,16 @@ pub(crate) struct Options {
 const FLUSH: &str = "latency of a flush";
 
 /// Sizes and depths of random reads, with the names of their figures.
-const READS: [(&str, usize, usize); 7] = [
+const READS: [(&str, usize, usize); 9] = [
     ("read_4k_depth_1", 4 << 10, 1),
+    ("read_4k_depth_8", 4 << 10, 8),
     ("read_4k_depth_32", 4 << 10, 32),
     ("read_64k_depth_1", 64 << 10, 1),
     ("read_64k_depth_8", 64 << 10, 8),
     ("read_64k_depth_32", 64 << 10, 32),
     ("read_1m_depth_1", 1 << 20, 1),
     ("read_1m_depth_8", 1 << 20, 8),
+    ("read_1m_depth_32", 1 << 20, 32),
 ];
 
 pub(crate) fn run(options: &Options, seed: u64) -> anyhow::Result<Report> {

@@ -4,7 +4,7 @@
 //! the speed, eleven times the CPU) when they run out. Registration pins the memory as 4 KiB pages before anyone can
 //! ask for huge ones, and gains nothing measurable itself, while huge pages double the rate of 64 KiB reads. So the
 //! slab is *reserved* larger than the most that the kernel registers at once (1 GiB): registration is declined, for
-//! root as for anyone, and needs no locked memory. Only what is used becomes resident: the `io_memory_bytes` that
+//! root as for anyone, and needs no locked memory. (Not where address space is rationed: there the slab stays as glommio has it.) Only what is used becomes resident: the `io_memory_bytes` that
 //! [`prime`] touches and what a burst takes beyond them, which is then huge pages too instead of the fallback.
 //!
 //! The slab's allocator keeps its lists in the first page of each free block, so when it comes to us it has touched pages here
@@ -35,7 +35,8 @@ pub(super) fn reservation(io_memory: usize) -> usize {
 /// each executor, before anything else takes drive buffers. Blocks the executor for some milliseconds. What it gives is to be
 /// held until the executor ends: the slab's small blocks, at its ragged edge, where no huge page fits.
 pub(super) fn prime(reserved: usize, io_memory: usize) -> Vec<DmaBuffer> {
-    let edge = renew(reserved);
+    // Where the kernel has registered the slab, it reads and writes the pages that it had then.
+    let edge = if reserved > io_memory { renew(reserved) } else { Vec::new() };
     let pieces = (io_memory / PIECE_BYTES).min(reserved / PIECE_BYTES / 2);
     let touched: Vec<DmaBuffer> = (0..pieces)
         .map(|_| {

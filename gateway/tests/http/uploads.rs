@@ -177,9 +177,19 @@ fn who_waits_for_100_continue_sends_only_what_is_wanted() {
     assert_eq!(connection.read_head().status, 100);
     connection.send(&bytes);
     assert_eq!(connection.read("PUT").status, 201);
-    // Stored already: the answer comes at once, without asking for the body.
-    connection.send_head("PUT", &path, &expect);
-    let reply = connection.read("PUT");
+    // Stored already: the answer comes at once, without asking for the body. The third copy may come later than the answer did;
+    // until then a repeated put is let in, for its sake.
+    let reply = loop {
+        connection.send_head("PUT", &path, &expect);
+        let reply = connection.read("PUT");
+        if reply.status != 100 {
+            break reply;
+        }
+        connection.send(&bytes);
+        let status = connection.read("PUT").status;
+        assert!(status == 200 || status == 201, "{status}");
+        connection = world.connect();
+    };
     assert_eq!(
         (reply.status, &reply.json()["bytes"], reply.header("connection")),
         (200, &500_000.into(), Some("close"))

@@ -72,10 +72,8 @@ impl Bench {
             None => raw()?,
         };
         let beside = "raw ring, 64 KiB reads";
-        let rows = [
-            ("range_64k_inflight_32", "range_64k", aligned),
-            ("range_64k_anywhere_inflight_32", "range_64k_anywhere", anywhere),
-        ];
+        let rows =
+            [("range_64k_inflight_32", "range_64k", anywhere), ("range_frame_inflight_32", "range_frame", aligned)];
         for (name, stem, took) in rows {
             board.add(name, "1/s", took.per_second(), &took.latency, Some(ceiling), beside);
             #[expect(clippy::cast_precision_loss, reason = "microseconds, far below 2^52")]
@@ -95,7 +93,7 @@ impl Bench {
             Some(ceiling),
             "the same, not looked at",
         );
-        board.add_beside("range_64k_of_checked", "1/s", per_second, checked, "raw ring that checks, too");
+        board.add_beside("range_frame_of_checked", "1/s", per_second, checked, "raw ring that checks, too");
         Ok(())
     }
 

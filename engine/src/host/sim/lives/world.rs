@@ -27,11 +27,12 @@ enum Operation {
     TakeDown,
     Delete,
     Compact,
+    Scrub,
     /// Of an id that was never put.
     TakeDownAhead,
 }
 
-const WEIGHTS: [(Operation, u64); 12] = [
+const WEIGHTS: [(Operation, u64); 13] = [
     (Operation::Put, 26),
     (Operation::PutTwice, 1),
     (Operation::PutAgain, 3),
@@ -43,9 +44,12 @@ const WEIGHTS: [(Operation, u64); 12] = [
     (Operation::TakeDown, 3),
     (Operation::Delete, 12),
     (Operation::Compact, 1),
+    (Operation::Scrub, 1),
     (Operation::TakeDownAhead, 1),
 ];
 
+/// So much that a pass is over soon.
+const SCRUB_BYTES_PER_SECOND: u64 = 1 << 40;
 /// How often a pick among the known ids is repeated where an id does not suit.
 const PICKS_MAX: usize = 8;
 
@@ -147,6 +151,7 @@ impl World {
             Operation::Presence => self.presence().await,
             Operation::Delete => self.delete().await,
             Operation::Compact => self.compact().await,
+            Operation::Scrub => self.scrub().await,
             Operation::TakeDown => self.take_down().await,
             Operation::TakeDownAhead => {
                 let (id, _) = self.new_track();
@@ -316,6 +321,19 @@ impl World {
                 },
             }
         });
+    }
+
+    /// A whole pass, beside whatever else goes on. Of a drive that works it finds nothing damaged.
+    async fn scrub(&self) {
+        let index = self.dice.borrow_mut().index(self.volumes.len());
+        match self.volumes[index].scrub_pass(SCRUB_BYTES_PER_SECOND).await {
+            Ok(_) => {
+                assert!(self.faulty || self.volumes[index].damage_found() == (0, 0), "damage on a drive that works")
+            }
+            // Another lane has it do so.
+            Err(error) if error.kind() == ErrorKind::Invalid => {}
+            Err(error) => self.expect_fault(&error),
+        }
     }
 
     async fn compact(&self) {
