@@ -21,6 +21,9 @@ pub(crate) struct Loaded<H: Host> {
     pub(crate) footer: Option<Listing>,
     /// Something stands where the footer would.
     pub(crate) footer_written: bool,
+    /// Where there should be a hole there are zeros: the file may be a copy that was made without the holes, which alone tell
+    /// what was deleted. So its headers are read.
+    pub(crate) filled: bool,
     pub(crate) bytes_read: u64,
     /// Its header was damaged, and made up from its first record.
     pub(crate) damaged: bool,
@@ -68,7 +71,7 @@ pub(crate) async fn load<H: Host>(
     if header.shards as usize == config.shards && header.shard as usize != config.shard {
         return Ok(None);
     }
-    let (mut footer, mut footer_written) = (None, false);
+    let (mut footer, mut footer_written, mut filled) = (None, false, false);
     if !damaged && header.footer_bytes > 0 && file_bytes >= header.bytes {
         let place = Part { offset: header.bytes - u64::from(header.footer_bytes), bytes: header.footer_bytes };
         // A hole: not sealed.
@@ -78,6 +81,7 @@ pub(crate) async fn load<H: Host>(
             // Space that was taken and never written is called data, too, once anybody read it through the page cache.
             let first = file.read_at(place.offset, BLOCK).await.map_err(io("read"))?;
             footer_written = first.iter().any(|byte| *byte != 0);
+            filled = !footer_written;
         }
         if footer_written && footers {
             bytes_read += u64::from(place.bytes);
@@ -86,9 +90,19 @@ pub(crate) async fn load<H: Host>(
                     tracing::warn!(%error, path = %path.display(), "footer cannot be read, segment is walked");
                     None
                 });
+            // Behind the records of a sealed segment there is a hole, up to its footer.
+            if let Some(listing) = &footer
+                && listing.scanned_to < place.offset
+            {
+                let data = file.data_after(listing.scanned_to).map_err(io("seek in"))?;
+                filled = data.is_some_and(|data| data < place.offset);
+            }
         }
     }
-    Ok(Some(Loaded { header, file, path, file_bytes, footer, footer_written, bytes_read, damaged }))
+    if filled {
+        tracing::warn!(path = %path.display(), "segment has no holes where it should: its records are looked at one by one");
+    }
+    Ok(Some(Loaded { header, file, path, file_bytes, footer, footer_written, filled, bytes_read, damaged }))
 }
 
 /// The header of a segment that lost its own, from the record behind it. No split: nobody continues it.

@@ -17,7 +17,10 @@ use crate::volume::Volume;
 /// How long may the last writes of a killed process take before the volume is left closed? They could land on what is
 /// written after them. A drive that takes longer hangs.
 const LAST_WRITES_MAX: Duration = Duration::from_secs(10);
-const LAST_WRITES_POLL: Duration = Duration::from_millis(2);
+/// How long may another process hold the volume? One that ends, or that was just forked and has not yet become another program,
+/// lets go of it in a moment.
+const LAST_BREATH_MAX: Duration = Duration::from_secs(1);
+const LOCK_POLL: Duration = Duration::from_millis(2);
 
 /// What opening a volume handle found and did.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -108,14 +111,20 @@ async fn check_identity<H: Host>(host: &H, config: &VolumeConfig) -> Result<H::L
     }
     let started = host.now();
     loop {
-        match host.lock(&path, config.shard, config.shards) {
+        let held = match host.lock(&path, config.shard, config.shards) {
             Ok(lock) => return Ok(lock),
             Err(LockError::Io(source)) => return Err(Error::io("lock", &path, source)),
-            Err(LockError::Writes(_)) if host.now().saturating_sub(started) < LAST_WRITES_MAX => {
-                host.sleep(LAST_WRITES_POLL).await;
-            }
-            Err(held) => return Err(Error::Locked { path: config.dir.clone(), what: held.to_string() }),
+            Err(held) => held,
+        };
+        let patience = match held {
+            LockError::Writes(_) => LAST_WRITES_MAX,
+            LockError::Process => LAST_BREATH_MAX,
+            LockError::Handle(_) | LockError::Io(_) => Duration::ZERO,
+        };
+        if host.now().saturating_sub(started) >= patience {
+            return Err(Error::Locked { path: config.dir.clone(), what: held.to_string() });
         }
+        host.sleep(LOCK_POLL).await;
     }
 }
 

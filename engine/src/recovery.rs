@@ -185,7 +185,7 @@ impl<H: Host> Opening<H> {
 
     /// Takes in a segment: what its listings have, and what a walk finds behind them.
     pub(crate) async fn take_in(&mut self, loaded: Loaded<H>) -> Result<(), Error> {
-        let Loaded { header, file, path, file_bytes, footer, footer_written, bytes_read, damaged } = loaded;
+        let Loaded { header, file, path, file_bytes, footer, footer_written, filled, bytes_read, damaged } = loaded;
         self.recovery.bytes_read += bytes_read;
         self.recovery.segments += 1;
         let shards = header.shards as usize;
@@ -205,7 +205,10 @@ impl<H: Host> Opening<H> {
         }
         // A footer that could not be read now may be whole the next time: nothing must be written that it does not list.
         segment.closed.set(footer_written);
+        // All that a footer lists was durable, whether its records are still there or not.
+        let listed_sequence = footer.as_ref().map_or(0, |footer| footer.sequence_max);
         if let Some(footer) = footer
+            && !filled
             && self.take_listing(&segment, &footer).await?
         {
             self.sequence_max = self.sequence_max.max(footer.sequence_max);
@@ -213,12 +216,13 @@ impl<H: Host> Opening<H> {
             self.recovery.sealed += 1;
             return Ok(());
         }
-        let mut start = (BLOCK_BYTES, 0, Vec::new(), Vec::new());
+        let mut start = (BLOCK_BYTES, listed_sequence, Vec::new(), Vec::new());
         if let Some((path, listing)) = self.snapshot.remove(&(header.number, header.generation)) {
-            if listing.scanned_to <= segment.footer_at && self.take_listing(&segment, &listing).await? {
+            if !filled && listing.scanned_to <= segment.footer_at && self.take_listing(&segment, &listing).await? {
                 self.sequence_max = self.sequence_max.max(listing.sequence_max);
                 start = (listing.scanned_to, listing.synced_sequence, listing.parts, listing.records);
             } else {
+                start.1 = start.1.max(listing.synced_sequence);
                 self.stale.insert(path);
             }
         }

@@ -244,3 +244,57 @@ fn a_quota_that_is_used_up_is_a_full_drive() {
         assert_whole(&volume, &audio(1, 1000)).await;
     });
 }
+
+#[test]
+fn a_put_beside_a_damaged_header_takes_its_place_and_a_delete_is_for_good() {
+    let (dir, config) = volume_dir();
+    let track = audio(1, 300_000);
+    let id = TrackId::of(&track);
+    run(async {
+        let (volume, _) = open(&config).await;
+        put(&volume, &track).await.expect("puts");
+        let path = &segments(dir.path())[0];
+        // Of the record's header, in its checksum's reach.
+        overwrite(path, 4096 + 100, &[0xff; 8]);
+        assert_eq!(volume.presence(&id).await.expect_err("damaged").kind(), ErrorKind::Corrupt);
+        put(&volume, &track).await.expect("heals");
+        assert_eq!(volume.usage().tracks, 1);
+        assert_whole(&volume, &track).await;
+        volume.delete(&id).await.expect("deletes");
+        assert_eq!(volume.presence(&id).await.expect("looks up"), Presence::Absent);
+        assert_eq!(volume.usage().tracks, 0);
+        volume.close().await;
+        let (volume, recovery) = open(&config).await;
+        assert_eq!((recovery.tracks, recovery.damaged), (0, 0), "{recovery:?}");
+        assert_eq!(volume.presence(&id).await.expect("looks up"), Presence::Absent);
+        volume.close().await;
+    });
+}
+
+#[test]
+fn a_put_whose_flush_failed_does_not_outlive_a_delete() {
+    let (_dir, config) = volume_dir();
+    let track = audio(1, 300_000);
+    let id = TrackId::of(&track);
+    run(async {
+        let host = ScriptedHost::new();
+        let (volume, _) = Volume::open(host.clone(), config.clone()).await.expect("opens");
+        put(&volume, &audio(2, 1000)).await.expect("makes the segment");
+        // The header reaches the drive, and then neither the flush nor erasing it works.
+        host.script.fail_flushes.set(true);
+        assert_eq!(put(&volume, &track).await.expect_err("fails").kind(), ErrorKind::Io);
+        host.script.fail_flushes.set(false);
+        put(&volume, &track).await.expect("puts elsewhere");
+        let refused = volume.delete(&id).await.expect_err("it might come back");
+        assert_eq!(refused.kind(), ErrorKind::Fenced, "{refused}");
+        volume.close().await;
+        let (volume, recovery) = open(&config).await;
+        assert_eq!(recovery.tracks, 2, "{recovery:?}");
+        volume.delete(&id).await.expect("deletes");
+        volume.close().await;
+        let (volume, recovery) = open(&config).await;
+        assert_eq!(recovery.tracks, 1, "{recovery:?}");
+        assert_eq!(volume.presence(&id).await.expect("looks up"), Presence::Absent);
+        volume.close().await;
+    });
+}

@@ -352,3 +352,40 @@ fn find_record(path: &Path, track: &[u8]) -> u64 {
     let is_header = |block: &[u8]| block.starts_with(b"DWXRECRD") && block[40..72] == id.as_bytes()[..];
     blocks.map(is_header).position(|found| found).expect("stored") as u64 * 4096
 }
+
+#[test]
+fn a_copy_without_holes_brings_no_deleted_track_back() {
+    let (dir, config) = volume_dir();
+    let tracks: Vec<_> = (0..40).map(|seed| audio(seed, 1_000_000)).collect();
+    run(async {
+        let (volume, _) = open(&config).await;
+        for track in &tracks {
+            put(&volume, track).await.expect("puts");
+        }
+        for track in tracks.iter().step_by(2) {
+            volume.delete(&TrackId::of(track)).await.expect("deletes");
+        }
+        volume.close().await;
+    });
+    let sealed = segments(dir.path()).len();
+    assert!(sealed > 2, "{sealed} segments");
+    for path in segments(dir.path()) {
+        // As a plain copy, or an image that was restored, leaves it.
+        let bytes = std::fs::read(&path).expect("reads");
+        std::fs::remove_file(&path).expect("removes");
+        std::fs::write(&path, bytes).expect("writes");
+    }
+    run(async {
+        let (volume, recovery) = open(&config).await;
+        assert_eq!((recovery.tracks, recovery.damaged), (20, 0), "{recovery:?}");
+        for (seed, track) in tracks.iter().enumerate() {
+            if seed % 2 == 0 {
+                let presence = volume.presence(&TrackId::of(track)).await.expect("looks up");
+                assert_eq!(presence, deadwax_engine::Presence::Absent, "{seed}");
+            } else {
+                assert_whole(&volume, track).await;
+            }
+        }
+        volume.close().await;
+    });
+}
