@@ -90,6 +90,9 @@ pub(crate) async fn load<H: Host>(
                     tracing::warn!(%error, path = %path.display(), "footer cannot be read, segment is walked");
                     None
                 });
+            if footer.is_none() {
+                tracing::warn!(path = %path.display(), "footer is damaged, or was not written to its end: segment is walked");
+            }
             // Behind the records of a sealed segment there is a hole, up to its footer.
             if let Some(listing) = &footer
                 && listing.scanned_to < place.offset

@@ -1,5 +1,6 @@
 //! The engine on simulated drives that fail in every way, and the simulated drive beside the real one.
 
+mod bits;
 mod conformance;
 mod drive;
 mod exhaustive;
