@@ -41,7 +41,7 @@ const INSECURE_LISTEN: Setting = (
      whoever reaches the port reads, stores and takes down tracks.",
 );
 
-const MASTER: [Setting; 17] = [
+const MASTER: [Setting; 18] = [
     ("dir", "Where the node's key lies. Keep it: a node without it is another node."),
     ("map", "The cluster's map, the same on every node."),
     ("listen", "Where other nodes and gateways reach this one. The map says so too: change both."),
@@ -64,6 +64,10 @@ const MASTER: [Setting; 17] = [
          Smaller ones are recycled sooner and make a restart slower.",
     ),
     ("reserve_bytes", "Bytes of each drive that puts leave free, so that deletes work on a full one."),
+    (
+        "scrub_bytes_per_second",
+        "Bytes a second that each volume reads to find rot, when nothing else is to be done; 0 for never.",
+    ),
     ("rotating", "\"yes\", \"no\" or \"detect\": a drive that rotates is served by one core."),
     ("connections_max", "Connections at once; one more is turned away as busy. Up to 24 KiB each."),
     (

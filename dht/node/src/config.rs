@@ -77,6 +77,11 @@ pub struct Config {
     #[serde(default = "default::reserve_bytes")]
     pub reserve_bytes: u64,
 
+    /// Bytes a second that each volume reads to check all that it holds, over and over, where nothing more urgent is to be done.
+    /// Default 4 MiB: 10 TiB a month. 0: never. Rot that nobody looks for is found when the other copies are gone.
+    #[serde(default = "default::scrub_bytes_per_second")]
+    pub scrub_bytes_per_second: u64,
+
     /// Whether a volume's drive rotates. Default `detect`: what sysfs says of it. A rotating drive is served by one
     /// shard, so that it writes in one place; any other by all shards. Changing it moves no bytes.
     #[serde(default)]
@@ -141,6 +146,9 @@ mod default {
     pub(super) const fn reserve_bytes() -> u64 {
         1024 * MIB
     }
+    pub(super) const fn scrub_bytes_per_second() -> u64 {
+        4 * MIB
+    }
     pub(super) const fn connections_max() -> usize {
         4096
     }
@@ -173,6 +181,7 @@ impl Config {
             io_memory_bytes: default::io_memory_bytes(),
             segment_bytes: default::segment_bytes(),
             reserve_bytes: default::reserve_bytes(),
+            scrub_bytes_per_second: default::scrub_bytes_per_second(),
             rotating: Rotating::default(),
             connections_max: default::connections_max(),
             transfers_max: default::transfers_max(),

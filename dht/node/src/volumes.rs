@@ -77,6 +77,7 @@ impl LocalVolume {
         let volume = VolumeConfig {
             segment_bytes: config.segment_bytes,
             reserve_bytes: config.reserve_bytes,
+            scrub_bytes_per_second: config.scrub_bytes_per_second.div_ceil(shards as u64),
             shard,
             shards,
             ..VolumeConfig::new(dir, expected)
