@@ -1,6 +1,6 @@
 //! Opening one segment's file: its header, and its footer if it has one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::VolumeConfig;
 use crate::error::Error;
@@ -71,41 +71,64 @@ pub(crate) async fn load<H: Host>(
     if header.shards as usize == config.shards && header.shard as usize != config.shard {
         return Ok(None);
     }
-    let (mut footer, mut footer_written, mut filled) = (None, false, false);
+    let mut found = FoundFooter::default();
     if !damaged && header.footer_bytes > 0 && file_bytes >= header.bytes {
-        let place = Part { offset: header.bytes - u64::from(header.footer_bytes), bytes: header.footer_bytes };
-        // A hole: not sealed.
-        let told = file.data_after(place.offset).map_err(io("seek in"))?;
-        footer_written = told.is_some_and(|data| data < header.bytes);
-        if footer_written {
-            // Space that was taken and never written is called data, too, once anybody read it through the page cache.
-            let first = file.read_at(place.offset, BLOCK).await.map_err(io("read"))?;
-            footer_written = first.iter().any(|byte| *byte != 0);
-            filled = !footer_written;
-        }
-        if footer_written && footers {
-            bytes_read += u64::from(place.bytes);
-            footer =
-                read_listing(&file, (number, header.generation), Role::Footer, place).await.unwrap_or_else(|error| {
-                    tracing::warn!(%error, path = %path.display(), "footer cannot be read, segment is walked");
-                    None
-                });
-            if footer.is_none() {
+        found = look_for_footer(&file, &path, &header, footers).await?;
+    }
+    bytes_read += found.bytes_read;
+    let FoundFooter { footer, written: footer_written, filled, .. } = found;
+    Ok(Some(Loaded { header, file, path, file_bytes, footer, footer_written, filled, bytes_read, damaged }))
+}
+
+/// What stands where a segment's footer would.
+#[derive(Default)]
+struct FoundFooter {
+    footer: Option<Listing>,
+    written: bool,
+    filled: bool,
+    bytes_read: u64,
+}
+
+/// Looks for the footer, and whether the holes are there that should be. `wanted`: to use it. Errors: Io.
+async fn look_for_footer<F>(file: &F, path: &Path, header: &SegmentHeader, wanted: bool) -> Result<FoundFooter, Error>
+where
+    F: File,
+    F::ReadBuffer: std::ops::Deref<Target = [u8]>,
+{
+    let io = |what| move |source| Error::io(what, path, source);
+    let mut found = FoundFooter::default();
+    let place = Part { offset: header.bytes - u64::from(header.footer_bytes), bytes: header.footer_bytes };
+    // A hole: not sealed.
+    let told = file.data_after(place.offset).map_err(io("seek in"))?;
+    if told.is_some_and(|data| data < header.bytes) {
+        // Space that was taken and never written is called data, too, once anybody read it through the page cache.
+        let first = file.read_at(place.offset, BLOCK).await.map_err(io("read"))?;
+        found.written = first.iter().any(|byte| *byte != 0);
+        found.filled = !found.written;
+    }
+    if found.written && wanted {
+        found.bytes_read = u64::from(place.bytes);
+        let read = read_listing(file, (header.number, header.generation), Role::Footer, place).await;
+        found.footer = read.unwrap_or_else(|error| {
+            tracing::warn!(%error, path = %path.display(), "footer cannot be read");
+            None
+        });
+        match &found.footer {
+            None => {
                 tracing::warn!(path = %path.display(), "footer is damaged, or was not written to its end: segment is walked");
             }
             // Behind the records of a sealed segment there is a hole, up to its footer.
-            if let Some(listing) = &footer
-                && listing.scanned_to < place.offset
-            {
+            Some(listing) if listing.scanned_to < place.offset => {
                 let data = file.data_after(listing.scanned_to).map_err(io("seek in"))?;
-                filled = data.is_some_and(|data| data < place.offset);
+                found.filled = data.is_some_and(|data| data < place.offset);
             }
+            Some(_) => {}
         }
     }
-    if filled {
+    if found.filled {
         tracing::warn!(path = %path.display(), "segment has no holes where it should: its records are looked at one by one");
     }
-    Ok(Some(Loaded { header, file, path, file_bytes, footer, footer_written, filled, bytes_read, damaged }))
+    Ok(found)
 }
 
 /// The header of a segment that lost its own, from the record behind it. No split: nobody continues it.

@@ -62,7 +62,14 @@ async fn take_down(volume: Volume<SimHost>, oracle: Shared, name: u8) {
     oracle.borrow_mut().known(&id).set_barred(u64::from(name));
 }
 
-/// One put that makes the segment, three at once, a takedown beside a put, a takedown alone, a close.
+async fn delete(volume: Volume<SimHost>, oracle: Shared, name: u8) {
+    let id = TrackId::of(&[name; 3]);
+    oracle.borrow_mut().known(&id).absent = true;
+    volume.delete(&id).await.expect("deletes");
+    oracle.borrow_mut().known(&id).set_absent();
+}
+
+/// One put that makes the segment, three at once, a takedown beside a put, a delete beside a put, a takedown alone, a close.
 async fn scenario(host: SimHost, oracle: Shared) {
     let (volume, _) = Volume::open(host.clone(), config(256 * KIB)).await.expect("opens");
     store(volume.clone(), oracle.clone(), 1).await;
@@ -73,6 +80,9 @@ async fn scenario(host: SimHost, oracle: Shared) {
     let takedown = host.task(take_down(volume.clone(), oracle.clone(), 1));
     store(volume.clone(), oracle.clone(), 5).await;
     takedown.await;
+    let deletion = host.task(delete(volume.clone(), oracle.clone(), 2));
+    store(volume.clone(), oracle.clone(), 6).await;
+    deletion.await;
     take_down(volume.clone(), oracle, 5).await;
     volume.close().await;
 }
