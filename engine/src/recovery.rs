@@ -255,7 +255,7 @@ impl<H: Host> Opening<H> {
 
     async fn take_listed(&mut self, segment: &Rc<Segment<H::File>>, mut records: Vec<Listed>) -> Result<(), Error> {
         records.sort_unstable_by_key(|record| record.offset);
-        let (mut holes, mut gone, mut kept) = (Holes::new(&segment.file), false, Vec::new());
+        let (mut holes, mut gone, mut kept) = (Holes::new(&segment.file), Vec::new(), Vec::new());
         for record in records {
             // Bounds all arithmetic with it.
             if record.end() > segment.footer_at {
@@ -264,11 +264,7 @@ impl<H: Host> Opening<H> {
             }
             let io = |source| Error::io("seek in", &segment.path, source);
             if !holes.is_data(record.offset).map_err(io)? {
-                gone = true;
-                // A crash came between the header and the rest.
-                if self.answers_for(segment.number) {
-                    self.forget_rest(segment, &record).await;
-                }
+                gone.push(record);
                 continue;
             }
             if record.id.shard(self.config.shards) == self.config.shard {
@@ -282,7 +278,18 @@ impl<H: Host> Opening<H> {
             self.take_record(segment, record).await?;
             self.host.yield_if_needed().await;
         }
-        if gone { flush(segment).await } else { Ok(()) }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        // Before more of them goes: a process that was killed may have erased a header without a flush, and if that comes back,
+        // its frames must be there.
+        flush(segment).await?;
+        if self.answers_for(segment.number) {
+            for record in gone {
+                self.forget_rest(segment, &record).await;
+            }
+        }
+        Ok(())
     }
 
     /// Erases what is left of a deleted record. Best effort.
@@ -337,11 +344,12 @@ impl<H: Host> Opening<H> {
         // Behind whatever else a crash left there: a header that tears over other bytes would pass for a damaged one.
         tail = tail.max(data_end);
         segment.set_tail(tail.min(segment.footer_at));
+        // A header that was erased, or cut, is gone for good before its frames go.
+        flush(segment).await?;
         // Where something is damaged, a gap may hold what can be salvaged.
         if answers && !segment.damaged.get() {
             punch_gaps(segment, start, &kept, tail.min(segment.footer_at)).await;
         }
-        flush(segment).await?;
         if answers && !segment.damaged.get() && self.holes {
             self.list_walked(segment, parts, records).await;
         }
