@@ -349,9 +349,9 @@ impl<H: Host> Opening<H> {
         // Where something is damaged, a gap may hold what can be salvaged.
         if answers && !segment.damaged.get() {
             punch_gaps(segment, start, &kept, tail.min(segment.footer_at)).await;
-        }
-        if answers && !segment.damaged.get() && self.holes {
-            self.list_walked(segment, parts, records).await;
+            if self.holes {
+                self.list_walked(segment, parts, records).await;
+            }
         }
         Ok(())
     }

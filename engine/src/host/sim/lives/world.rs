@@ -252,16 +252,22 @@ impl World {
         };
         match compare(self.volume(&id), &id, &known.bytes, start, end).await {
             Ok(()) => {}
-            // It may have been taken down, or deleted, while it was read.
-            Err(Error::TakenDown { .. }) => {
-                let barred = !self.oracle.borrow_mut().known(&id).barred.is_empty();
+            Err(error) => self.expect_gone(&id, &error),
+        }
+    }
+
+    /// A track that was present may have been taken down, or deleted, while it was read.
+    fn expect_gone(&self, id: &TrackId, error: &Error) {
+        match error {
+            Error::TakenDown { .. } => {
+                let barred = !self.oracle.borrow_mut().known(id).barred.is_empty();
                 assert!(barred, "{id} is barred, and nobody took it down");
             }
-            Err(Error::NotFound(_)) => {
-                let gone = self.oracle.borrow_mut().known(&id).absent;
+            Error::NotFound(_) => {
+                let gone = self.oracle.borrow_mut().known(id).absent;
                 assert!(gone || self.faulty, "{id} is absent, and nobody deleted it");
             }
-            Err(error) => self.expect_fault(&error),
+            error => self.expect_fault(error),
         }
     }
 
@@ -269,15 +275,7 @@ impl World {
         let Some((id, known)) = self.pick(Known::is_present) else { return };
         match self.volume(&id).info(&id).await {
             Ok(info) => assert_eq!((info.bytes, info.tags), (known.bytes.len() as u64, tags())),
-            Err(Error::TakenDown { .. }) => {
-                let barred = !self.oracle.borrow_mut().known(&id).barred.is_empty();
-                assert!(barred, "{id} is barred, and nobody took it down");
-            }
-            Err(Error::NotFound(_)) => {
-                let gone = self.oracle.borrow_mut().known(&id).absent;
-                assert!(gone || self.faulty, "{id} is absent, and nobody deleted it");
-            }
-            Err(error) => self.expect_fault(&error),
+            Err(error) => self.expect_gone(&id, &error),
         }
     }
 
