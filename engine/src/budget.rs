@@ -9,7 +9,9 @@ use crate::signal::Signal;
 
 /// A number of bytes to be shared. Who waits is served in the order of coming: large wishes do not starve.
 pub(crate) struct Budget {
-    max: u64,
+    max: Cell<u64>,
+    /// What of a larger budget it is, given back with the last that is held of this one.
+    part: RefCell<Option<Held>>,
     used: Cell<u64>,
     /// Numbers of those who wait.
     waiting: RefCell<BTreeSet<u64>>,
@@ -20,7 +22,8 @@ pub(crate) struct Budget {
 impl Budget {
     pub(crate) fn new(max: u64) -> Rc<Self> {
         Rc::new(Self {
-            max,
+            max: Cell::new(max),
+            part: RefCell::default(),
             used: Cell::new(0),
             waiting: RefCell::default(),
             next: Cell::new(0),
@@ -28,8 +31,24 @@ impl Budget {
         })
     }
 
+    /// A budget of what is held of another.
+    pub(crate) fn part(held: Held) -> Rc<Self> {
+        let budget = Self::new(held.bytes);
+        *budget.part.borrow_mut() = Some(held);
+        budget
+    }
+
+    /// Gives back all of this part but `bytes` and what is in use.
+    pub(crate) fn narrow(&self, bytes: u64) {
+        let max = bytes.max(self.used.get()).min(self.max.get());
+        self.max.set(max);
+        if let Some(held) = &mut *self.part.borrow_mut() {
+            held.shrink(max);
+        }
+    }
+
     pub(crate) fn max(&self) -> u64 {
-        self.max
+        self.max.get()
     }
 
     /// Takes the bytes if they are free and nobody waits.
@@ -39,12 +58,12 @@ impl Budget {
 
     /// The same where half of the budget stays free, for what matters more.
     pub(crate) fn try_acquire_spare(self: &Rc<Self>, bytes: u64) -> Option<Held> {
-        if self.used.get() + bytes <= self.max / 2 { self.try_acquire(bytes) } else { None }
+        if self.used.get() + bytes <= self.max() / 2 { self.try_acquire(bytes) } else { None }
     }
 
     /// Takes the bytes once they are free.
     pub(crate) async fn acquire(self: &Rc<Self>, bytes: u64) -> Held {
-        assert!(bytes <= self.max, "{bytes} bytes wanted of a budget of {}", self.max);
+        assert!(bytes <= self.max(), "{bytes} bytes wanted of a budget of {}", self.max());
         if let Some(held) = self.try_acquire(bytes) {
             return held;
         }
@@ -68,7 +87,7 @@ impl Budget {
 
     fn take(self: &Rc<Self>, bytes: u64) -> Option<Held> {
         let used = self.used.get() + bytes;
-        (used <= self.max).then(|| {
+        (used <= self.max()).then(|| {
             self.used.set(used);
             Held { budget: self.clone(), bytes }
         })
@@ -155,6 +174,19 @@ mod tests {
         drop(all);
         drop(ready(&mut small).expect("free"));
         assert!(ready(budget.all_back()).is_some());
+    }
+
+    #[test]
+    fn a_part_comes_back_with_the_last_that_is_held_of_it() {
+        let budget = Budget::new(10);
+        let part = Budget::part(budget.try_acquire(8).expect("free"));
+        let held = part.try_acquire(3).expect("free");
+        part.narrow(2);
+        assert_eq!((part.max(), budget.used.get()), (3, 3), "what is in use stays");
+        drop(part);
+        assert!(budget.try_acquire(8).is_none());
+        drop(held);
+        assert!(budget.try_acquire(10).is_some());
     }
 
     #[test]

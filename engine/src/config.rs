@@ -88,8 +88,7 @@ impl VolumeConfig {
     }
 
     /// The most memory that the handle takes for what is under way, whatever is asked of it: the budgets above, and what look-ups,
-    /// compaction, scrub and a start take. (A range that one read fetches is counted no more once its caller went away, though the
-    /// drive may take a moment longer, or until it is fenced where it hangs.) The index comes on top ([`Volume::index_bytes`](crate::Volume::index_bytes)), and
+    /// compaction, scrub and a start take. The index comes on top ([`Volume::index_bytes`](crate::Volume::index_bytes)), and
     /// some 2 KiB a segment. As much drive memory (`io_memory`) makes all of it fast.
     #[must_use]
     pub fn memory_bytes_max(&self) -> u64 {

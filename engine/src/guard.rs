@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
@@ -347,8 +348,9 @@ impl<H: Host> Host for Guarded<H> {
         self.host.file_bytes_max()
     }
 
-    fn lock(&self, file: &Path, shard: usize, shards: usize) -> Result<Rc<H::Lock>, LockError> {
-        let lock = Rc::new(self.host.lock(file, shard, shards)?);
+    async fn lock(&self, file: &Path, shard: usize, shards: usize) -> Result<Rc<H::Lock>, LockError> {
+        let locked = self.ask("lock", async { Ok(self.host.lock(file, shard, shards).await) }).await?;
+        let lock = Rc::new(locked?);
         *self.lock.borrow_mut() = Rc::downgrade(&lock);
         // A volume is locked once its identity was checked.
         self.guard.known.set(true);
@@ -394,8 +396,8 @@ impl<H: Host> File for GuardedFile<H> {
         self.host.ask("look at a file", self.file.bytes()).await
     }
 
-    fn allocated_bytes(&self) -> io::Result<u64> {
-        self.host.guard.fail().map_or_else(|| self.file.allocated_bytes(), Err)
+    async fn allocated_bytes(&self) -> io::Result<u64> {
+        self.host.ask("look at a file", self.file.allocated_bytes()).await
     }
 
     async fn read_at(&self, offset: u64, bytes: usize) -> io::Result<H::ReadBuffer> {
@@ -424,12 +426,8 @@ impl<H: Host> File for GuardedFile<H> {
         self.host.change("erasure", async move { file.punch_hole(offset, bytes).await }).await
     }
 
-    fn data_after(&self, offset: u64) -> io::Result<Option<u64>> {
-        self.host.guard.fail().map_or_else(|| self.file.data_after(offset), Err)
-    }
-
-    fn hole_after(&self, offset: u64) -> io::Result<u64> {
-        self.host.guard.fail().map_or_else(|| self.file.hole_after(offset), Err)
+    async fn data(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
+        self.host.ask("look for holes", self.file.data(range)).await
     }
 }
 

@@ -1,28 +1,31 @@
 //! Which parts of a segment are holes: a record whose header lies in one was deleted.
 
 use std::io;
+use std::ops::Range;
 
 use crate::host::File;
 
-/// Tells of rising offsets whether they are data, with few questions to the file system.
-pub(crate) struct Holes<'a, F> {
-    file: &'a F,
-    /// The last stretch of data that was found.
-    data: u64,
-    hole: u64,
-}
+/// Where there is data in a part of a file, asked for once: 16 bytes a stretch.
+pub(crate) struct Data(Vec<Range<u64>>);
 
-impl<'a, F: File> Holes<'a, F> {
-    pub(crate) fn new(file: &'a F) -> Self {
-        Self { file, data: 0, hole: 0 }
+impl Data {
+    pub(crate) async fn of(file: &impl File, range: Range<u64>) -> io::Result<Self> {
+        Ok(Self(file.data(range).await?))
+    }
+
+    /// The first offset from `offset` on that is data.
+    pub(crate) fn next(&self, offset: u64) -> Option<u64> {
+        let ahead = self.0.partition_point(|stretch| stretch.end <= offset);
+        Some(self.0.get(ahead)?.start.max(offset))
     }
 
     /// Whether the block at `offset` is data.
-    pub(crate) fn is_data(&mut self, offset: u64) -> io::Result<bool> {
-        if offset >= self.hole {
-            self.data = self.file.data_after(offset)?.unwrap_or(u64::MAX);
-            self.hole = if self.data == u64::MAX { u64::MAX } else { self.file.hole_after(self.data)? };
-        }
-        Ok(offset >= self.data)
+    pub(crate) fn is_at(&self, offset: u64) -> bool {
+        self.next(offset) == Some(offset)
+    }
+
+    /// Whether any of `range` is data.
+    pub(crate) fn is_in(&self, range: Range<u64>) -> bool {
+        self.next(range.start).is_some_and(|data| data < range.end)
     }
 }

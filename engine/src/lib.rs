@@ -50,6 +50,7 @@ mod signal;
 mod space;
 mod table;
 mod takedown;
+mod unhurried;
 mod unlisted;
 mod upkeep;
 mod volume;

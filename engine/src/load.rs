@@ -17,6 +17,8 @@ pub(crate) struct Loaded<H: Host> {
     pub(crate) file: H::File,
     pub(crate) path: PathBuf,
     pub(crate) file_bytes: u64,
+    /// What it takes on the drive.
+    pub(crate) allocated_bytes: u64,
     /// Of a sealed segment.
     pub(crate) footer: Option<Listing>,
     /// Something stands where the footer would.
@@ -45,6 +47,7 @@ pub(crate) async fn load<H: Host>(
     };
     let file = host.open(&path, Access::Write).await.map_err(io("open"))?;
     let file_bytes = file.bytes().await.map_err(io("measure"))? / BLOCK_BYTES * BLOCK_BYTES;
+    let allocated_bytes = file.allocated_bytes().await.map_err(io("measure"))?;
     check_file_limit(host, &path, file_bytes)?;
     let block = file.read_at(0, BLOCK).await.map_err(io("read"))?;
     let mut bytes_read = BLOCK_BYTES;
@@ -77,7 +80,18 @@ pub(crate) async fn load<H: Host>(
     }
     bytes_read += found.bytes_read;
     let FoundFooter { footer, written: footer_written, filled, .. } = found;
-    Ok(Some(Loaded { header, file, path, file_bytes, footer, footer_written, filled, bytes_read, damaged }))
+    Ok(Some(Loaded {
+        header,
+        file,
+        path,
+        file_bytes,
+        allocated_bytes,
+        footer,
+        footer_written,
+        filled,
+        bytes_read,
+        damaged,
+    }))
 }
 
 /// What stands where a segment's footer would.
@@ -99,8 +113,8 @@ where
     let mut found = FoundFooter::default();
     let place = Part { offset: header.bytes - u64::from(header.footer_bytes), bytes: header.footer_bytes };
     // A hole: not sealed.
-    let told = file.data_after(place.offset).map_err(io("seek in"))?;
-    if told.is_some_and(|data| data < header.bytes) {
+    let told = file.data(place.offset..header.bytes).await.map_err(io("look for holes in"))?;
+    if !told.is_empty() {
         // Space that was taken and never written is called data, too, once anybody read it through the page cache.
         let first = file.read_at(place.offset, BLOCK).await.map_err(io("read"))?;
         found.written = first.iter().any(|byte| *byte != 0);
@@ -119,8 +133,8 @@ where
             }
             // Behind the records of a sealed segment there is a hole, up to its footer.
             Some(listing) if listing.scanned_to < place.offset => {
-                let data = file.data_after(listing.scanned_to).map_err(io("seek in"))?;
-                found.filled = data.is_some_and(|data| data < place.offset);
+                let data = file.data(listing.scanned_to..place.offset).await.map_err(io("look for holes in"))?;
+                found.filled = !data.is_empty();
             }
             Some(_) => {}
         }

@@ -111,7 +111,7 @@ async fn check_identity<H: Host>(host: &H, config: &VolumeConfig) -> Result<H::L
     }
     let started = host.now();
     loop {
-        let held = match host.lock(&path, config.shard, config.shards) {
+        let held = match host.lock(&path, config.shard, config.shards).await {
             Ok(lock) => return Ok(lock),
             Err(LockError::Io(source)) => return Err(Error::io("lock", &path, source)),
             Err(held) => held,

@@ -22,6 +22,7 @@ use crate::pieces::{gather, payloads, restore};
 use crate::segment::Segment;
 use crate::signal::Slot as Answer;
 use crate::table::{EntryKind, Slot};
+use crate::unhurried::Unhurried;
 use crate::volume::{Inner, Volume};
 
 const FRAMES_PER_READ: u32 = 16;
@@ -39,10 +40,8 @@ pub struct Reader<H: Host> {
     /// Units not yet asked for.
     rest: Range<u32>,
     ahead: VecDeque<Ahead<H>>,
-    /// Memory for the block that the caller has and for the next one, whatever others take.
+    /// Memory for the block that the caller has and for the next one, whatever others take: a part of the volume's.
     own: Rc<Budget>,
-    /// What `own` is of the volume's.
-    reserved: Held,
 }
 
 /// Where a track's frames lie.
@@ -66,10 +65,12 @@ struct Pieces {
 struct Ahead<H: Host> {
     units: Range<u32>,
     /// With the memory that it takes, which is the drive's until it is there, whatever becomes of the reader.
-    read: Rc<Answer<(std::io::Result<H::ReadBuffer>, Held)>>,
+    read: Rc<Answer<Fetch<H>>>,
 }
 
-/// Units that were read, or not, and the memory that they are in.
+/// What was read, or not, and the memory that it is in.
+type Fetch<H> = (std::io::Result<<H as Host>::ReadBuffer>, Held);
+/// The same, and of which units.
 type Fetched<H> = (Range<u32>, std::io::Result<<H as Host>::ReadBuffer>, Held);
 
 /// Up to 1 MiB of a track, checked.
@@ -117,8 +118,8 @@ impl<H: Host> Volume<H> {
         let wanted = place.memory_bytes(&rest);
         let busy = || Error::Busy { what: "reads", max: volume.reads.max() };
         let reserved = volume.reads.try_acquire(wanted).ok_or_else(busy)?;
-        let own = Budget::new(wanted);
-        Ok(Reader { volume, id: *id, place, range, rest, ahead: VecDeque::new(), own, reserved })
+        let own = Budget::part(reserved);
+        Ok(Reader { volume, id: *id, place, range, rest, ahead: VecDeque::new(), own })
     }
 }
 
@@ -223,9 +224,7 @@ impl<H: Host> Reader<H> {
         self.rest = self.place.units(range.start(), range.end());
         self.range = range;
         self.ahead.clear();
-        let wanted = self.place.memory_bytes(&self.rest).min(self.own.max());
-        self.reserved.shrink(wanted);
-        self.own = Budget::new(wanted);
+        self.own.narrow(self.place.memory_bytes(&self.rest));
         self
     }
 
@@ -262,15 +261,13 @@ impl<H: Host> Reader<H> {
         if self.rest.is_empty() && self.ahead.is_empty() {
             return None;
         }
-        // A read that is all there is goes without a task of its own, which would cost a third of the rate. A caller that goes away
-        // meanwhile gives its memory back a little before the drive is done with it.
+        // A read that is all there is goes without a task of its own, which would cost a third of the rate.
         if self.ahead.is_empty() && self.place.first_of(&self.rest) == self.rest {
             let units = self.rest.clone();
             self.rest.start = self.rest.end;
             let held = self.memory_for(&units).await;
-            let frames = self.place.frames_of(&units);
-            let (offset, bytes) = place(self.place.frames_at, self.place.frames, &frames);
-            return Some((units, self.place.segment.file.read_at(offset, bytes).await, held));
+            let (read, held) = Unhurried::new(&self.volume, self.fetch(&units, held)).await;
+            return Some((units, read, held));
         }
         self.read_ahead().await;
         let next = self.ahead.pop_front()?;
@@ -304,14 +301,18 @@ impl<H: Host> Reader<H> {
                 break;
             };
             self.rest.start = units.end;
-            let frames = self.place.frames_of(&units);
-            let (offset, bytes) = place(self.place.frames_at, self.place.frames, &frames);
-            let (segment, read) = (self.place.segment.clone(), Answer::new());
+            let (fetch, read) = (self.fetch(&units, held), Answer::new());
             let done = read.clone();
-            let task = async move { done.fill((segment.file.read_at(offset, bytes).await, held)) };
-            self.volume.host.spawn(Priority::Read, task);
+            self.volume.host.spawn(Priority::Read, async move { done.fill(fetch.await) });
             self.ahead.push_back(Ahead { units, read });
         }
+    }
+
+    /// Reads these units from the drive, into the memory that is held.
+    fn fetch(&self, units: &Range<u32>, held: Held) -> impl Future<Output = Fetch<H>> + use<H> {
+        let (offset, bytes) = place(self.place.frames_at, self.place.frames, &self.place.frames_of(units));
+        let segment = self.place.segment.clone();
+        async move { (segment.file.read_at(offset, bytes).await, held) }
     }
 
     /// The block of what was read, checked; nothing where the track has another place now.

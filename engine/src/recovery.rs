@@ -19,7 +19,7 @@ use crate::damage::Findings;
 use crate::error::Error;
 use crate::format::{BLOCK, BLOCK_BYTES, Claim, Kind, Listed, Listing, Part, Role, ScrubPlace, listing_bytes_max};
 use crate::guard::Guard;
-use crate::holes::Holes;
+use crate::holes::Data;
 use crate::host::{File, Host, Priority};
 use crate::identity::{SEGMENTS_DIR, SNAPSHOTS_DIR};
 
@@ -33,6 +33,7 @@ use crate::scrub::{Scrub, scrub_for_ever};
 use crate::segment::{Segment, Segments, number_of};
 use crate::signal::{Permits, Signal, Slot as Answer};
 use crate::table::{EntryKind, Slot};
+use crate::unhurried::Unclaimed;
 use crate::upkeep::upkeep;
 use crate::volume::{Claims, Inner, VolumeState};
 
@@ -185,7 +186,18 @@ impl<H: Host> Opening<H> {
 
     /// Takes in a segment: what its listings have, and what a walk finds behind them.
     pub(crate) async fn take_in(&mut self, loaded: Loaded<H>) -> Result<(), Error> {
-        let Loaded { header, file, path, file_bytes, footer, footer_written, filled, bytes_read, damaged } = loaded;
+        let Loaded {
+            header,
+            file,
+            path,
+            file_bytes,
+            allocated_bytes,
+            footer,
+            footer_written,
+            filled,
+            bytes_read,
+            damaged,
+        } = loaded;
         self.recovery.bytes_read += bytes_read;
         self.recovery.segments += 1;
         let shards = header.shards as usize;
@@ -195,9 +207,8 @@ impl<H: Host> Opening<H> {
             path: path.clone(),
             what: "the volume is larger than 4 PiB".to_owned(),
         })?;
-        let allocated = file.allocated_bytes().map_err(|source| Error::io("measure", &path, source))?;
         let segment = Rc::new(Segment::new(&header, base, file, path, own, false));
-        segment.count_punched(header.bytes.saturating_sub(allocated));
+        segment.count_punched(header.bytes.saturating_sub(allocated_bytes));
         self.segments.insert(segment.clone());
         if damaged {
             self.recovery.damaged += 1;
@@ -255,15 +266,17 @@ impl<H: Host> Opening<H> {
 
     async fn take_listed(&mut self, segment: &Rc<Segment<H::File>>, mut records: Vec<Listed>) -> Result<(), Error> {
         records.sort_unstable_by_key(|record| record.offset);
-        let (mut holes, mut gone, mut kept) = (Holes::new(&segment.file), Vec::new(), Vec::new());
+        // Bounds all arithmetic with them.
+        if let Some(record) = records.iter().find(|record| record.end() > segment.footer_at) {
+            let what = format!("a listing names a record beyond the segment's end, at {}", record.offset);
+            return Err(Error::CorruptFile { path: segment.path.clone(), what });
+        }
+        let range = records.first().map_or(0, |first| first.offset)..records.last().map_or(0, |last| last.end());
+        let data = Data::of(&segment.file, range).await;
+        let data = data.map_err(|source| Error::io("look for holes in", &segment.path, source))?;
+        let (mut gone, mut kept) = (Vec::new(), Vec::new());
         for record in records {
-            // Bounds all arithmetic with it.
-            if record.end() > segment.footer_at {
-                let what = format!("a listing names a record beyond the segment's end, at {}", record.offset);
-                return Err(Error::CorruptFile { path: segment.path.clone(), what });
-            }
-            let io = |source| Error::io("seek in", &segment.path, source);
-            if !holes.is_data(record.offset).map_err(io)? {
+            if !data.is_at(record.offset) {
                 gone.push(record);
                 continue;
             }
@@ -286,7 +299,9 @@ impl<H: Host> Opening<H> {
         flush(segment).await?;
         if self.answers_for(segment.number) {
             for record in gone {
-                self.forget_rest(segment, &record).await;
+                if data.is_in(record.offset..record.end()) {
+                    self.forget_rest(segment, &record).await;
+                }
             }
         }
         Ok(())
@@ -294,10 +309,7 @@ impl<H: Host> Opening<H> {
 
     /// Erases what is left of a deleted record. Best effort.
     async fn forget_rest(&self, segment: &Segment<H::File>, record: &Listed) {
-        if let Ok(Some(data)) = segment.file.data_after(record.offset)
-            && data < record.end()
-            && let Err(error) = segment.punch(record.offset, record.bytes()).await
-        {
+        if let Err(error) = segment.punch(record.offset, record.bytes()).await {
             tracing::warn!(%error, offset = record.offset, "bytes of a deleted record keep their space until the next start");
         }
     }
@@ -467,6 +479,7 @@ impl<H: Host> Opening<H> {
             failures: Cell::new(0),
             claims: Claims::default(),
             abandoned: RefCell::default(),
+            unclaimed: Unclaimed::default(),
             ghosts: RefCell::default(),
             since_snapshot: Cell::new((0, 0)),
             scrub_place: Cell::new(self.scrub),
@@ -486,6 +499,7 @@ impl<H: Host> Opening<H> {
             inner.snapshot().await;
         }
         inner.host.spawn(Priority::Repair, upkeep(Rc::downgrade(inner), inner.upkeep.clone()));
+        inner.unclaimed.finish_on(&inner.host);
         let rate = inner.config.scrub_bytes_per_second;
         if rate > 0 {
             inner.host.spawn(Priority::Scrub, scrub_for_ever(Rc::downgrade(inner), inner.host.clone(), rate));

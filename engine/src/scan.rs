@@ -3,6 +3,7 @@
 use crate::config::READ_BYTES_MAX;
 use crate::error::Error;
 use crate::format::{BLOCK, BLOCK_BYTES, Claim, Damage, FrameStamp, Listed, Listing, RecordHeader};
+use crate::holes::Data;
 use crate::host::File;
 use crate::read::place;
 use crate::segment::Segment;
@@ -72,17 +73,14 @@ where
     let file_bytes = segment.file.bytes().await.map_err(io("measure"))?;
     // A file that was cut off ends earlier than its header says.
     let end = file_bytes.min(segment.footer_at) / BLOCK_BYTES * BLOCK_BYTES;
+    let data = Data::of(&segment.file, start..end).await.map_err(io("look for holes in"))?;
     let mut scan = Scan::default();
     let mut window = Window { segment, end, start: 0, buffer: None, bytes_read: 0 };
     let (mut at, mut among_records, mut after_damage) = (start, true, false);
     while at < end {
         if !window.holds(at, BLOCK) {
-            let data = segment.file.data_after(at).map_err(io("seek in"))?;
-            let Some(data) = data.map(|data| data / BLOCK_BYTES * BLOCK_BYTES) else { break };
-            at = at.max(data);
-            if at >= end {
-                break;
-            }
+            let Some(next) = data.next(at) else { break };
+            at = at.max(next / BLOCK_BYTES * BLOCK_BYTES);
             let bytes = if among_records { WINDOW_BYTES } else { READ_BYTES_MAX };
             if let Err(error) = window.read(at, bytes).await {
                 scan.damaged += 1;

@@ -22,6 +22,7 @@ use crate::put::Put;
 use crate::scrub::Scrub;
 use crate::segment::{Segment, Segments};
 use crate::signal::{Permits, Signal};
+use crate::unhurried::Unclaimed;
 
 /// What a volume knows of an id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,6 +133,7 @@ pub(crate) struct Inner<H: Host> {
     /// Ids whose record is being written: one at a time.
     pub(crate) claims: Claims,
     pub(crate) abandoned: RefCell<Vec<Put<H>>>,
+    pub(crate) unclaimed: Unclaimed,
     /// Tracks of which a failed put may have left a record that the next start finds. Few: a second failure fences the volume.
     pub(crate) ghosts: RefCell<HashSet<TrackId>>,
     /// Records and bytes that no snapshot has yet.

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -75,8 +76,8 @@ impl<H: Host> Host for Counting<H> {
         self.host.punches_holes(directory).await
     }
 
-    fn lock(&self, file: &Path, shard: usize, shards: usize) -> Result<H::Lock, LockError> {
-        self.host.lock(file, shard, shards)
+    async fn lock(&self, file: &Path, shard: usize, shards: usize) -> Result<H::Lock, LockError> {
+        self.host.lock(file, shard, shards).await
     }
 
     fn now(&self) -> Duration {
@@ -121,8 +122,8 @@ where
         self.file.bytes().await
     }
 
-    fn allocated_bytes(&self) -> io::Result<u64> {
-        self.file.allocated_bytes()
+    async fn allocated_bytes(&self) -> io::Result<u64> {
+        self.file.allocated_bytes().await
     }
 
     async fn read_at(&self, offset: u64, bytes: usize) -> io::Result<F::ReadBuffer> {
@@ -150,11 +151,7 @@ where
         self.file.punch_hole(offset, bytes).await
     }
 
-    fn data_after(&self, offset: u64) -> io::Result<Option<u64>> {
-        self.file.data_after(offset)
-    }
-
-    fn hole_after(&self, offset: u64) -> io::Result<u64> {
-        self.file.hole_after(offset)
+    async fn data(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
+        self.file.data(range).await
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The rounds interleave: each figure's ceiling is measured right before or after it, by the same thread.
 
+mod mixed;
 mod puts;
 mod reads;
 mod split;
@@ -63,6 +64,8 @@ enum Part {
     Range,
     /// Whole tracks of 4 MiB.
     Read,
+    /// Random ranges while tracks come in.
+    Mixed,
     /// The start of a volume of many tracks, after a close and after a kill.
     Restart,
     /// The memory of the index, at two sizes.
@@ -96,6 +99,9 @@ pub(crate) fn run(options: &Options, seed: u64) -> anyhow::Result<Report> {
         }
         if on_core.wants(Part::Range) || on_core.wants(Part::Read) {
             reads::measure(&on_core, &path, seed, &mut board).await?;
+        }
+        if on_core.wants(Part::Mixed) {
+            mixed::measure(&on_core, &path, seed, &mut board).await?;
         }
         Ok(board)
     })?;

@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use deadwax_dht::wire::{BadFrame, ErrorCode, FrameHeader, Kind, Message, PROTOCOL_VERSION, Stamp};
+use deadwax_engine::Priority;
 use deadwax_track::{ByteRange, Tags, TrackId};
 
 use crate::answers;
@@ -59,47 +60,71 @@ impl Connection {
     }
 
     /// Serves until the peer closes, fails, or breaks the protocol, or `guest` is asked to leave.
-    pub(crate) async fn serve(&mut self, guest: &Guest) {
-        match self.requests(guest).await {
+    pub(crate) async fn serve(self, guest: &Guest) {
+        let (mut connection, end) = self.requests(guest).await;
+        match end {
             Ok(()) | Err(End::Closed) => {}
             Err(End::Lost(why)) => tracing::debug!(%why, "connection lost"),
             Err(End::Refused(request, why)) => {
                 tracing::debug!(code = ?why.code, message = why.message, "connection refused");
-                self.shard.node.counters.garbage.add(1);
-                let stamp = self.shard.node.stamp(request);
-                if self.socket.send(&why.reply(), stamp).await.is_ok() {
-                    self.socket.close_politely().await;
-                }
+                connection.shard.node.counters.garbage.add(1);
+                connection.last_word(request, &why.reply()).await;
             }
         }
     }
 
     /// Tells the peer that there are too many connections, and closes.
-    pub(crate) async fn turn_away(&mut self) {
+    pub(crate) async fn turn_away(mut self) {
         self.shard.node.counters.connections_refused.add(1);
         let most = self.shard.node.config.connections_max;
         let busy = Message::error(ErrorCode::Busy, format!("the node serves {most} connections already"));
-        let stamp = self.shard.node.stamp(0);
-        if self.socket.send(&busy, stamp).await.is_ok() {
+        self.last_word(0, &busy).await;
+    }
+
+    async fn last_word(&mut self, request: u32, message: &Message) {
+        if self.reply(request, message).await.is_ok() {
             self.socket.close_politely().await;
         }
     }
 
-    async fn requests(&mut self, guest: &Guest) -> Result<(), End> {
-        let config = &self.shard.node.config;
-        let (idle, stall) = (config.idle_timeout(), config.stall_timeout());
-        self.socket.set_read_timeout(stall);
-        self.greet().await?;
+    /// Serves requests while they come. Puts run where they leave the shard's time to those who read: the connection goes
+    /// there and comes back.
+    async fn requests(mut self, guest: &Guest) -> (Self, Result<(), End>) {
+        self.socket.set_read_timeout(self.shard.node.config.stall_timeout());
+        if let Err(end) = self.greet().await {
+            return (self, Err(end));
+        }
         while guest.begin_idle() {
-            self.socket.set_read_timeout(idle);
-            let header = self.socket.header().await?;
-            guest.end_idle();
-            self.socket.set_read_timeout(stall);
-            let received = self.socket.receive_after(header).await?;
-            self.request(received).await?;
+            let outcome = match self.next(guest).await {
+                Ok(received @ Received { message: Ok(Message::Put { .. }), .. }) => {
+                    let (host, mut putting) = (self.shard.host.clone(), self);
+                    let put = async move {
+                        let outcome = putting.request(received).await;
+                        (putting, outcome)
+                    };
+                    let outcome;
+                    (self, outcome) = host.run(Priority::Write, put).await;
+                    outcome
+                }
+                Ok(received) => self.request(received).await,
+                Err(end) => Err(end),
+            };
+            if let Err(end) = outcome {
+                return (self, Err(end));
+            }
             self.socket.shrink();
         }
-        Ok(())
+        (self, Ok(()))
+    }
+
+    /// The next request, as long as it takes to come.
+    async fn next(&mut self, guest: &Guest) -> Result<Received, End> {
+        let config = &self.shard.node.config;
+        self.socket.set_read_timeout(config.idle_timeout());
+        let header = self.socket.header().await?;
+        guest.end_idle();
+        self.socket.set_read_timeout(config.stall_timeout());
+        Ok(self.socket.receive_after(header).await?)
     }
 
     async fn greet(&mut self) -> Result<(), End> {

@@ -286,7 +286,7 @@ async fn host(shard: Rc<Shard>, guests: Rc<Guests>, stream: TcpStream) {
         Err(why) => return tracing::debug!(%why, "connection lost before it was served"),
     };
     let node = Arc::clone(&shard.node);
-    let mut connection = Connection::new(shard, socket);
+    let connection = Connection::new(shard, socket);
     // Declared after the connection: dropped before its socket is closed, whatever ends this task.
     let guest = guests.enter(connection.fd());
     if node.connections.fetch_add(1, Ordering::Relaxed) < node.config.connections_max {

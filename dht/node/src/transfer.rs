@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::{io, mem};
 
 use deadwax_dht::wire::{Message, Stamp};
+use deadwax_engine::Priority;
 use deadwax_track::{ByteRange, Tags, TrackId, piece_count};
 
 use crate::buffers::Buffers;
@@ -77,7 +78,7 @@ pub(crate) async fn put(shard: &Rc<Shard>, volume: usize, id: TrackId, bytes: u6
     let (parts, incoming) = flume::bounded(CROSSING_MAX + 1);
     let (empty, emptied) = flume::bounded(CROSSING_MAX);
     let (finished, done) = flume::bounded(1);
-    shard.send(owner, move |shard| async move {
+    let there = move |shard: Rc<Shard>| async move {
         let admitted = match shard.slot() {
             Ok(slot) => admit(&shard, volume, id, bytes, &tags).await.map(|admitted| (admitted, slot)),
             Err(busy) => Err(busy),
@@ -91,6 +92,10 @@ pub(crate) async fn put(shard: &Rc<Shard>, volume: usize, id: TrackId, bytes: u6
         if let Some(result) = take_in(*writer, &incoming, &empty).await {
             drop(finished.try_send(result));
         }
+    };
+    shard.send(owner, move |shard| async move {
+        let host = shard.host.clone();
+        host.run(Priority::Write, there(shard)).await;
     })?;
     Ok(match answer.recv_async().await.unwrap_or_else(|_| Err(Refusal::shard_ended()))? {
         Some(stored) => Put::Already(stored),

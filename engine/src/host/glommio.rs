@@ -6,8 +6,8 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ops::{Deref, DerefMut, Range};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -58,6 +58,26 @@ impl GlommioHost {
             glommio::executor().create_task_queue(Shares::Static(shares), latency, name)
         });
         Self { started: Rc::new(Instant::now()), queues: Some(Queues { read, write, repair, scrub }) }
+    }
+
+    /// Runs `task` in the queue of its priority, and answers what it answers. Cancelled where the future is dropped.
+    ///
+    /// A volume does what it must do at once, such as hashing a put's bytes, in the task that calls it: a put that runs as
+    /// [`Priority::Write`] leaves the shard's time to those who read.
+    pub async fn run<T: 'static>(&self, priority: Priority, task: impl Future<Output = T> + 'static) -> T {
+        match self.queue(priority) {
+            Some(queue) => glommio::spawn_local_into(task, queue).expect("the executor's own queue").await,
+            None => task.await,
+        }
+    }
+
+    fn queue(&self, priority: Priority) -> Option<TaskQueueHandle> {
+        self.queues.map(|queues| match priority {
+            Priority::Read => queues.read,
+            Priority::Write => queues.write,
+            Priority::Repair => queues.repair,
+            Priority::Scrub => queues.scrub,
+        })
     }
 }
 
@@ -123,8 +143,7 @@ impl Host for GlommioHost {
         };
         let file = unpanicked(options.dma_open(path)).await?.map_err(os)?;
         if access != Access::Read {
-            // SAFETY: the descriptor is open for as long as `file` is, which outlives this call.
-            lock::pin(unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) })?;
+            lock::pin(borrow(&file))?;
         }
         Ok(GlommioFile { file, path: path.to_owned() })
     }
@@ -184,8 +203,9 @@ impl Host for GlommioHost {
         rustix::process::getrlimit(rustix::process::Resource::Fsize).current
     }
 
-    fn lock(&self, file: &Path, shard: usize, shards: usize) -> Result<VolumeLock, LockError> {
-        lock::lock(file, shard, shards)
+    async fn lock(&self, file: &Path, shard: usize, shards: usize) -> Result<VolumeLock, LockError> {
+        let file = file.to_owned();
+        errand::run(move || Ok(lock::lock(&file, shard, shards))).await?
     }
 
     fn now(&self) -> Duration {
@@ -205,13 +225,7 @@ impl Host for GlommioHost {
     }
 
     fn spawn(&self, priority: Priority, task: impl Future<Output = ()> + 'static) {
-        let queue = self.queues.map(|queues| match priority {
-            Priority::Read => queues.read,
-            Priority::Write => queues.write,
-            Priority::Repair => queues.repair,
-            Priority::Scrub => queues.scrub,
-        });
-        match queue {
+        match self.queue(priority) {
             Some(queue) => glommio::spawn_local_into(task, queue).expect("the executor's own queue").detach(),
             None => glommio::spawn_local(task).detach(),
         };
@@ -224,12 +238,47 @@ pub struct GlommioFile {
     path: PathBuf,
 }
 
+fn borrow(file: &DmaFile) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor is open for as long as `file` is, which the borrow is bound to.
+    unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) }
+}
+
+impl GlommioFile {
+    /// Runs `call`, which blocks, on another thread: with a descriptor of its own, for the call may outlive the file.
+    async fn errand<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(OwnedFd) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let fd = borrow(&self.file).try_clone_to_owned()?;
+        errand::run(move || call(fd)).await
+    }
+}
+
+/// The first stretch of data from `offset` on, which may be beyond where the caller looks; nothing at the end.
+fn next_data(fd: impl AsFd, offset: u64) -> io::Result<Option<Range<u64>>> {
+    use rustix::fs::{SeekFrom, seek};
+    use rustix::io::Errno;
+    let untold = || Ok(Some(offset..rustix::fs::fstat(&fd)?.st_size.cast_unsigned()).filter(|all| !all.is_empty()));
+    let start = match seek(&fd, SeekFrom::Data(offset)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None),
+        // A file system that cannot tell.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => return untold(),
+        Err(error) => return Err(error.into()),
+    };
+    match seek(&fd, SeekFrom::Hole(start)) {
+        Ok(end) => Ok(Some(start..end)),
+        // It was cut off between the two questions.
+        Err(Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl Drop for GlommioFile {
     fn drop(&mut self) {
         // glommio closes the descriptor some time later, or never where its executor ends first. A process that is killed
         // does not come here: its file stays pinned for as long as writes to it are at the drive.
-        // SAFETY: the descriptor is open for as long as `self.file` is, which outlives this call.
-        lock::unpin(unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) });
+        lock::unpin(borrow(&self.file));
     }
 }
 
@@ -245,11 +294,9 @@ impl File for GlommioFile {
         self.file.file_size().await.map_err(os)
     }
 
-    fn allocated_bytes(&self) -> io::Result<u64> {
-        // SAFETY: the descriptor is open for as long as `self.file` is, which outlives this call.
-        let fd = unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) };
+    async fn allocated_bytes(&self) -> io::Result<u64> {
         // Whatever a block of the file system is, this count is of 512 bytes.
-        Ok(rustix::fs::fstat(fd)?.st_blocks.cast_unsigned() * 512)
+        self.errand(|fd| Ok(rustix::fs::fstat(fd)?.st_blocks.cast_unsigned() * 512)).await
     }
 
     async fn read_at(&self, offset: u64, bytes: usize) -> io::Result<ReadResult> {
@@ -275,28 +322,63 @@ impl File for GlommioFile {
         self.file.deallocate(offset, bytes).await.map_err(os)
     }
 
-    fn data_after(&self, offset: u64) -> io::Result<Option<u64>> {
-        // SAFETY: the descriptor is open for as long as `self.file` is, which outlives this call.
-        let fd = unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) };
-        match rustix::fs::seek(fd, rustix::fs::SeekFrom::Data(offset)) {
-            Ok(data) => Ok(Some(data)),
-            Err(rustix::io::Errno::NXIO) => Ok(None),
-            // A file system that cannot tell.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => Ok(Some(offset)),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn hole_after(&self, offset: u64) -> io::Result<u64> {
-        // SAFETY: the descriptor is open for as long as `self.file` is, which outlives this call.
-        let fd = unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) };
-        match rustix::fs::seek(fd, rustix::fs::SeekFrom::Hole(offset)) {
-            Ok(hole) => Ok(hole),
-            // Beyond the end, or a file system that cannot tell.
-            Err(rustix::io::Errno::NXIO | rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
-                Ok(rustix::fs::fstat(fd)?.st_size.cast_unsigned().max(offset))
+    async fn data(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
+        self.errand(move |fd| {
+            let (mut stretches, mut at) = (Vec::new(), range.start);
+            while at < range.end
+                && let Some(data) = next_data(&fd, at)?
+                && data.start < range.end
+            {
+                at = data.end;
+                stretches.push(data.start..data.end.min(range.end));
             }
-            Err(error) => Err(error.into()),
-        }
+            Ok(stretches)
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::hint::black_box;
+
+    use super::*;
+    use crate::host::{Executor, Pulse};
+
+    /// Tasks that never wait, one of each priority: what they get done by the time that they have done so much together.
+    #[test]
+    fn a_busy_shard_gives_its_time_by_urgency() {
+        const PRIORITIES: [Priority; 4] = [Priority::Scrub, Priority::Repair, Priority::Write, Priority::Read];
+        const ALL: u64 = 60_000;
+        let executor = Executor::new("busy", None, 1 << 20).expect("io_uring works here");
+        let done = executor.run(Pulse::start(1).expect("a thread").beat(0), async {
+            let host = GlommioHost::with_queues();
+            // Until an executor first looks at its rings it measures no time: see `Executor`.
+            host.sleep(Duration::from_millis(1)).await;
+            let (total, done) = (Rc::new(Cell::new(0)), Rc::new([const { Cell::new(0_u64) }; 4]));
+            for (priority, number) in PRIORITIES.into_iter().zip(0..) {
+                let (total, done, yielding) = (total.clone(), done.clone(), host.clone());
+                host.spawn(priority, async move {
+                    while total.get() < ALL {
+                        black_box(crc32fast::hash(&[0; 64 * 1024]));
+                        total.set(total.get() + 1);
+                        done[number].set(done[number].get() + 1);
+                        yielding.yield_if_needed().await;
+                    }
+                });
+            }
+            let total = total.clone();
+            host.run(Priority::Read, async move {
+                while total.get() < ALL {
+                    glommio::executor().yield_task_queue_now().await;
+                }
+            })
+            .await;
+            done.each_ref().map(Cell::get)
+        });
+        let [scrub, repair, write, read] = done;
+        // By their shares: 1 to 5 to 25 to 50. What one is given at a time is coarse.
+        assert!(read > write && write > 2 * repair && repair > scrub, "scrub first: {done:?}");
     }
 }

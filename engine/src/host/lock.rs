@@ -5,7 +5,7 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FlockOperation;
 
@@ -13,12 +13,13 @@ use super::LockError;
 use crate::identity::SEGMENTS_DIR;
 
 /// The volumes that this process has open, by superblock. flock(2) keeps other processes out; it cannot keep our own
-/// handles apart, which share the one descriptor.
+/// handles apart, which share the one descriptor. Held by executors too: never while a drive is asked for something.
 static OPEN: LazyLock<Mutex<HashMap<PathBuf, OpenVolume>>> = LazyLock::new(Mutex::default);
 
-/// The volumes that this process had open once: what is pinned in them is its own. An executor that ends in the middle of
-/// things may leave files open, and so pinned, until the process ends.
-static KNOWN: LazyLock<Mutex<BTreeSet<PathBuf>>> = LazyLock::new(Mutex::default);
+/// Each volume that this process meant to open has a lock of its own here, for as long as its drive is asked: whether it
+/// had the volume open once. What is pinned in it then is its own: an executor that ends in the middle of things may leave
+/// files open, and so pinned, until the process ends.
+static KNOWN: LazyLock<Mutex<HashMap<PathBuf, Arc<Mutex<bool>>>>> = LazyLock::new(Mutex::default);
 
 struct OpenVolume {
     /// Holds the flock; released when it closes.
@@ -33,33 +34,45 @@ pub struct VolumeLock {
     shard: usize,
 }
 
+fn of<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Blocks, for as long as the drive does.
 pub(super) fn lock(path: &Path, shard: usize, shards: usize) -> Result<VolumeLock, LockError> {
     let path = path.canonicalize()?;
-    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(volume) = open.get_mut(&path) {
-        if volume.shards != shards {
-            return Err(LockError::Handle(format!("split over {} shards, not {shards}", volume.shards)));
+    let known = of(&KNOWN).entry(path.clone()).or_default().clone();
+    let mut known = of(&known);
+    if let Some(volume) = of(&OPEN).get_mut(&path) {
+        volume.take(shard, shards)?;
+        return Ok(VolumeLock { path, shard });
+    }
+    let file = File::open(&path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(LockError::Process),
+        Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
+    }
+    if !*known {
+        if let Some(written) = first_written(&path)? {
+            return Err(LockError::Writes(written));
         }
-        if !volume.taken.insert(shard) {
+        *known = true;
+    }
+    of(&OPEN).insert(path.clone(), OpenVolume { _file: file, shards, taken: BTreeSet::from([shard]) });
+    Ok(VolumeLock { path, shard })
+}
+
+impl OpenVolume {
+    fn take(&mut self, shard: usize, shards: usize) -> Result<(), LockError> {
+        if self.shards != shards {
+            return Err(LockError::Handle(format!("split over {} shards, not {shards}", self.shards)));
+        }
+        if !self.taken.insert(shard) {
             return Err(LockError::Handle(format!("shard {shard} of {shards} included")));
         }
-    } else {
-        let file = File::open(&path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(LockError::Process),
-            Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
-        }
-        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.contains(&path) {
-            if let Some(written) = first_written(&path)? {
-                return Err(LockError::Writes(written));
-            }
-            known.insert(path.clone());
-        }
-        open.insert(path.clone(), OpenVolume { _file: file, shards, taken: BTreeSet::from([shard]) });
+        Ok(())
     }
-    Ok(VolumeLock { path, shard })
 }
 
 /// Marks an open file as one that may have writes at the drive. The kernel ends a killed process before its last writes
@@ -94,12 +107,14 @@ fn first_written(path: &Path) -> io::Result<Option<PathBuf>> {
 
 impl Drop for VolumeLock {
     fn drop(&mut self) {
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(volume) = open.get_mut(&self.path) {
+        let mut open = of(&OPEN);
+        let last = open.get_mut(&self.path).is_some_and(|volume| {
             volume.taken.remove(&self.shard);
-            if volume.taken.is_empty() {
-                open.remove(&self.path);
-            }
-        }
+            volume.taken.is_empty()
+        });
+        let closed = if last { open.remove(&self.path) } else { None };
+        drop(open);
+        // Closes the file.
+        drop(closed);
     }
 }

@@ -10,7 +10,7 @@ mod slab;
 
 use std::future::Future;
 use std::io;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -116,7 +116,7 @@ pub trait Host: Clone + 'static {
 
     /// Keeps other processes out of the volume whose superblock is `file`, and other handles of this process from the
     /// same `shard`, or from opening it with another number of `shards`.
-    fn lock(&self, file: &Path, shard: usize, shards: usize) -> Result<Self::Lock, LockError>;
+    async fn lock(&self, file: &Path, shard: usize, shards: usize) -> Result<Self::Lock, LockError>;
 
     /// Time that only rises, from any start.
     fn now(&self) -> Duration;
@@ -156,7 +156,7 @@ pub trait File: 'static {
     async fn bytes(&self) -> io::Result<u64>;
 
     /// What the file takes on the drive, in bytes.
-    fn allocated_bytes(&self) -> io::Result<u64>;
+    async fn allocated_bytes(&self) -> io::Result<u64>;
 
     /// Reads exactly `bytes` from `offset`; fewer is an error of kind `UnexpectedEof`.
     async fn read_at(&self, offset: u64, bytes: usize) -> io::Result<Self::ReadBuffer>;
@@ -174,12 +174,8 @@ pub trait File: 'static {
     /// Gives the space of a stretch back; it reads as zero. Durable after [`fdatasync`](Self::fdatasync).
     async fn punch_hole(&self, offset: u64, bytes: u64) -> io::Result<()>;
 
-    /// The first offset from `offset` on that may hold something other than zeros; nothing where none does. Only a
-    /// hint: to answer `offset` is always right.
-    fn data_after(&self, offset: u64) -> io::Result<Option<u64>>;
-
-    /// The first offset from `offset` on that lies in a hole, or the file's length where none does: a stretch that was
-    /// punched, or never written. What lies before it may be zeros all the same. A file system that cannot tell says
-    /// that there are no holes.
-    fn hole_after(&self, offset: u64) -> io::Result<u64>;
+    /// The stretches of `range` that may hold something other than zeros, rising and apart, none of them empty. Between them
+    /// there are holes: punched, or never written; beyond the file's length there is nothing. A file system that cannot tell
+    /// answers with one stretch.
+    async fn data(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>>;
 }

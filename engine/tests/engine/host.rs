@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -208,8 +209,8 @@ impl Host for ScriptedHost {
         self.real.punches_holes(directory).await
     }
 
-    fn lock(&self, file: &Path, shard: usize, shards: usize) -> Result<Self::Lock, LockError> {
-        self.real.lock(file, shard, shards)
+    async fn lock(&self, file: &Path, shard: usize, shards: usize) -> Result<Self::Lock, LockError> {
+        self.script.at_drive(Op::Open, async { Ok(self.real.lock(file, shard, shards).await) }).await?
     }
 
     fn now(&self) -> Duration {
@@ -245,8 +246,8 @@ impl File for ScriptedFile {
         self.script.at_drive(Op::Open, self.real.bytes()).await
     }
 
-    fn allocated_bytes(&self) -> io::Result<u64> {
-        self.real.allocated_bytes()
+    async fn allocated_bytes(&self) -> io::Result<u64> {
+        self.script.at_drive(Op::Names, self.real.allocated_bytes()).await
     }
 
     async fn read_at(&self, offset: u64, bytes: usize) -> io::Result<Self::ReadBuffer> {
@@ -287,11 +288,7 @@ impl File for ScriptedFile {
         self.script.at_drive(Op::Names, self.real.punch_hole(offset, bytes)).await
     }
 
-    fn data_after(&self, offset: u64) -> io::Result<Option<u64>> {
-        self.real.data_after(offset)
-    }
-
-    fn hole_after(&self, offset: u64) -> io::Result<u64> {
-        self.real.hole_after(offset)
+    async fn data(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
+        self.script.at_drive(Op::Names, self.real.data(range)).await
     }
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use deadwax_engine::{ErrorKind, VolumeConfig, VolumeId, VolumeIdentity, VolumeState, read_identity};
 use deadwax_track::{KIB, MIB, TrackId};
+use futures_lite::future::poll_once;
 
+use super::host::{Op, ScriptedHost};
 use super::*;
 
 #[test]
@@ -91,6 +93,39 @@ fn too_many_reads_are_answered_busy_and_those_let_in_go_on() {
         let _small = other.narrowed(ByteRange::new(0, 100).expect("a range"));
         assert_whole_by(slow, held, &track).await;
         assert_whole(&volume, &track).await;
+    });
+}
+
+#[test]
+fn a_read_that_nobody_waits_for_keeps_its_memory_until_the_drive_is_done() {
+    const BYTES_MAX: u64 = 4 * MIB;
+    let (_dir, mut config) = volume_dir();
+    config.read_bytes_max = BYTES_MAX;
+    run(async {
+        let host = ScriptedHost::new();
+        let (volume, _) = Volume::open(host.clone(), config.clone()).await.expect("opens");
+        let track = audio(1, 100 * KIB);
+        put(&volume, &track).await.expect("puts");
+        let id = TrackId::of(&track);
+        host.script.hung.borrow_mut().push(Op::Read);
+        let mut begun = 0;
+        let refused = loop {
+            // Its caller goes away at once.
+            match poll_once(get_range(&volume, &id, 0, 10)).await {
+                Some(answer) => break answer.expect_err("the drive hangs"),
+                None => begun += 1,
+            }
+            assert!(begun <= BYTES_MAX / (64 * KIB), "{begun} reads are under way");
+        };
+        assert_eq!(refused.kind(), ErrorKind::Busy, "{refused}");
+        host.release();
+        while let Err(error) = get_range(&volume, &id, 0, 10).await {
+            assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+            glommio::executor().yield_task_queue_now().await;
+        }
+        // All of it came back.
+        assert_whole(&volume, &track).await;
+        volume.close().await;
     });
 }
 

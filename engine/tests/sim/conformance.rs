@@ -62,19 +62,21 @@ async fn holes_read_as_zeros<H: Host>(host: &H, directory: &Path) {
     assert_eq!(file.read_at(128 * KIB, BLOCK).await.expect("reads")[..], [0; BLOCK]);
     file.write_at(64 * KIB, filled(host, 64 * BLOCK / 4, 5)).await.expect("writes");
     file.fdatasync().await.expect("flushes");
-    assert_eq!(file.data_after(0).expect("tells"), Some(64 * KIB));
-    assert_eq!(file.data_after(68 * KIB).expect("tells"), Some(68 * KIB));
-    assert_eq!(file.hole_after(0).expect("tells"), 0);
-    assert_eq!(file.hole_after(64 * KIB).expect("tells"), 128 * KIB);
-    assert_eq!(file.data_after(128 * KIB).expect("tells"), None);
+    let data = async |start, end| {
+        let stretches = file.data(start * KIB..end * KIB).await.expect("tells");
+        stretches.iter().map(|stretch| (stretch.start / KIB, stretch.end / KIB)).collect::<Vec<_>>()
+    };
+    assert_eq!(data(0, 256).await, [(64, 128)]);
+    assert_eq!(data(68, 72).await, [(68, 72)]);
+    for (start, end) in [(0, 64), (128, 256), (1024, 2048)] {
+        assert!(data(start, end).await.is_empty(), "holes, and beyond the end");
+    }
     file.punch_hole(72 * KIB, 8 * KIB).await.expect("punches");
     file.fdatasync().await.expect("flushes");
     assert_eq!(file.read_at(72 * KIB, 2 * BLOCK).await.expect("reads")[..], [0; 2 * BLOCK]);
     assert_eq!(file.read_at(80 * KIB, BLOCK).await.expect("reads")[..], [5; BLOCK]);
-    assert_eq!(file.hole_after(64 * KIB).expect("tells"), 72 * KIB);
-    assert_eq!(file.data_after(72 * KIB).expect("tells"), Some(80 * KIB));
+    assert_eq!(data(0, 2048).await, [(64, 72), (80, 128)]);
     assert_eq!(file.bytes().await.expect("measures"), 256 * KIB, "a punch leaves the length");
-    assert_eq!(file.hole_after(MIB).expect("tells"), MIB, "beyond the end");
 }
 
 async fn names_lead_to_files<H: Host>(host: &H, directory: &Path) {
@@ -99,15 +101,15 @@ async fn names_lead_to_files<H: Host>(host: &H, directory: &Path) {
 async fn locks_keep_others_out<H: Host>(host: &H, directory: &Path) {
     let path = directory.join("locked");
     drop(host.open(&path, Access::Create).await.expect("makes"));
-    let lock = host.lock(&path, 0, 2).expect("locks");
-    assert!(matches!(host.lock(&path, 0, 2), Err(LockError::Handle(_))), "the same shard");
-    assert!(matches!(host.lock(&path, 0, 1), Err(LockError::Handle(_))), "another split");
-    let other = host.lock(&path, 1, 2).expect("the other shard");
+    let lock = host.lock(&path, 0, 2).await.expect("locks");
+    assert!(matches!(host.lock(&path, 0, 2).await, Err(LockError::Handle(_))), "the same shard");
+    assert!(matches!(host.lock(&path, 0, 1).await, Err(LockError::Handle(_))), "another split");
+    let other = host.lock(&path, 1, 2).await.expect("the other shard");
     drop(lock);
-    drop(host.lock(&path, 0, 2).expect("it is free again"));
+    drop(host.lock(&path, 0, 2).await.expect("it is free again"));
     drop(other);
-    drop(host.lock(&path, 0, 1).expect("another split, when all is free"));
-    assert!(matches!(host.lock(&directory.join("none"), 0, 1), Err(LockError::Io(_))));
+    drop(host.lock(&path, 0, 1).await.expect("another split, when all is free"));
+    assert!(matches!(host.lock(&directory.join("none"), 0, 1).await, Err(LockError::Io(_))));
 }
 
 async fn tasks_and_time_go_on<H: Host>(host: &H) {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::future::Future;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -161,7 +162,7 @@ impl Host for SimHost {
         self.machine.disk().settings.holes
     }
 
-    fn lock(&self, file: &Path, shard: usize, shards: usize) -> Result<SimLock, LockError> {
+    async fn lock(&self, file: &Path, shard: usize, shards: usize) -> Result<SimLock, LockError> {
         self.machine.lock(file, shard, shards)
     }
 
@@ -242,7 +243,7 @@ impl File for SimFile {
         Ok(self.machine.disk().node(self.number).bytes())
     }
 
-    fn allocated_bytes(&self) -> io::Result<u64> {
+    async fn allocated_bytes(&self) -> io::Result<u64> {
         Ok(self.machine.disk().node(self.number).blocks_taken * BLOCK as u64)
     }
 
@@ -317,17 +318,14 @@ impl File for SimFile {
         outcome
     }
 
-    fn data_after(&self, offset: u64) -> io::Result<Option<u64>> {
+    async fn data(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
         let mut disk = self.machine.disk();
         let holes = disk.settings.holes;
         let node = disk.node(self.number);
-        Ok(if holes { node.data_after(offset) } else { Some(offset).filter(|offset| *offset < node.bytes()) })
-    }
-
-    fn hole_after(&self, offset: u64) -> io::Result<u64> {
-        let mut disk = self.machine.disk();
-        let holes = disk.settings.holes;
-        let node = disk.node(self.number);
-        Ok(if holes { node.hole_after(offset) } else { node.bytes().max(offset) })
+        if holes {
+            return Ok(node.data(range));
+        }
+        let all = range.start..range.end.min(node.bytes());
+        Ok(Some(all).filter(|all| !all.is_empty()).into_iter().collect())
     }
 }

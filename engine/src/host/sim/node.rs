@@ -174,16 +174,22 @@ impl Node {
         covered.for_each(|change| change.doomed = true);
     }
 
-    pub(super) fn data_after(&self, offset: u64) -> Option<u64> {
-        let first = usize::try_from(offset / BLOCK as u64).expect("fits");
-        let data = (first..self.slots.len()).find(|block| self.slots[*block].data.is_some())?;
-        Some((data as u64 * BLOCK as u64).max(offset))
-    }
-
-    pub(super) fn hole_after(&self, offset: u64) -> u64 {
-        let first = usize::try_from(offset / BLOCK as u64).expect("fits");
-        let hole = (first..self.slots.len()).find(|block| self.slots[*block].data.is_none());
-        hole.map_or(self.bytes(), |hole| hole as u64 * BLOCK as u64).max(offset)
+    pub(super) fn data(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut stretches: Vec<Range<u64>> = Vec::new();
+        let first = usize::try_from(range.start / BLOCK as u64).expect("fits");
+        for block in first..self.slots.len() {
+            let start = (block as u64 * BLOCK as u64).max(range.start);
+            let end = ((block as u64 + 1) * BLOCK as u64).min(range.end);
+            if start >= end {
+                break;
+            }
+            match stretches.last_mut() {
+                _ if self.slots[block].data.is_none() => {}
+                Some(last) if last.end == start => last.end = end,
+                _ => stretches.push(start..end),
+            }
+        }
+        stretches
     }
 
     /// Flips a bit where there is data. Durable.
