@@ -31,19 +31,30 @@ pub(crate) struct Orders {
     pub(crate) volume_seed: u64,
     /// The first track that nothing was done to yet.
     pub(crate) next_number: u64,
+    /// Where deletes begin: tracks that were put one after the other go one after the other, so that segments get hollow.
+    pub(crate) oldest_stored: u64,
+    /// See [`VolumeConfig::capacity_bytes_max`](deadwax_engine::VolumeConfig); 0 for none.
+    pub(crate) capacity_bytes_max: u64,
     pub(crate) dir: PathBuf,
 }
 
 impl Orders {
     pub(crate) fn to_text(&self) -> String {
-        format!("{} {} {} {}", self.seed, self.volume_seed, self.next_number, self.dir.display())
+        let Self { seed, volume_seed, next_number, oldest_stored, capacity_bytes_max, dir } = self;
+        format!("{seed} {volume_seed} {next_number} {oldest_stored} {capacity_bytes_max} {}", dir.display())
     }
 
     fn from_text(text: &str) -> Option<Self> {
-        let mut words = text.splitn(4, ' ');
+        let mut words = text.splitn(6, ' ');
         let mut number = || words.next()?.parse().ok();
-        let (seed, volume_seed, next_number) = (number()?, number()?, number()?);
-        Some(Self { seed, volume_seed, next_number, dir: words.next()?.into() })
+        Some(Self {
+            seed: number()?,
+            volume_seed: number()?,
+            next_number: number()?,
+            oldest_stored: number()?,
+            capacity_bytes_max: number()?,
+            dir: words.next()?.into(),
+        })
     }
 }
 
@@ -55,17 +66,13 @@ pub(crate) fn run(orders: &str) {
     executor().run(async move {
         let tell = Tell(Rc::new(pipe));
         tell.line(&Line::Opening);
-        let volume = match Volume::open(GlommioHost::new(), config(&orders.dir)).await {
+        let volume = match Volume::open(GlommioHost::new(), config(&orders.dir, orders.capacity_bytes_max)).await {
             Ok((volume, _)) => volume,
             Err(error) => return tell.line(&Line::Failed(format!("open: {error}"))),
         };
         tell.line(&Line::Opened);
-        let work = Rc::new(Work {
-            volume,
-            tell,
-            volume_seed: orders.volume_seed,
-            turn: RefCell::new(Turn { dice: Dice(orders.seed), next: orders.next_number, busy: BTreeSet::new() }),
-        });
+        let work =
+            Rc::new(Work { volume, tell, volume_seed: orders.volume_seed, turn: RefCell::new(Turn::first(&orders)) });
         let workers: Vec<_> = (0..WORKERS).map(|_| glommio::spawn_local(work.clone().go_on())).collect();
         for worker in workers {
             worker.await;
@@ -89,38 +96,93 @@ struct Work {
     turn: RefCell<Turn>,
 }
 
+/// What can be done, and how often it is: `None` frees hollow segments.
+type Weights = [(Option<Operation>, u64); 6];
+
+/// Of a process that fills the drive.
+const FILLS: Weights = [
+    (Some(Operation::Put), 11),
+    (Some(Operation::Abort), 2),
+    (Some(Operation::TakeDown), 4),
+    (Some(Operation::Delete), 1),
+    (Some(Operation::Read), 3),
+    (None, 1),
+];
+/// Of one that clears it.
+const CLEARS: Weights = [
+    (Some(Operation::Put), 4),
+    (Some(Operation::Abort), 1),
+    (Some(Operation::TakeDown), 2),
+    (Some(Operation::Delete), 10),
+    (Some(Operation::Read), 2),
+    (None, 3),
+];
+/// One process in so many clears.
+const CLEARS_ONE_IN: u64 = 3;
+
 /// What is next.
 struct Turn {
     dice: Dice,
+    weights: &'static Weights,
     next: u64,
+    /// Where the next delete looks.
+    delete_next: u64,
     /// Tracks that something is done to: one thing at a time, so that what a track may be is always known.
     busy: BTreeSet<u64>,
 }
 
 impl Turn {
-    fn draw(&mut self) -> (Operation, u64) {
+    fn first(orders: &Orders) -> Self {
+        let mut dice = Dice(orders.seed);
+        let weights = if dice.roll(CLEARS_ONE_IN) == 0 { &CLEARS } else { &FILLS };
+        Self { dice, weights, next: orders.next_number, delete_next: orders.oldest_stored, busy: BTreeSet::new() }
+    }
+
+    fn draw(&mut self) -> Option<(Operation, u64)> {
         loop {
-            let operation = match self.dice.roll(20) {
-                0..10 => Operation::Put,
-                10..12 => Operation::Abort,
-                12..17 => Operation::TakeDown,
-                _ => Operation::Read,
+            let mut roll = self.dice.roll(self.weights.iter().map(|(_, weight)| weight).sum());
+            let chosen = self.weights.iter().find(|(_, weight)| {
+                let found = roll < *weight;
+                roll = roll.saturating_sub(*weight);
+                found
+            });
+            let operation = chosen.expect("below the sum").0?;
+            // Puts are mostly of new tracks, and deletes of the oldest; everything else, and some of these, of any.
+            let in_turn = self.dice.roll(5) > 0;
+            let number = match operation {
+                Operation::Put | Operation::Abort if in_turn => self.next,
+                Operation::Delete if in_turn => self.oldest(),
+                _ if self.next == 0 => 0,
+                _ => self.dice.roll(self.next),
             };
-            // Puts are mostly of new tracks; everything else, and some puts, of any.
-            let fresh = matches!(operation, Operation::Put | Operation::Abort) && self.dice.roll(5) > 0;
-            let number = if fresh || self.next == 0 { self.next } else { self.dice.roll(self.next) };
             self.next = self.next.max(number + 1);
             if self.busy.insert(number) {
-                return (operation, number);
+                return Some((operation, number));
             }
         }
+    }
+
+    /// The next of the oldest tracks. Some are left, for compaction to move.
+    fn oldest(&mut self) -> u64 {
+        self.delete_next += 1 + u64::from(self.dice.roll(8) == 0);
+        if self.delete_next > self.next {
+            self.delete_next = 1;
+        }
+        self.delete_next - 1
     }
 }
 
 impl Work {
     async fn go_on(self: Rc<Self>) {
         loop {
-            let (operation, number) = self.turn.borrow_mut().draw();
+            let drawn = self.turn.borrow_mut().draw();
+            let Some((operation, number)) = drawn else {
+                if let Err(why) = self.compact().await {
+                    self.tell.line(&Line::Failed(format!("compaction: {why}")));
+                    break;
+                }
+                continue;
+            };
             let track = Track::of(self.volume_seed, number);
             let cut = self.turn.borrow_mut().dice.roll(track.bytes.len() as u64 + 1);
             self.tell.line(&Line::Begin(operation, number));
@@ -128,6 +190,7 @@ impl Work {
                 Operation::Put => self.put(&track).await,
                 Operation::Abort => self.abort(&track, cut).await,
                 Operation::TakeDown => self.take_down(&track, number).await,
+                Operation::Delete => self.volume.delete(&track.id).await.map(|()| Outcome::Done),
                 Operation::Read => self.read(&track).await,
             };
             match outcome.or_else(outcome_of) {
@@ -141,6 +204,18 @@ impl Work {
             // What is answered from memory would otherwise keep the others from their turn.
             futures_lite::future::yield_now().await;
         }
+    }
+
+    async fn compact(&self) -> Result<(), Error> {
+        self.tell.line(&Line::Compacting);
+        match self.volume.compact().await {
+            // There may be no room to move to.
+            Err(error) if error.kind() != ErrorKind::NoSpace => return Err(error),
+            _ => {}
+        }
+        self.tell.line(&Line::Compacted);
+        futures_lite::future::yield_now().await;
+        Ok(())
     }
 
     async fn put(&self, track: &Track) -> Result<Outcome, Error> {

@@ -26,6 +26,10 @@ pub(crate) struct Model {
     pub(crate) cut_off: u64,
     /// Of those, how many had changed the track.
     pub(crate) cut_off_and_done: u64,
+    /// Compactions that go on now.
+    compacting: u64,
+    /// Processes that died while segments were freed.
+    pub(crate) killed_compacting: u64,
 }
 
 /// What a track may be at this moment.
@@ -47,6 +51,8 @@ impl Model {
     pub(crate) fn hear(&mut self, line: &Line) -> Result<(), String> {
         match line {
             Line::Opening | Line::Opened => {}
+            Line::Compacting => self.compacting += 1,
+            Line::Compacted => self.compacting -= 1,
             Line::Failed(why) => return Err(format!("under load: {why}")),
             Line::Begin(operation, number) => {
                 let absent = BTreeSet::from([Absent]);
@@ -72,6 +78,17 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// The process died, and its story is told.
+    pub(crate) fn killed(&mut self) {
+        self.killed_compacting += u64::from(std::mem::take(&mut self.compacting) > 0);
+    }
+
+    /// The lowest number of a track that is stored for certain.
+    pub(crate) fn oldest_stored(&self) -> u64 {
+        let stored = |known: &Known| known.possible.iter().eq([&Stored]);
+        self.tracks.iter().find(|(_, known)| stored(known)).map_or(0, |(number, _)| *number)
     }
 
     /// Notes what a track was found to be after the process died; from now on it is that. Fails where it cannot be.
@@ -102,7 +119,8 @@ fn after(operation: Operation, before: State) -> State {
     match (operation, before) {
         (Operation::Put, Absent) => Stored,
         (Operation::TakeDown, _) => TakenDown,
-        (Operation::Put | Operation::Abort | Operation::Read, state) => state,
+        (Operation::Delete, Stored) => Absent,
+        (_, state) => state,
     }
 }
 
@@ -110,11 +128,11 @@ fn after(operation: Operation, before: State) -> State {
 fn settle(operation: Operation, outcome: Outcome, before: State) -> Option<State> {
     let expected = match (operation, outcome) {
         (Operation::Put | Operation::Abort, Outcome::Done | Outcome::NoSpace) | (_, Outcome::Missing) => Absent,
-        (Operation::Read, Outcome::Done) | (_, Outcome::Stored) => Stored,
+        (Operation::Read | Operation::Delete, Outcome::Done) | (_, Outcome::Stored) => Stored,
         (_, Outcome::Barred) => TakenDown,
         (Operation::TakeDown, Outcome::Done) => before,
-        // Neither needs more space than the reserve has.
-        (Operation::TakeDown | Operation::Read, Outcome::NoSpace) => return None,
+        // None of them needs more space than the reserve has.
+        (Operation::TakeDown | Operation::Delete | Operation::Read, Outcome::NoSpace) => return None,
     };
     let after = if outcome == Outcome::Done { after(operation, before) } else { before };
     (before == expected).then_some(after)

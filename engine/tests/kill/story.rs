@@ -12,6 +12,8 @@ pub(crate) enum Operation {
     /// A put that is dropped before its end.
     Abort,
     TakeDown,
+    /// A delete: the track may be put again.
+    Delete,
     Read,
 }
 
@@ -37,14 +39,18 @@ pub(crate) enum Line {
     Opened,
     Begin(Operation, u64),
     End(Operation, u64, Outcome),
+    /// Hollow segments are about to be freed: no track changes by that.
+    Compacting,
+    Compacted,
     /// What must never happen. The load is over.
     Failed(String),
 }
 
-const OPERATIONS: [(Operation, &str); 4] = [
+const OPERATIONS: [(Operation, &str); 5] = [
     (Operation::Put, "put"),
     (Operation::Abort, "abort"),
     (Operation::TakeDown, "take_down"),
+    (Operation::Delete, "delete"),
     (Operation::Read, "read"),
 ];
 
@@ -69,6 +75,8 @@ impl fmt::Display for Line {
         match self {
             Self::Opening => f.write_str("opening"),
             Self::Opened => f.write_str("opened"),
+            Self::Compacting => f.write_str("compacting"),
+            Self::Compacted => f.write_str("compacted"),
             Self::Begin(operation, number) => write!(f, "begin {} {number}", name(*operation, &OPERATIONS)),
             Self::End(operation, number, outcome) => {
                 write!(f, "end {} {number} {}", name(*operation, &OPERATIONS), name(*outcome, &OUTCOMES))
@@ -89,6 +97,8 @@ impl FromStr for Line {
         match text.split(' ').collect::<Vec<_>>()[..] {
             ["opening"] => Ok(Self::Opening),
             ["opened"] => Ok(Self::Opened),
+            ["compacting"] => Ok(Self::Compacting),
+            ["compacted"] => Ok(Self::Compacted),
             ["begin", operation, track] => Ok(Self::Begin(named(operation, &OPERATIONS)?, number(track)?)),
             ["end", operation, track, outcome] => {
                 Ok(Self::End(named(operation, &OPERATIONS)?, number(track)?, named(outcome, &OUTCOMES)?))
