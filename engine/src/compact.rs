@@ -10,7 +10,7 @@ use std::rc::Rc;
 use crate::config::{COMPACT_LIVE_PERCENT, READ_BYTES_MAX};
 use crate::error::Error;
 use crate::format::{BLOCK_BYTES, FrameStamp, Kind, Listed, RecordHeader};
-use crate::host::{File as _, Host, Priority};
+use crate::host::{File as _, Host, Priority, is_passing};
 use crate::lookup::{Record, read_header};
 use crate::recovery::slot_of;
 use crate::segment::{Segment, Space};
@@ -135,7 +135,15 @@ impl<H: Host> Inner<H> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             removed => removed.map_err(io)?,
         }
-        self.host.sync_directory(&self.segments_dir).await.map_err(io)?;
+        if let Err(source) = self.host.sync_directory(&self.segments_dir).await {
+            let passing = is_passing(&source);
+            let error = io(source);
+            if !passing {
+                // Flushes that succeed later say nothing of a new segment's name: what is put there could go with it.
+                self.fence_writes(&error.to_string());
+            }
+            return Err(error);
+        }
         self.segments.borrow_mut().remove(segment.number);
         tracing::debug!(segment = segment.number, "segment freed");
         Ok(())

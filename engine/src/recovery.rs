@@ -134,7 +134,8 @@ impl<H: Host> Opening<H> {
         }
     }
 
-    /// Removes the snapshots that were not used.
+    /// Removes the snapshots that were not used, and makes the names of the others durable: what a process that was killed
+    /// replaced, and did not flush, must not come back either.
     pub(crate) async fn remove_stale(&self) -> Result<(), Error> {
         for path in &self.stale {
             match self.host.remove(path).await {
@@ -142,11 +143,11 @@ impl<H: Host> Opening<H> {
                 other => other.map_err(|source| Error::io("remove", path, source))?,
             }
         }
-        if !self.stale.is_empty() {
-            let path = self.config.dir.join(SNAPSHOTS_DIR);
-            self.host.sync_directory(&path).await.map_err(|source| Error::io("flush", &path, source))?;
+        let path = self.config.dir.join(SNAPSHOTS_DIR);
+        match self.host.sync_directory(&path).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            flushed => flushed.map_err(|source| Error::io("flush", &path, source)),
         }
-        Ok(())
     }
 
     /// The numbers of all segments, rising. Removes segments of our own that were never finished.

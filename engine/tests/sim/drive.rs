@@ -129,6 +129,27 @@ fn a_punch_may_stay_from_its_end_backwards() {
 }
 
 #[test]
+fn a_failed_flush_of_a_directory_is_not_healed_by_the_next() {
+    let seen: BTreeSet<_> = (0..50)
+        .map(|seed| {
+            let mut disk = SimDisk::new(SimSettings::new(seed));
+            disk.settings().faults.planned = vec![(2, Fault::Error)];
+            // Create, and the flush that fails.
+            let life = disk.run(async |host: SimHost| {
+                let directory = Path::new(DIRECTORY);
+                drop(host.open(Path::new(FILE), Access::Create).await.expect("creates"));
+                assert!(host.sync_directory(directory).await.is_err(), "operation 2 fails");
+                host.sync_directory(directory).await.expect("flushes what is left");
+            });
+            assert!(matches!(life, Life::Ended(())));
+            disk.lose_power();
+            disk.bytes(Path::new(FILE)).is_some()
+        })
+        .collect();
+    assert_eq!(seen, BTreeSet::from([false, true]));
+}
+
+#[test]
 fn a_failed_flush_is_not_healed_by_the_next() {
     let seen: BTreeSet<_> = (0..50)
         .map(|seed| {

@@ -104,6 +104,8 @@ fn a_drive_that_refuses_operations_loses_nothing_that_was_acknowledged() {
             write_errors: often,
             flush_errors: often,
             punch_errors: often,
+            open_errors: often,
+            name_errors: often,
             short_writes: often,
             no_space: often,
             slow: often / 10,

@@ -35,6 +35,8 @@ struct NameChange {
     /// What the names were before.
     before: Vec<(PathBuf, Option<NodeNumber>)>,
     done_at: Duration,
+    /// The flush that should have covered it failed: no other one of the same process does.
+    doomed: bool,
 }
 
 impl Disk {
@@ -93,7 +95,9 @@ impl Disk {
     /// The process ended: nothing is open any more, and what was at the drive is over before another process starts.
     pub(super) fn close_all(&mut self) {
         self.nodes.values_mut().for_each(Node::process_ended);
-        self.name_changes.iter_mut().for_each(|change| change.done_at = Duration::ZERO);
+        for change in &mut self.name_changes {
+            (change.done_at, change.doomed) = (Duration::ZERO, false);
+        }
         self.collect();
     }
 
@@ -123,7 +127,7 @@ impl Disk {
         for (path, number) in changes {
             before.push(((*path).to_owned(), self.name(path, *number)));
         }
-        self.name_changes.push(NameChange { directory: directory_of(path), before, done_at });
+        self.name_changes.push(NameChange { directory: directory_of(path), before, done_at, doomed: false });
     }
 
     /// Gives a name a meaning; answers its old one.
@@ -144,13 +148,22 @@ impl Disk {
     /// A flush of the directory that began at `began` is done.
     pub(super) fn directory_flushed(&mut self, directory: &Path, began: Duration) {
         let covered = |change: &NameChange| change.directory == directory && change.done_at <= began;
-        let Some(last) = self.name_changes.iter().rposition(covered) else { return };
+        // Changes of a directory survive in their order: none does for certain that comes after a doomed one.
+        let doomed = self.name_changes.iter().position(|change| change.directory == directory && change.doomed);
+        let certain = &self.name_changes[..doomed.unwrap_or(self.name_changes.len())];
+        let Some(last) = certain.iter().rposition(covered) else { return };
         let mut index = 0;
         self.name_changes.retain(|change| {
             index += 1;
             index - 1 > last || change.directory != directory
         });
         self.collect();
+    }
+
+    /// A flush of the directory that began at `began` failed.
+    pub(super) fn directory_flush_failed(&mut self, directory: &Path, began: Duration) {
+        let covered = |change: &&mut NameChange| change.directory == directory && change.done_at <= began;
+        self.name_changes.iter_mut().filter(covered).for_each(|change| change.doomed = true);
     }
 
     /// Forgets files that nothing can lead to any more.

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::disk::NodeNumber;
-use super::machine::{Machine, SimBuffer, SimLock, failed};
+use super::disk::{Disk, NodeNumber};
+use super::machine::{Machine, Operation, SimBuffer, SimLock, failed};
 use super::node::BLOCK;
 use super::settings::Kind;
 use super::{Access, DirectorySpace, Fault, File, Host, LockError, Priority};
@@ -50,6 +50,16 @@ impl SimHost {
     /// Writes a line of the caller's own between those of the drive, where they are written down.
     pub fn note(&self, line: std::fmt::Arguments<'_>) {
         self.machine.disk().trace.borrow_mut().note(line);
+    }
+
+    /// Changes names. A change that fails is done or not: what an error leaves behind, no file system promises.
+    fn change_name(&self, operation: &Operation, change: impl Fn(&mut Disk) -> io::Result<()>) -> io::Result<()> {
+        let mut disk = self.machine.disk();
+        let outcome = failed(operation);
+        if outcome.is_ok() || disk.dice.roll(2) == 0 {
+            change(&mut disk)?;
+        }
+        outcome
     }
 
     /// Runs a task on this machine; its value is there to be waited for.
@@ -132,14 +142,14 @@ impl Host for SimHost {
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let name = to.file_name().unwrap_or_default().display();
         let operation = self.machine.begin(Kind::Name, "rename", from, format_args!("to {name}")).await;
-        let outcome = failed(&operation).and_then(|()| self.machine.disk().rename(from, to, operation.done_at));
+        let outcome = self.change_name(&operation, |disk| disk.rename(from, to, operation.done_at));
         self.machine.end(&operation).await;
         outcome
     }
 
     async fn remove(&self, path: &Path) -> io::Result<()> {
         let operation = self.machine.begin(Kind::Name, "remove", path, format_args!("")).await;
-        let outcome = failed(&operation).and_then(|()| self.machine.disk().remove(path, operation.done_at));
+        let outcome = self.change_name(&operation, |disk| disk.remove(path, operation.done_at));
         self.machine.end(&operation).await;
         outcome
     }
@@ -147,9 +157,13 @@ impl Host for SimHost {
     async fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         let operation = self.machine.begin(Kind::Name, "dirsync", directory, format_args!("")).await;
         self.machine.end(&operation).await;
-        failed(&operation)?;
-        self.machine.disk().directory_flushed(directory, operation.began);
-        Ok(())
+        let mut disk = self.machine.disk();
+        let flushed = failed(&operation);
+        match flushed {
+            Ok(()) => disk.directory_flushed(directory, operation.began),
+            Err(_) => disk.directory_flush_failed(directory, operation.began),
+        }
+        flushed
     }
 
     async fn space(&self, _directory: &Path) -> io::Result<DirectorySpace> {

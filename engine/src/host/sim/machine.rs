@@ -98,7 +98,7 @@ impl Machine {
         if self.executor.is_cut() {
             std::future::pending::<()>().await;
         }
-        self.disk.borrow().trace.borrow_mut().done(operation.number);
+        self.disk.borrow().trace.borrow_mut().done(operation.number, operation.fault);
     }
 
     pub(super) fn lock(self: &Rc<Self>, path: &Path, shard: usize, shards: usize) -> Result<SimLock, LockError> {

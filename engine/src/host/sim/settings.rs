@@ -59,6 +59,11 @@ pub struct SimFaults {
     pub flush_errors: u32,
     /// Punches that fail with EIO.
     pub punch_errors: u32,
+    /// Files that cannot be opened or made: EIO.
+    pub open_errors: u32,
+    /// Renames, removes and flushes of directories that fail with EIO. What it should change is changed or not; what a flush
+    /// should have made durable stays uncertain, whatever later flushes say.
+    pub name_errors: u32,
     /// Preallocations that find no space.
     pub no_space: u32,
     /// Writes of which only the first blocks are written, which is an error.
@@ -131,7 +136,8 @@ impl SimFaults {
             Kind::Flush => &[(self.flush_errors, Fault::Error)],
             Kind::Punch => &[(self.punch_errors, Fault::Error)],
             Kind::Preallocate => &[(self.no_space, Fault::NoSpace)],
-            Kind::Open | Kind::Name => &[],
+            Kind::Open => &[(self.open_errors, Fault::Error)],
+            Kind::Name => &[(self.name_errors, Fault::Error)],
         };
         let of_all = [(self.slow, Fault::Slow), (self.hangs, Fault::Hang)];
         of_kind.iter().chain(&of_all).find(|(chance, _)| dice.happens(*chance)).map(|(_, fault)| *fault)

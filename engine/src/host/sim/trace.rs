@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::Fault;
+
 /// A line when an operation is begun, and one when it is done.
 #[derive(Clone, Default)]
 pub(super) struct Trace {
@@ -43,10 +45,11 @@ impl Trace {
         }
     }
 
-    /// Operation `number` is over.
-    pub(super) fn done(&mut self, number: u64) {
+    /// Operation `number` is over, and what went wrong with it.
+    pub(super) fn done(&mut self, number: u64, fault: Option<Fault>) {
         if self.is_on() {
-            writeln!(self.text, "{number:>4} done").expect("writes to memory");
+            let fault = fault.map_or(String::new(), |fault| format!(": {fault:?}"));
+            writeln!(self.text, "{number:>4} done{fault}").expect("writes to memory");
         }
     }
 }

@@ -15,7 +15,7 @@ mod run;
 mod story;
 mod world;
 
-pub use self::fixture::{DIRECTORY, audio, config, formatted, put, tags};
+pub use self::fixture::{DIRECTORY, audio, compressible, config, formatted, put, tags};
 pub use self::oracle::{Known, Oracle, compare};
 pub use self::run::{Failure, Limits, Ran, replay, run, seeds};
 pub use self::story::{Plan, Story};

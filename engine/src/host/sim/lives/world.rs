@@ -6,8 +6,9 @@ use std::rc::Rc;
 
 use deadwax_track::{KIB, TrackId};
 
-use super::fixture::{audio, put, tags};
+use super::fixture::{audio, compressible, put, tags};
 use super::oracle::{Known, Oracle, compare};
+use crate::config::COMPRESSED_TRACK_BYTES_MIN;
 use crate::sim::{Dice, SimHost};
 use crate::{Error, ErrorKind, Volume};
 
@@ -74,11 +75,12 @@ impl World {
         &self.volumes[id.shard(self.volumes.len())]
     }
 
-    /// Mostly small, some of a few frames, few of several writes; many on the edges of blocks and frames.
+    /// Mostly small, some of a few frames, few of several writes or pieces; many on the edges of blocks and frames.
     fn size(&self) -> u64 {
         match self.roll(200) {
             0 => 64 * KIB + self.roll(640 * KIB),
-            1..8 => 1 + self.roll(100 * KIB),
+            1..3 => 64 * KIB + self.roll(72 * KIB),
+            3..8 => 1 + self.roll(100 * KIB),
             8..20 => 65_496 - 2 + self.roll(4),
             20..40 => 4056 - 2 + self.roll(4),
             40..120 => 1 + self.roll(3000),
@@ -89,7 +91,8 @@ impl World {
     /// A track that was never seen, known from now on to be absent and busy.
     fn new_track(&self) -> (TrackId, Rc<[u8]>) {
         let size = self.size();
-        let bytes: Rc<[u8]> = audio(self.dice.borrow_mut().number(), size).into();
+        let make = if size >= COMPRESSED_TRACK_BYTES_MIN && self.roll(3) > 0 { compressible } else { audio };
+        let bytes: Rc<[u8]> = make(self.dice.borrow_mut().number(), size).into();
         let id = TrackId::of(&bytes);
         // Tracks of a byte or two come again.
         if self.oracle.borrow().tracks.contains_key(&id) {
