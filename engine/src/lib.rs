@@ -34,6 +34,8 @@ mod holes;
 mod host;
 mod identity;
 mod index;
+#[cfg(test)]
+mod index_memory;
 mod listings;
 mod load;
 mod lookup;

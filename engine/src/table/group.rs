@@ -200,7 +200,7 @@ impl Group {
 
 /// What glibc's malloc sets aside for a request: eight bytes more, in steps of 16, 32 at least.
 /// Source: its `malloc.c`, `request2size`.
-pub(super) fn allocated_bytes(bytes: usize) -> usize {
+pub(crate) fn allocated_bytes(bytes: usize) -> usize {
     const WORD: usize = 8;
     const STEP: usize = 16;
     if bytes == 0 { 0 } else { (bytes + WORD).next_multiple_of(STEP).max(2 * STEP) }

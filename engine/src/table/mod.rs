@@ -15,7 +15,8 @@ mod slot;
 
 use deadwax_track::{Partition, TrackId};
 
-use group::{GROUP_LEAVES_MAX, GROUP_LEAVES_MIN, Group, SCRATCH_ENTRIES, allocated_bytes};
+pub(crate) use group::allocated_bytes;
+use group::{GROUP_LEAVES_MAX, GROUP_LEAVES_MIN, Group, SCRATCH_ENTRIES};
 pub(crate) use slot::{EntryKind, Key, Slot};
 
 pub(crate) struct Table {
