@@ -3,14 +3,19 @@
 //! Deleted records are punched at once, so a segment that is mostly holes costs little but its file, its footer and its
 //! entry here. So only those are moved that are nearly all holes, and the bytes that moving writes stay a small part of
 //! the bytes that puts wrote.
+//!
+//! A segment that was made for another number of shards has tracks of several handles, which share nothing but the
+//! directory. Each moves its own when they are few for its share, and lets go of the segment. One of them removes the file
+//! once nothing but listings is left in it: nobody adds to such a segment, and a header that is gone from it was deleted, or
+//! its record is durable elsewhere.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::config::{COMPACT_LIVE_PERCENT, READ_BYTES_MAX};
 use crate::error::Error;
-use crate::format::{BLOCK_BYTES, FrameStamp, Kind, Listed, RecordHeader};
-use crate::host::{File as _, Host, Priority, is_passing};
+use crate::format::{BLOCK_BYTES, FrameStamp, Kind, Listed, Part, RecordHeader};
+use crate::host::{File, Host, Priority, is_passing};
 use crate::lookup::{Record, read_header};
 use crate::recovery::slot_of;
 use crate::segment::{Segment, Space};
@@ -64,15 +69,16 @@ impl<H: Host> Inner<H> {
         }
     }
 
-    /// A sealed segment that is nearly all holes, none of `but`.
+    /// A sealed segment that is nearly all holes, as far as this handle knows what is in it; none of `but`.
     fn hollow(&self, but: &BTreeSet<u64>) -> Option<Rc<Segment<H::File>>> {
         let segments = self.segments.borrow();
         let is_hollow = |segment: &&Rc<Segment<H::File>>| {
-            segment.own
-                && segment.sealed.get()
+            // All handles together move no more out of one than is moved out of a segment of one handle's.
+            let handles = if segment.own { 1 } else { self.config.shards as u64 };
+            segment.sealed.get()
                 && !segment.damaged.get()
                 && !but.contains(&segment.number)
-                && segment.live_bytes() * 100 <= segment.bytes * COMPACT_LIVE_PERCENT
+                && segment.live_bytes() * 100 * handles <= segment.bytes * COMPACT_LIVE_PERCENT
         };
         segments.iter().find(is_hollow).cloned()
     }
@@ -82,8 +88,7 @@ impl<H: Host> Inner<H> {
         while let Some(segment) = self.hollow(&left) {
             self.writable()?;
             match self.free_segment(&segment).await {
-                Ok(()) if segment.live_bytes() > 0 => {}
-                Ok(()) => freed += 1,
+                Ok(gone) => freed += u64::from(gone),
                 // It is left for another time, and holds up no other.
                 Err(error) => {
                     tracing::warn!(%error, segment = segment.number, "a hollow segment stays");
@@ -95,8 +100,15 @@ impl<H: Host> Inner<H> {
         first.filter(|_| freed == 0).map_or(Ok(freed), Err)
     }
 
-    /// Moves what is left in the segment, and removes it. One of which something cannot be read stays, and is marked damaged.
-    async fn free_segment(self: &Rc<Self>, segment: &Rc<Segment<H::File>>) -> Result<(), Error> {
+    /// Moves what is left in the segment, and removes it; answers whether it is gone from the drive. One of which something
+    /// cannot be read stays, and is marked damaged.
+    async fn free_segment(self: &Rc<Self>, segment: &Rc<Segment<H::File>>) -> Result<bool, Error> {
+        let others_at = segment.others_at.get();
+        let waits = others_at > 0 && segment.live_bytes() == 0;
+        // Asked at every turn of upkeep: one look at where they were is enough.
+        if waits && data_before(segment, others_at, others_at + 1)?.is_some() {
+            return Ok(false);
+        }
         let moved = self.move_all(segment).await;
         let unreadable = matches!(moved, Err(Error::CorruptFile { .. }));
         if unreadable || (moved.is_ok() && segment.live_bytes() > 0) {
@@ -104,7 +116,37 @@ impl<H: Host> Inner<H> {
             segment.damaged.set(true);
         }
         moved?;
-        if segment.live_bytes() == 0 { self.remove_segment(segment).await } else { Ok(()) }
+        // Every id of ours in it was claimed once, so that no delete is still at it.
+        if segment.live_bytes() > 0 {
+            return Ok(false);
+        }
+        if !segment.own {
+            // One handle of all removes the file.
+            if segment.number % self.config.shards as u64 != self.config.shard as u64 {
+                self.segments.borrow_mut().remove(segment.number);
+                return Ok(false);
+            }
+            if let Some(data) = self.data_beside_listings(segment).await? {
+                segment.others_at.set(data);
+                return Ok(false);
+            }
+        }
+        self.remove_segment(segment).await?;
+        Ok(true)
+    }
+
+    /// Where the first data of a sealed segment is that is no listing.
+    async fn data_beside_listings(&self, segment: &Segment<H::File>) -> Result<Option<u64>, Error> {
+        let (mut parts, _) = self.sealed_contents(segment).await?;
+        parts.sort_unstable_by_key(|part| part.offset);
+        let mut from = BLOCK_BYTES;
+        for Part { offset, bytes } in parts {
+            if let Some(data) = data_before(segment, from, offset)? {
+                return Ok(Some(data));
+            }
+            from = offset + u64::from(bytes);
+        }
+        data_before(segment, from, segment.footer_at)
     }
 
     async fn move_all(self: &Rc<Self>, segment: &Rc<Segment<H::File>>) -> Result<(), Error> {
@@ -128,8 +170,11 @@ impl<H: Host> Inner<H> {
 
     async fn remove_segment(&self, segment: &Segment<H::File>) -> Result<(), Error> {
         let io = |source| Error::io("remove", &segment.path, source);
-        // Some file systems take their time over a removed file's space.
-        segment.punch(BLOCK_BYTES, segment.bytes - BLOCK_BYTES).await?;
+        // Some file systems take their time over a removed file's space. Of one that others may just be reading, only listings
+        // are left, and those stay whole.
+        if segment.own {
+            segment.punch(BLOCK_BYTES, segment.bytes - BLOCK_BYTES).await?;
+        }
         match self.host.remove(&segment.path).await {
             // Removed before, when making that durable failed.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -260,6 +305,12 @@ impl<H: Host> Inner<H> {
         }
         Ok((sequence, header))
     }
+}
+
+/// Where the first data from `from` on starts, if that is before `end`.
+fn data_before<F: File>(segment: &Segment<F>, from: u64, end: u64) -> Result<Option<u64>, Error> {
+    let data = segment.file.data_after(from).map_err(|source| Error::io("seek in", &segment.path, source))?;
+    Ok(data.filter(|data| *data < end))
 }
 
 /// As many as one read fetches.

@@ -45,7 +45,11 @@ pub(crate) async fn load<H: Host>(
         let path = path.clone();
         move |source| Error::io(what, &path, source)
     };
-    let file = host.open(&path, Access::Write).await.map_err(io("open"))?;
+    let file = match host.open(&path, Access::Write).await {
+        // Another handle found that nothing was left in it, and removed it.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && config.shards > 1 => return Ok(None),
+        opened => opened.map_err(io("open"))?,
+    };
     let file_bytes = file.bytes().await.map_err(io("measure"))? / BLOCK_BYTES * BLOCK_BYTES;
     let allocated_bytes = file.allocated_bytes().await.map_err(io("measure"))?;
     check_file_limit(host, &path, file_bytes)?;

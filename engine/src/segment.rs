@@ -34,6 +34,8 @@ pub(crate) struct Segment<F> {
     pub(crate) closed: Cell<bool>,
     /// Something in it is damaged, which only a walk tells: never sealed, so that each start walks it.
     pub(crate) damaged: Cell<bool>,
+    /// Where compaction last found tracks of other handles that kept the segment, or 0.
+    pub(crate) others_at: Cell<u64>,
     /// What no listing on the drive has yet.
     pub(crate) unlisted: RefCell<Unlisted>,
     /// Where spaces start that were handed out and have not ended.
@@ -61,6 +63,7 @@ impl<F: File> Segment<F> {
             sealed: Cell::new(false),
             closed: Cell::new(false),
             damaged: Cell::new(false),
+            others_at: Cell::new(0),
             unlisted: RefCell::new(Unlisted::new(footer_bytes as usize)),
             outstanding: RefCell::default(),
             poisoned: RefCell::new(None),

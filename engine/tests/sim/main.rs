@@ -1,12 +1,14 @@
 //! The engine on simulated drives that fail in every way, and the simulated drive beside the real one.
 
 mod bits;
+mod compaction;
 mod conformance;
 mod drive;
 mod exhaustive;
 mod faults;
 mod memory;
 mod model;
+mod split;
 mod traces;
 
 use deadwax_engine::sim::lives;
