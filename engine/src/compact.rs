@@ -15,6 +15,7 @@ use std::rc::Rc;
 use crate::config::{COMPACT_LIVE_PERCENT, READ_BYTES_MAX};
 use crate::error::Error;
 use crate::format::{BLOCK_BYTES, FrameStamp, Kind, Listed, Part, RecordHeader};
+use crate::holes::Data;
 use crate::host::{File, Host, Priority, is_passing};
 use crate::lookup::{Record, read_header};
 use crate::recovery::slot_of;
@@ -106,7 +107,7 @@ impl<H: Host> Inner<H> {
         let others_at = segment.others_at.get();
         let waits = others_at > 0 && segment.live_bytes() == 0;
         // Asked at every turn of upkeep: one look at where they were is enough.
-        if waits && data_before(segment, others_at, others_at + 1)?.is_some() {
+        if waits && data_before(segment, others_at, others_at + 1).await?.is_some() {
             return Ok(false);
         }
         let moved = self.move_all(segment).await;
@@ -141,12 +142,12 @@ impl<H: Host> Inner<H> {
         parts.sort_unstable_by_key(|part| part.offset);
         let mut from = BLOCK_BYTES;
         for Part { offset, bytes } in parts {
-            if let Some(data) = data_before(segment, from, offset)? {
+            if let Some(data) = data_before(segment, from, offset).await? {
                 return Ok(Some(data));
             }
             from = offset + u64::from(bytes);
         }
-        data_before(segment, from, segment.footer_at)
+        data_before(segment, from, segment.footer_at).await
     }
 
     async fn move_all(self: &Rc<Self>, segment: &Rc<Segment<H::File>>) -> Result<(), Error> {
@@ -308,9 +309,9 @@ impl<H: Host> Inner<H> {
 }
 
 /// Where the first data from `from` on starts, if that is before `end`.
-fn data_before<F: File>(segment: &Segment<F>, from: u64, end: u64) -> Result<Option<u64>, Error> {
-    let data = segment.file.data_after(from).map_err(|source| Error::io("seek in", &segment.path, source))?;
-    Ok(data.filter(|data| *data < end))
+async fn data_before<F: File>(segment: &Segment<F>, from: u64, end: u64) -> Result<Option<u64>, Error> {
+    let data = Data::of(&segment.file, from..end).await;
+    Ok(data.map_err(|source| Error::io("look for holes in", &segment.path, source))?.next(from))
 }
 
 /// As many as one read fetches.
