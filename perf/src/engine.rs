@@ -41,10 +41,11 @@ pub(crate) struct Options {
     /// Only these parts. Without it, those that take seconds.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
-    /// All parts, also those that take minutes and tens of gigabytes: restart, index and shards.
-    #[arg(long, conflicts_with = "only")]
+    /// All parts, also those that take minutes and tens of gigabytes: restart, index and shards. With `only`: those, and `index`
+    /// also at four times as many tracks.
+    #[arg(long)]
     full: bool,
-    /// How many tracks a volume has for `restart` and, four times as many, for `index`.
+    /// How many tracks a volume has for `restart` and `index`.
     #[arg(long, default_value_t = 1_000_000)]
     tracks: u64,
     /// Over how many executors to split a volume for `shards`, each with a core of its own; more than there are cores

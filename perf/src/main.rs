@@ -73,7 +73,7 @@ fn main() -> anyhow::Result<()> {
         Command::Device(options) => device::run(&options, cli.seed)?,
         Command::Engine(options) => engine::run(&options, cli.seed)?,
         Command::Fill(options) => return fill::run(&options, cli.seed),
-        Command::Open(options) => return fill::open(&options),
+        Command::Open(options) => return fill::open(&options, cli.seed),
         Command::Life(options) => life::run(&options, cli.seed)?,
         Command::Crash(options) => crash::run(&options, cli.seed)?,
         #[cfg(feature = "competition")]

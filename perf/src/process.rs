@@ -16,11 +16,13 @@ pub(crate) struct Found {
     pub(crate) read_bytes: u64,
     /// What all took.
     pub(crate) seconds: f64,
-    /// Resident before the volume was opened, when the executor and its buffers were there.
+    /// Resident before the volume was opened, when lanes had done the same to a small one.
     pub(crate) resident_before: u64,
-    /// Resident at the end, and the most that it was since it was opened.
+    /// Resident at the end, and the most that it was since it was opened, or since the work on it began.
     pub(crate) resident_after: u64,
     pub(crate) resident_peak: u64,
+    /// By how many there are fewer segments at the end.
+    pub(crate) segments_freed: u64,
 }
 
 /// Bytes of this process that are in memory.

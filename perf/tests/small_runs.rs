@@ -66,8 +66,16 @@ fn engine() {
 
 #[test]
 fn engine_started_anew() {
-    let names = ["restart_1m_tracks_s", "restart_1m_tracks_killed_s", "index_bytes_per_track_4m_growth_peak"];
-    figures(&["engine", "--only", "restart,index", "--tracks", "2000"], &names);
+    let names = [
+        "restart_1m_tracks_s",
+        "restart_1m_tracks_killed_s",
+        "index_bytes_per_track_4m_growth_peak",
+        "index_peak_growth_ratio",
+        "index_peak_recovery_ratio",
+        "index_peak_compaction_ratio",
+        "index_peak_scrub_ratio_4m",
+    ];
+    figures(&["engine", "--only", "restart,index", "--full", "--tracks", "2000"], &names);
 }
 
 #[test]
