@@ -8,7 +8,7 @@ use crate::load::{self, Took};
 use crate::pool::Pool;
 use crate::report::Board;
 use crate::ring::Scratch;
-use crate::ring::group::Group;
+use crate::ring::group::{Durable, Group};
 use crate::{cpu, drive};
 
 const KIB: usize = 1024;
@@ -62,6 +62,8 @@ struct Raw {
     cpu_per_gigabyte: f64,
     /// The same with the engine's longer records.
     of_records: Option<f64>,
+    /// The same where nobody shares a flush: with a write and a flush that are linked, and with a durable write.
+    alone: Option<(f64, f64)>,
     /// The same with bytes that are copied, hashed and checksummed on their way.
     hashed: f64,
 }
@@ -69,7 +71,8 @@ struct Raw {
 fn raw(folder: &Path, kind: &Kind, pool: &Pool) -> anyhow::Result<Raw> {
     let count = pool.ids().len();
     let scratch = |writes, write_bytes| {
-        let group = Group { in_flight: kind.in_flight, writes, write_bytes, count: count as u64 };
+        let group =
+            Group { in_flight: kind.in_flight, writes, write_bytes, count: count as u64, durable: Durable::Shared };
         anyhow::Ok((Scratch::new(folder, (count * writes * write_bytes) as u64)?, group))
     };
     let put = |writes, write_bytes| {
@@ -84,9 +87,18 @@ fn raw(folder: &Path, kind: &Kind, pool: &Pool) -> anyhow::Result<Raw> {
     #[expect(clippy::cast_precision_loss, reason = "a rate, printed to three digits")]
     let cpu_per_gigabyte = spent.as_secs_f64() / ((count * kind.track_bytes) as f64 / 1e9);
     let of_records = if kind.track_bytes == 64 * KIB { Some(put(1, RECORD_BYTES)?.0) } else { None };
+    let alone = if kind.in_flight == 1 {
+        let put = |durable| {
+            let (scratch, group) = scratch(writes, write_bytes)?;
+            anyhow::Ok(scratch.put(Group { durable, ..group })?.0)
+        };
+        Some((put(Durable::Linked)?, put(Durable::Written)?))
+    } else {
+        None
+    };
     let (scratch, group) = scratch(writes, write_bytes)?;
     let (hashed, _) = scratch.put_hashed(group, pool)?;
-    Ok(Raw { per_second, cpu_per_gigabyte, of_records, hashed })
+    Ok(Raw { per_second, cpu_per_gigabyte, of_records, hashed, alone })
 }
 
 /// What the engine gave.
@@ -143,6 +155,10 @@ impl Engine {
             board.add_beside(&format!("{name}_cpu"), "s/GB", cpu, raw.cpu_per_gigabyte, beside);
             let beside = "raw ring that copies, hashes, checksums";
             board.add_beside(&format!("{name}_of_hashed"), "1/s", took.per_second(), raw.hashed, beside);
+            if let Some((linked, written)) = raw.alone {
+                board.add_beside("raw_64k_linked", "1/s", linked, raw.per_second, "raw ring, a flush after the write");
+                board.add_beside("raw_64k_dsync", "1/s", written, raw.per_second, "raw ring, a flush after the write");
+            }
             if let Some(of_records) = raw.of_records {
                 let beside = "raw ring, 72 KiB as the engine writes";
                 board.add_beside(&format!("{name}_by_record"), "1/s", took.per_second(), of_records, beside);

@@ -13,7 +13,7 @@ use super::{MIB, Options};
 use crate::load;
 use crate::pool::Pool;
 use crate::report::Board;
-use crate::ring::group::Group;
+use crate::ring::group::{Durable, Group};
 use crate::ring::{Scratch, latencies};
 use crate::shard;
 use crate::tracks::Random;
@@ -79,8 +79,13 @@ impl Member {
         let (volume, _, _) = load::open(config).await?;
         let count = pool.ids().len();
         let scratch = Scratch::new(&self.folder, (count * TRACK_BYTES) as u64)?;
-        let group =
-            Group { in_flight: PUTS_IN_FLIGHT, writes: TRACK_BYTES / MIB, write_bytes: MIB, count: count as u64 };
+        let group = Group {
+            in_flight: PUTS_IN_FLIGHT,
+            writes: TRACK_BYTES / MIB,
+            write_bytes: MIB,
+            count: count as u64,
+            durable: Durable::Shared,
+        };
         // Each waits for the others, its executor standing still: nothing of its own is under way.
         self.together.wait();
         let (raw_puts_per_second, _) = scratch.put(group)?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::ensure;
 use deadwax_track::TrackId;
 use hdrhistogram::Histogram;
-use io_uring::{opcode, types};
+use io_uring::{opcode, squeue, types};
 
 use crate::pool::Pool;
 
@@ -18,8 +18,22 @@ pub(crate) struct Group {
     pub(crate) writes: usize,
     pub(crate) write_bytes: usize,
     pub(crate) count: u64,
+    pub(crate) durable: Durable,
 }
 
+/// How a put becomes durable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durable {
+    /// By a flush that all share which wait by then.
+    Shared,
+    /// By a flush of its own, which the kernel begins when the put's one write is done: nobody wakes in between.
+    Linked,
+    /// By its one write, which is a durable one (`RWF_DSYNC`).
+    Written,
+}
+
+/// Of `pwritev2`(2).
+const RWF_DSYNC: i32 = 2;
 /// The user data of a flush; writes have their slot's number.
 const FLUSH: u64 = u64::MAX;
 
@@ -93,7 +107,7 @@ impl Scratch {
 
 impl Run<'_> {
     fn begin(&mut self, slot: usize) -> anyhow::Result<()> {
-        let Group { writes, write_bytes, count, .. } = self.group;
+        let Group { writes, write_bytes, count, durable, .. } = self.group;
         if self.next == count {
             return Ok(());
         }
@@ -111,7 +125,13 @@ impl Run<'_> {
             let from = self.buffers.at((slot * writes + write) * write_bytes);
             let offset = (self.next * writes as u64 + write as u64) * write_bytes as u64;
             let entry = opcode::Write::new(self.scratch.fd(), from, u32::try_from(write_bytes)?).offset(offset);
-            self.ring.push(&entry.build().user_data(slot as u64))?;
+            let entry = if durable == Durable::Written { entry.rw_flags(RWF_DSYNC) } else { entry };
+            let linked = if durable == Durable::Linked { squeue::Flags::IO_LINK } else { squeue::Flags::empty() };
+            self.ring.push(&entry.build().user_data(slot as u64).flags(linked))?;
+        }
+        if durable == Durable::Linked {
+            self.flushing.push(slot);
+            self.ring.push(&self.flush_entry())?;
         }
         self.next += 1;
         Ok(())
@@ -128,8 +148,13 @@ impl Run<'_> {
         ensure!(bytes == self.group.write_bytes, "a write of {} bytes took {bytes}", self.group.write_bytes);
         let slot = usize::try_from(what)?;
         self.slots[slot].writes_left -= 1;
-        if self.slots[slot].writes_left == 0 {
-            self.waiting.push(slot);
+        if self.slots[slot].writes_left > 0 || self.group.durable == Durable::Linked {
+            return Ok(());
+        }
+        self.waiting.push(slot);
+        if self.group.durable == Durable::Written {
+            std::mem::swap(&mut self.waiting, &mut self.flushing);
+            return self.done((FLUSH, 0));
         }
         Ok(())
     }
@@ -138,9 +163,12 @@ impl Run<'_> {
     fn flush(&mut self) -> anyhow::Result<()> {
         if self.flushing.is_empty() && !self.waiting.is_empty() {
             std::mem::swap(&mut self.waiting, &mut self.flushing);
-            let entry = opcode::Fsync::new(self.scratch.fd()).flags(types::FsyncFlags::DATASYNC);
-            self.ring.push(&entry.build().user_data(FLUSH))?;
+            self.ring.push(&self.flush_entry())?;
         }
         Ok(())
+    }
+
+    fn flush_entry(&self) -> squeue::Entry {
+        opcode::Fsync::new(self.scratch.fd()).flags(types::FsyncFlags::DATASYNC).build().user_data(FLUSH)
     }
 }
