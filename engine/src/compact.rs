@@ -7,7 +7,8 @@
 //! A segment that was made for another number of shards has tracks of several handles, which share nothing but the
 //! directory. Each moves its own when they are few for its share, and lets go of the segment. One of them removes the file
 //! once nothing but listings is left in it: nobody adds to such a segment, and a header that is gone from it was deleted, or
-//! its record is durable elsewhere.
+//! its record is durable elsewhere. It looks when it is busy with something itself: the file may outlive its tracks by as long as
+//! nobody writes or deletes by that handle.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -15,7 +16,6 @@ use std::rc::Rc;
 use crate::config::{COMPACT_LIVE_PERCENT, READ_BYTES_MAX};
 use crate::error::Error;
 use crate::format::{BLOCK_BYTES, FrameStamp, Kind, Listed, Part, RecordHeader};
-use crate::holes::Data;
 use crate::host::{File, Host, Priority, is_passing};
 use crate::lookup::{Record, read_header};
 use crate::recovery::slot_of;
@@ -110,7 +110,7 @@ impl<H: Host> Inner<H> {
         if waits && data_before(segment, others_at, others_at + 1).await?.is_some() {
             return Ok(false);
         }
-        let moved = self.move_all(segment).await;
+        let moved = if waits { Ok(()) } else { self.move_all(segment).await };
         let unreadable = matches!(moved, Err(Error::CorruptFile { .. }));
         if unreadable || (moved.is_ok() && segment.live_bytes() > 0) {
             // Scrub reports it, and the next start walks it.
@@ -173,6 +173,7 @@ impl<H: Host> Inner<H> {
         let io = |source| Error::io("remove", &segment.path, source);
         // Some file systems take their time over a removed file's space. Of one that others may just be reading, only listings
         // are left, and those stay whole.
+        segment.freed.set(true);
         if segment.own {
             segment.punch(BLOCK_BYTES, segment.bytes - BLOCK_BYTES).await?;
         }
@@ -310,8 +311,9 @@ impl<H: Host> Inner<H> {
 
 /// Where the first data from `from` on starts, if that is before `end`.
 async fn data_before<F: File>(segment: &Segment<F>, from: u64, end: u64) -> Result<Option<u64>, Error> {
-    let data = Data::of(&segment.file, from..end).await;
-    Ok(data.map_err(|source| Error::io("look for holes in", &segment.path, source))?.next(from))
+    let data = segment.file.data(from..end).await;
+    let data = data.map_err(|source| Error::io("look for holes in", &segment.path, source))?;
+    Ok(data.first().map(|first| first.start))
 }
 
 /// As many as one read fetches.

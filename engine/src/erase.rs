@@ -5,7 +5,7 @@ use deadwax_track::TrackId;
 use crate::error::Error;
 use crate::host::{Host, Priority};
 use crate::index::Damaged;
-use crate::lookup::{Known, Record, read_header};
+use crate::lookup::{Candidate, Known, Record};
 use crate::signal::Slot as Answer;
 use crate::table::EntryKind;
 use crate::volume::{Inner, Volume};
@@ -113,8 +113,9 @@ impl<H: Host> Inner<H> {
     pub(crate) async fn erase_candidates(self: &Rc<Self>, id: &TrackId) -> Result<(), Error> {
         let candidates = self.index.borrow().candidates(id);
         for slot in candidates.into_iter().filter(|slot| slot.kind != EntryKind::Takedown) {
-            let (segment, offset) = self.segments.borrow().at(slot.address);
-            if read_header(id, &segment, offset, slot).await.is_ok_and(|header| header.id != *id) {
+            // What is moved meanwhile is another id's: this one is claimed.
+            let Some(Candidate { segment, offset, header }) = self.candidate(id, slot).await else { continue };
+            if header.is_ok_and(|header| header.id != *id) {
                 continue;
             }
             let listed = self.listed_at(&segment, offset).await;

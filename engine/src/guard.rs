@@ -234,7 +234,8 @@ impl<H: Host> Guarded<H> {
         self.wait(what, |context| task.as_mut().poll(context)).await
     }
 
-    /// Runs what changes the drive. Where the volume goes out the task goes on without anybody, to its end.
+    /// Runs what changes the drive. Where the volume goes out the task goes on without anybody, to its end. Once the volume was
+    /// locked it stays so until that: nothing changes it without the lock.
     async fn change<T: 'static>(
         &self,
         what: &'static str,
@@ -242,6 +243,10 @@ impl<H: Host> Guarded<H> {
     ) -> io::Result<T> {
         if let Some(out) = self.guard.fail() {
             return Err(out);
+        }
+        let lock = self.lock.borrow().upgrade();
+        if lock.is_none() && self.guard.known.get() {
+            return Err(io::Error::other(Out("the volume was closed".to_owned())));
         }
         let mut task: Option<Pin<Box<dyn Future<Output = io::Result<T>>>>> = Some(Box::pin(task));
         let outcome = self
@@ -254,7 +259,6 @@ impl<H: Host> Guarded<H> {
             })
             .await;
         if let Some(task) = task {
-            let lock = self.lock.borrow().upgrade();
             self.host.spawn(Priority::Repair, async move {
                 drop(task.await);
                 drop(lock);

@@ -3,14 +3,23 @@
 use std::io;
 use std::ops::Range;
 
-use crate::host::File;
+use crate::host::{File, STRETCHES_MAX};
 
 /// Where there is data in a part of a file, asked for once: 16 bytes a stretch.
 pub(crate) struct Data(Vec<Range<u64>>);
 
 impl Data {
     pub(crate) async fn of(file: &impl File, range: Range<u64>) -> io::Result<Self> {
-        Ok(Self(file.data(range).await?))
+        let (mut stretches, mut from) = (Vec::new(), range.start);
+        loop {
+            let more = file.data(from..range.end).await?;
+            let all = more.len() < STRETCHES_MAX;
+            from = more.last().map_or(range.end, |last| last.end);
+            stretches.extend(more);
+            if all {
+                return Ok(Self(stretches));
+            }
+        }
     }
 
     /// The first offset from `offset` on that is data.

@@ -126,8 +126,8 @@ impl Index {
     }
 
     /// The tracks of a partition, by what is known of their ids, rising; those from the key of `after` on.
-    pub(crate) fn tracks_of(&self, partition: Partition, after: Option<&TrackId>) -> Vec<(Key, Slot)> {
+    pub(crate) fn tracks_of(&self, partition: Partition, after: Option<&TrackId>) -> impl Iterator<Item = (Key, Slot)> {
         let entries = self.table.of_partition(partition, after);
-        entries.filter(|(_, slot)| slot.kind != EntryKind::Takedown).collect()
+        entries.filter(|(_, slot)| slot.kind != EntryKind::Takedown)
     }
 }

@@ -62,7 +62,9 @@ pub use damage::Damage;
 pub use error::{Error, ErrorKind};
 pub use health::HealthLimits;
 pub use host::sim;
-pub use host::{Access, Beat, DirectorySpace, Executor, File, GlommioHost, Host, LockError, Priority, Pulse};
+pub use host::{
+    Access, Beat, DirectorySpace, Executor, File, GlommioHost, Host, LockError, Priority, Pulse, STRETCHES_MAX,
+};
 pub use identity::{BadVolumeId, VolumeId, VolumeIdentity, format_volume, read_identity};
 pub use open::Recovery;
 pub use put::{PutWriter, Stored};

@@ -1,6 +1,8 @@
 //! Opening one segment's file: its header, and its footer if it has one.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::config::VolumeConfig;
 use crate::error::Error;
@@ -8,8 +10,12 @@ use crate::format::{BLOCK, BLOCK_BYTES, Damage, Listing, Part, RecordHeader, Rol
 use crate::host::{Access, File, Host};
 use crate::identity::SEGMENTS_DIR;
 use crate::listings::read_listing;
-use crate::open::check_file_limit;
+use crate::open::{LOCK_POLL, check_file_limit};
 use crate::segment::path_of;
+
+/// How long may the last writes of a killed process take before the volume is left closed? They could land on what is
+/// written after them. A drive that takes longer hangs.
+const LAST_WRITES_MAX: Duration = Duration::from_secs(10);
 
 /// A segment's file, open.
 pub(crate) struct Loaded<H: Host> {
@@ -45,11 +51,7 @@ pub(crate) async fn load<H: Host>(
         let path = path.clone();
         move |source| Error::io(what, &path, source)
     };
-    let file = match host.open(&path, Access::Write).await {
-        // Another handle found that nothing was left in it, and removed it.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && config.shards > 1 => return Ok(None),
-        opened => opened.map_err(io("open"))?,
-    };
+    let Some(file) = open_to_write(host, config, &path).await? else { return Ok(None) };
     let file_bytes = file.bytes().await.map_err(io("measure"))? / BLOCK_BYTES * BLOCK_BYTES;
     let allocated_bytes = file.allocated_bytes().await.map_err(io("measure"))?;
     check_file_limit(host, &path, file_bytes)?;
@@ -96,6 +98,35 @@ pub(crate) async fn load<H: Host>(
         bytes_read,
         damaged,
     }))
+}
+
+/// Opens a segment, once the last writes of a killed process are done; nothing where another handle found that nothing was left in
+/// it, and removed it.
+async fn open_to_write<H: Host>(host: &H, config: &VolumeConfig, path: &Path) -> Result<Option<H::File>, Error> {
+    let started = host.now();
+    loop {
+        let error = match host.open(path, Access::Write).await {
+            Ok(file) => return Ok(Some(file)),
+            Err(error) => error,
+        };
+        match error.kind() {
+            ErrorKind::NotFound if config.shards > 1 => {
+                let directory = config.dir.join(SEGMENTS_DIR);
+                let names = host.list(&directory).await.map_err(|source| Error::io("list", &directory, source))?;
+                let there = names.iter().any(|name| path.file_name().is_some_and(|gone| gone == name.as_str()));
+                return if there { Err(Error::io("open", path, error)) } else { Ok(None) };
+            }
+            ErrorKind::WouldBlock if host.now().saturating_sub(started) < LAST_WRITES_MAX => {
+                host.sleep(LOCK_POLL).await
+            }
+            ErrorKind::WouldBlock => {
+                let what =
+                    format!("a process that was killed still writes {}: the drive is slow or hangs", path.display());
+                return Err(Error::Locked { path: config.dir.clone(), what });
+            }
+            _ => return Err(Error::io("open", path, error)),
+        }
+    }
 }
 
 /// What stands where a segment's footer would.

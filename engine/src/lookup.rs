@@ -10,6 +10,7 @@ use crate::host::Host;
 use crate::index::Damaged;
 use crate::segment::Segment;
 use crate::table::{EntryKind, Slot};
+use crate::unhurried::Unhurried;
 use crate::volume::Inner;
 
 /// What is known of an id.
@@ -33,24 +34,45 @@ impl<H: Host> Record<H> {
     }
 }
 
+/// What an entry of the index stands for.
+pub(crate) struct Candidate<H: Host> {
+    pub(crate) segment: Rc<Segment<H::File>>,
+    pub(crate) offset: u64,
+    /// Whoever's it is. Errors: Corrupt, Io.
+    pub(crate) header: Result<RecordHeader, Error>,
+}
+
 impl<H: Host> Inner<H> {
+    /// Reads the header of an entry with the id's key; nothing where the entry is not there any more: its record was deleted or
+    /// moved. Its segment may be gone then, too.
+    pub(crate) async fn candidate(self: &Rc<Self>, id: &TrackId, slot: Slot) -> Option<Candidate<H>> {
+        if !self.index.borrow().has(id, slot) {
+            return None;
+        }
+        let (segment, offset) = self.segments.borrow().at(slot.address);
+        let held = self.lookups.acquire(u64::from(slot.header_blocks) * BLOCK_BYTES).await;
+        let (there, of) = (segment.clone(), *id);
+        let read = async move {
+            let header = read_header(&of, &there, offset, slot).await;
+            drop(held);
+            header
+        };
+        let header = Unhurried::new(self, read).await;
+        self.index.borrow().has(id, slot).then_some(Candidate { segment, offset, header })
+    }
+
     /// Looks the id up: nothing is read where the index knows nothing like it, one header where it knows one entry.
     ///
     /// Errors: Corrupt or Io, where a record that may be the id's cannot be read and no other is it.
-    pub(crate) async fn look_up(&self, id: &TrackId) -> Result<Known<H>, Error> {
+    pub(crate) async fn look_up(self: &Rc<Self>, id: &TrackId) -> Result<Known<H>, Error> {
         'again: loop {
             let candidates = self.index.borrow().candidates(id);
             let (mut unreadable, mut track) = (None, None);
             for slot in candidates {
-                let (segment, offset) = self.segments.borrow().at(slot.address);
-                let held = self.lookups.acquire(u64::from(slot.header_blocks) * BLOCK_BYTES).await;
-                let read = read_header(id, &segment, offset, slot).await;
-                drop(held);
-                if !self.index.borrow().has(id, slot) {
-                    // Deleted or moved meanwhile.
+                let Some(Candidate { segment, offset, header }) = self.candidate(id, slot).await else {
                     continue 'again;
-                }
-                match read {
+                };
+                match header {
                     Ok(header) if header.id != *id => {}
                     Ok(header) => {
                         let record = Record { slot, segment, offset, header };
@@ -75,9 +97,26 @@ impl<H: Host> Inner<H> {
         }
     }
 
+    /// The ids of all tracks that share the key of `id`; those whose header cannot be read are left out.
+    pub(crate) async fn ids_of(self: &Rc<Self>, id: &TrackId) -> Vec<TrackId> {
+        'again: loop {
+            let (candidates, mut ids) = (self.index.borrow().candidates(id), Vec::new());
+            for slot in candidates.into_iter().filter(|slot| slot.kind != EntryKind::Takedown) {
+                match self.candidate(id, slot).await {
+                    None => continue 'again,
+                    Some(Candidate { header: Ok(header), .. }) => ids.push(header.id),
+                    Some(Candidate { header: Err(error), .. }) => {
+                        tracing::warn!(%error, "a track is left out of a list")
+                    }
+                }
+            }
+            return ids;
+        }
+    }
+
     /// Fails where the id is present or taken down, where a damaged record may be its takedown, and where the drive does not say.
     /// A track whose header is damaged is no hindrance: putting it again heals it. One whose frames are counts as present: delete it first.
-    pub(crate) async fn check_absent(&self, id: &TrackId) -> Result<(), Error> {
+    pub(crate) async fn check_absent(self: &Rc<Self>, id: &TrackId) -> Result<(), Error> {
         match self.look_up(id).await {
             Ok(Known::Nothing) => Ok(()),
             Ok(Known::Track(record)) => Err(Error::AlreadyStored { id: *id, bytes: record.header.track_bytes }),

@@ -14,13 +14,10 @@ use crate::identity::{SUPERBLOCK_FILE, parse};
 use crate::recovery::Opening;
 use crate::volume::Volume;
 
-/// How long may the last writes of a killed process take before the volume is left closed? They could land on what is
-/// written after them. A drive that takes longer hangs.
-const LAST_WRITES_MAX: Duration = Duration::from_secs(10);
-/// How long may another process hold the volume? One that ends, or that was just forked and has not yet become another program,
-/// lets go of it in a moment.
+/// How long may somebody else hold the volume? A process that ends, or that was just forked and has not yet become another program,
+/// lets go of it in a moment; so does an attempt to open it that was given up.
 const LAST_BREATH_MAX: Duration = Duration::from_secs(1);
-const LOCK_POLL: Duration = Duration::from_millis(2);
+pub(crate) const LOCK_POLL: Duration = Duration::from_millis(2);
 
 /// What opening a volume handle found and did.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -117,9 +114,8 @@ async fn check_identity<H: Host>(host: &H, config: &VolumeConfig) -> Result<H::L
             Err(held) => held,
         };
         let patience = match held {
-            LockError::Writes(_) => LAST_WRITES_MAX,
-            LockError::Process => LAST_BREATH_MAX,
-            LockError::Handle(_) | LockError::Io(_) => Duration::ZERO,
+            LockError::Process | LockError::Handle(_) => LAST_BREATH_MAX,
+            LockError::Io(_) => Duration::ZERO,
         };
         if host.now().saturating_sub(started) >= patience {
             return Err(Error::Locked { path: config.dir.clone(), what: held.to_string() });

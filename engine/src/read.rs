@@ -42,6 +42,8 @@ pub struct Reader<H: Host> {
     ahead: VecDeque<Ahead<H>>,
     /// Memory for the block that the caller has and for the next one, whatever others take: a part of the volume's.
     own: Rc<Budget>,
+    /// While a block is read: where the caller leaves then, it is not known what comes next.
+    midway: bool,
 }
 
 /// Where a track's frames lie.
@@ -119,7 +121,7 @@ impl<H: Host> Volume<H> {
         let busy = || Error::Busy { what: "reads", max: volume.reads.max() };
         let reserved = volume.reads.try_acquire(wanted).ok_or_else(busy)?;
         let own = Budget::part(reserved);
-        Ok(Reader { volume, id: *id, place, range, rest, ahead: VecDeque::new(), own })
+        Ok(Reader { volume, id: *id, place, range, rest, ahead: VecDeque::new(), own, midway: false })
     }
 }
 
@@ -194,7 +196,7 @@ impl<F: File> Place<F> {
 
 impl<H: Host> Inner<H> {
     /// Where the track is, whatever it takes to find out. Errors: NotFound, TakenDown, Corrupt, Io.
-    async fn place_of(&self, id: &TrackId) -> Result<Place<H::File>, Error> {
+    async fn place_of(self: &Rc<Self>, id: &TrackId) -> Result<Place<H::File>, Error> {
         match self.look_up(id).await? {
             Known::Nothing => Err(Error::NotFound(*id)),
             Known::Takedown(record) => Err(Error::TakenDown { id: *id, number: record.header.takedown }),
@@ -232,8 +234,17 @@ impl<H: Host> Reader<H> {
     /// block before it and the volume's readers have no memory left: drop blocks as they are used.
     ///
     /// Errors: Corrupt (read another copy), NotFound and TakenDown (the track went while it was read, or was never here),
-    /// Io, Fenced.
+    /// Io, Fenced; Invalid where an earlier call was dropped before it had answered.
     pub async fn next(&mut self) -> Option<Result<Block<H>, Error>> {
+        if std::mem::replace(&mut self.midway, true) {
+            return Some(Err(Error::Invalid("the call for a block before was dropped: begin another read".to_owned())));
+        }
+        let next = self.next_block().await;
+        self.midway = false;
+        next
+    }
+
+    async fn next_block(&mut self) -> Option<Result<Block<H>, Error>> {
         loop {
             let (units, read, held) = self.read_next().await?;
             let from = (u64::from(units.start) * self.place.unit_bytes()).max(self.range.start());

@@ -24,8 +24,8 @@ use crate::segment::Segment;
 use crate::signal::{Signal, Slot as Answer};
 use crate::volume::{Inner, Volume};
 
-/// How many records does scrub know at a time? Some 3 MiB; the listings of a segment with more are read again for the rest.
-const BATCH_RECORDS: usize = 32_768;
+/// How many records does scrub know at a time? Some 1.5 MiB; the listings of a segment with more are read again for the rest.
+const BATCH_RECORDS: usize = 16_384;
 /// Gaps up to this are read over: cheaper than another read.
 const GAP_BYTES_MAX: u64 = 64 * 1024;
 /// After so many stretches in a row that cannot be read, the drive is what fails, and not the tracks.
@@ -341,6 +341,7 @@ impl<H: Host> Inner<H> {
         let read = read.map_err(|source| Error::io("read", &segment.path, source))?;
         self.scrub.count(|status| status.bytes_read += BLOCK_BYTES);
         match read {
+            _ if segment.freed.get() => {}
             Ok(block) => match SegmentHeader::decode(&block) {
                 Ok(header) if (header.number, header.generation) == (segment.number, segment.generation) => {}
                 Ok(_) => self.file_damaged(&segment.path, &"its header is another segment's"),
@@ -360,7 +361,8 @@ impl<H: Host> Inner<H> {
             let whole = self.take_listed_records(segment, &mut batch).await;
             match whole {
                 Ok(()) => true,
-                // Freed or sealed meanwhile, or rotten.
+                Err(_) if segment.freed.get() => return Ok((Vec::new(), false)),
+                // Sealed meanwhile, or rotten.
                 Err(Error::CorruptFile { path, what }) => {
                     self.file_damaged(&path, &what);
                     segment.damaged.set(true);

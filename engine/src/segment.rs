@@ -34,6 +34,8 @@ pub(crate) struct Segment<F> {
     pub(crate) closed: Cell<bool>,
     /// Something in it is damaged, which only a walk tells: never sealed, so that each start walks it.
     pub(crate) damaged: Cell<bool>,
+    /// Nothing of it is in use, and its file is being removed: what is read of it now may be holes.
+    pub(crate) freed: Cell<bool>,
     /// Where compaction last found tracks of other handles that kept the segment, or 0.
     pub(crate) others_at: Cell<u64>,
     /// What no listing on the drive has yet.
@@ -63,6 +65,7 @@ impl<F: File> Segment<F> {
             sealed: Cell::new(false),
             closed: Cell::new(false),
             damaged: Cell::new(false),
+            freed: Cell::new(false),
             others_at: Cell::new(0),
             unlisted: RefCell::new(Unlisted::new(footer_bytes as usize)),
             outstanding: RefCell::default(),

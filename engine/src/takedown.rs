@@ -7,7 +7,7 @@ use deadwax_track::TrackId;
 use crate::error::Error;
 use crate::format::{BLOCK, BLOCK_BYTES, Filter, Kind, Listed, RecordHeader, TagBytes};
 use crate::host::{Host, Priority};
-use crate::lookup::{Known, Record, read_header};
+use crate::lookup::{Candidate, Known, Record};
 use crate::signal::Slot as Answer;
 use crate::space::Purpose;
 use crate::table::{EntryKind, Slot};
@@ -58,11 +58,10 @@ impl<H: Host> Inner<H> {
     }
 
     /// The record of a track that was taken down and could not be erased.
-    async fn stored_track(&self, id: &TrackId) -> Option<Record<H>> {
+    async fn stored_track(self: &Rc<Self>, id: &TrackId) -> Option<Record<H>> {
         let candidates = self.index.borrow().candidates(id);
         for slot in candidates.into_iter().filter(|slot| slot.kind != EntryKind::Takedown) {
-            let (segment, offset) = self.segments.borrow().at(slot.address);
-            if let Ok(header) = read_header(id, &segment, offset, slot).await
+            if let Some(Candidate { segment, offset, header: Ok(header) }) = self.candidate(id, slot).await
                 && header.id == *id
             {
                 return Some(Record { slot, segment, offset, header });
@@ -75,10 +74,9 @@ impl<H: Host> Inner<H> {
     async fn erase_unreadable(self: &Rc<Self>, id: &TrackId) -> Result<(), Error> {
         let candidates = self.index.borrow().candidates(id);
         for slot in candidates {
-            let (segment, offset) = self.segments.borrow().at(slot.address);
+            let Some(Candidate { segment, offset, header: Err(_) }) = self.candidate(id, slot).await else { continue };
             let ours = self.listed_at(&segment, offset).await.is_none_or(|listed| listed.id == *id);
-            let readable = read_header(id, &segment, offset, slot).await.is_ok();
-            if ours && !readable && slot.kind == EntryKind::Takedown {
+            if ours && slot.kind == EntryKind::Takedown {
                 self.index.borrow_mut().remove_takedown(id, slot);
             }
         }

@@ -15,6 +15,9 @@ pub(crate) async fn upkeep<H: Host>(volume: Weak<Inner<H>>, woken: Rc<Signal>) {
         let next = woken.wait();
         let Some(volume) = volume.upgrade() else { break };
         let keeping = volume.keeping.acquire().await;
+        if *volume.state.borrow() == VolumeState::Closed {
+            break;
+        }
         volume.clean_up().await;
         let open = *volume.state.borrow() == VolumeState::Open;
         if open && volume.holes.get() {
@@ -27,11 +30,7 @@ pub(crate) async fn upkeep<H: Host>(volume: Weak<Inner<H>>, woken: Rc<Signal>) {
         if open {
             volume.start_compaction();
         }
-        let closed = *volume.state.borrow() == VolumeState::Closed;
         drop(volume);
-        if closed {
-            break;
-        }
         next.await;
     }
 }

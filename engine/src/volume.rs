@@ -17,11 +17,12 @@ use crate::format::ScrubPlace;
 use crate::guard::{Guard, Guarded};
 use crate::host::Host;
 use crate::index::Index;
-use crate::lookup::{Known, read_header};
+use crate::lookup::Known;
 use crate::put::Put;
 use crate::scrub::Scrub;
 use crate::segment::{Segment, Segments};
 use crate::signal::{Permits, Signal};
+use crate::table::Key;
 use crate::unhurried::Unclaimed;
 
 /// What a volume knows of an id.
@@ -223,20 +224,17 @@ impl<H: Host> Volume<H> {
         limit: usize,
     ) -> Result<Vec<TrackId>, Error> {
         let mut ids = Vec::new();
-        let mut last = None;
-        let tracks = self.inner.index.borrow().tracks_of(partition, after.as_ref());
-        for (key, slot) in tracks {
+        let mut keys: Vec<Key> =
+            self.inner.index.borrow().tracks_of(partition, after.as_ref()).map(|(key, _)| key).collect();
+        keys.dedup();
+        for key in keys {
             self.inner.check_open()?;
             // Tracks of one key may come in any order.
-            if ids.len() >= limit && last != Some(key) {
+            if ids.len() >= limit {
                 break;
             }
-            last = Some(key);
-            let (segment, offset) = self.inner.segments.borrow().at(slot.address);
-            match read_header(&lowest(partition), &segment, offset, slot).await {
-                Ok(header) => ids.extend(Some(header.id).filter(|id| after.is_none_or(|after| *id > after))),
-                Err(error) => tracing::warn!(%error, "a track is left out of a list"),
-            }
+            let of_key = self.inner.ids_of(&key.lowest_id()).await;
+            ids.extend(of_key.into_iter().filter(|id| after.is_none_or(|after| *id > after)));
         }
         ids.sort_unstable();
         ids.truncate(limit);
@@ -292,6 +290,8 @@ impl<H: Host> Volume<H> {
             inner.list_and_seal().await;
             inner.snapshot().await;
         }
+        // What was abandoned meanwhile; of what is later the next start gives the space back.
+        inner.clean_up().await;
         inner.upkeep.notify();
         inner.end_findings();
         inner.active.take();
@@ -369,13 +369,6 @@ impl<H: Host> Inner<H> {
         }
         Claim { volume: self.clone(), id }
     }
-}
-
-/// The lowest id of a partition.
-fn lowest(partition: Partition) -> TrackId {
-    let mut bytes = [0; 32];
-    bytes[..2].copy_from_slice(&partition.0.to_be_bytes());
-    TrackId::from_bytes(bytes)
 }
 
 /// The ids whose record is being written.

@@ -60,7 +60,7 @@ impl Connection {
     }
 
     /// Serves until the peer closes, fails, or breaks the protocol, or `guest` is asked to leave.
-    pub(crate) async fn serve(self, guest: &Guest) {
+    pub(crate) async fn serve(self, guest: &Guest) -> Self {
         let (mut connection, end) = self.requests(guest).await;
         match end {
             Ok(()) | Err(End::Closed) => {}
@@ -71,10 +71,11 @@ impl Connection {
                 connection.last_word(request, &why.reply()).await;
             }
         }
+        connection
     }
 
     /// Tells the peer that there are too many connections, and closes.
-    pub(crate) async fn turn_away(mut self) {
+    pub(crate) async fn turn_away(&mut self) {
         self.shard.node.counters.connections_refused.add(1);
         let most = self.shard.node.config.connections_max;
         let busy = Message::error(ErrorCode::Busy, format!("the node serves {most} connections already"));

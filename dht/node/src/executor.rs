@@ -286,14 +286,16 @@ async fn host(shard: Rc<Shard>, guests: Rc<Guests>, stream: TcpStream) {
         Err(why) => return tracing::debug!(%why, "connection lost before it was served"),
     };
     let node = Arc::clone(&shard.node);
-    let connection = Connection::new(shard, socket);
-    // Declared after the connection: dropped before its socket is closed, whatever ends this task.
+    let mut connection = Connection::new(shard, socket);
+    // Nothing of this executor runs between the end of the socket and that of its place among the guests.
     let guest = guests.enter(connection.fd());
     if node.connections.fetch_add(1, Ordering::Relaxed) < node.config.connections_max {
-        connection.serve(&guest).await;
+        connection = connection.serve(&guest).await;
     } else {
         connection.turn_away().await;
     }
+    drop(guest);
+    drop(connection);
     node.connections.fetch_sub(1, Ordering::Relaxed);
 }
 

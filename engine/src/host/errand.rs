@@ -39,7 +39,9 @@ fn claim() -> bool {
 fn hire() -> io::Result<()> {
     if THREADS.fetch_add(1, Ordering::Relaxed) >= THREADS_MAX {
         THREADS.fetch_sub(1, Ordering::Relaxed);
-        return Err(io::Error::other(format!("{THREADS_MAX} blocking calls are under way: drives hang")));
+        tracing::error!("{THREADS_MAX} blocking calls are under way: drives hang");
+        // The machine's fault, not that of the drive that is asked.
+        return Err(rustix::io::Errno::AGAIN.into());
     }
     let thread = thread::Builder::new().name("errand".into());
     let hired = thread.spawn(work);

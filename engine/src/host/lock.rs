@@ -1,5 +1,6 @@
 //! One process a volume, and one handle a shard of it.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, TryLockError};
 use std::io;
@@ -10,16 +11,16 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use rustix::fs::FlockOperation;
 
 use super::LockError;
-use crate::identity::SEGMENTS_DIR;
 
 /// The volumes that this process has open, by superblock. flock(2) keeps other processes out; it cannot keep our own
 /// handles apart, which share the one descriptor. Held by executors too: never while a drive is asked for something.
 static OPEN: LazyLock<Mutex<HashMap<PathBuf, OpenVolume>>> = LazyLock::new(Mutex::default);
 
-/// Each volume that this process meant to open has a lock of its own here, for as long as its drive is asked: whether it
-/// had the volume open once. What is pinned in it then is its own: an executor that ends in the middle of things may leave
-/// files open, and so pinned, until the process ends.
-static KNOWN: LazyLock<Mutex<HashMap<PathBuf, Arc<Mutex<bool>>>>> = LazyLock::new(Mutex::default);
+/// Each volume that this process meant to open has a lock of its own here, for as long as its drive is asked.
+static ASKED: LazyLock<Mutex<HashMap<PathBuf, Arc<Mutex<()>>>>> = LazyLock::new(Mutex::default);
+
+/// How many of this process's open files have this file pinned, by device and number.
+static PINNED: LazyLock<Mutex<HashMap<(u64, u64), usize>>> = LazyLock::new(Mutex::default);
 
 struct OpenVolume {
     /// Holds the flock; released when it closes.
@@ -41,8 +42,8 @@ fn of<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Blocks, for as long as the drive does.
 pub(super) fn lock(path: &Path, shard: usize, shards: usize) -> Result<VolumeLock, LockError> {
     let path = path.canonicalize()?;
-    let known = of(&KNOWN).entry(path.clone()).or_default().clone();
-    let mut known = of(&known);
+    let asked = of(&ASKED).entry(path.clone()).or_default().clone();
+    let _asked = of(&asked);
     if let Some(volume) = of(&OPEN).get_mut(&path) {
         volume.take(shard, shards)?;
         return Ok(VolumeLock { path, shard });
@@ -52,12 +53,6 @@ pub(super) fn lock(path: &Path, shard: usize, shards: usize) -> Result<VolumeLoc
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(LockError::Process),
         Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
-    }
-    if !*known {
-        if let Some(written) = first_written(&path)? {
-            return Err(LockError::Writes(written));
-        }
-        *known = true;
     }
     of(&OPEN).insert(path.clone(), OpenVolume { _file: file, shards, taken: BTreeSet::from([shard]) });
     Ok(VolumeLock { path, shard })
@@ -77,32 +72,42 @@ impl OpenVolume {
 
 /// Marks an open file as one that may have writes at the drive. The kernel ends a killed process before its last writes
 /// are done: these go on for as long as the drive takes, and so does this lock, for they hold the open file.
+///
+/// Errors: `WouldBlock` where such a process has it pinned still.
 pub(super) fn pin(file: BorrowedFd<'_>) -> io::Result<()> {
-    Ok(rustix::fs::flock(file, FlockOperation::NonBlockingLockShared)?)
+    let number = number_of(file)?;
+    let mut pinned = of(&PINNED);
+    let own = pinned.entry(number).or_default();
+    // Nobody else's, unless it is ours already, which hides the other's.
+    if *own == 0 {
+        rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)?;
+    }
+    rustix::fs::flock(file, FlockOperation::NonBlockingLockShared)?;
+    *own += 1;
+    Ok(())
 }
 
 /// Ends what [`pin`] began.
 pub(super) fn unpin(file: BorrowedFd<'_>) {
+    let number = number_of(file);
+    let mut pinned = of(&PINNED);
     if let Err(error) = rustix::fs::flock(file, FlockOperation::NonBlockingUnlock) {
         tracing::debug!(%error, "a file stays pinned until it closes");
     }
-}
-
-/// A segment beside the superblock `path` that still has writes at the drive, of a process that is gone.
-fn first_written(path: &Path) -> io::Result<Option<PathBuf>> {
-    let segments = match path.with_file_name(SEGMENTS_DIR).read_dir() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        segments => segments?,
-    };
-    for entry in segments {
-        let segment = entry?.path();
-        match File::open(&segment)?.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Some(segment)),
-            Err(TryLockError::Error(error)) => return Err(error),
+    if let Ok(number) = number
+        && let Entry::Occupied(mut own) = pinned.entry(number)
+    {
+        *own.get_mut() -= 1;
+        if *own.get() == 0 {
+            own.remove();
         }
     }
-    Ok(None)
+}
+
+/// Of an open file: it asks no drive.
+fn number_of(file: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(file)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 impl Drop for VolumeLock {

@@ -61,9 +61,6 @@ pub enum LockError {
     /// This process holds it, in a way that excludes this one.
     #[error("this process has it open already, {0}")]
     Handle(String),
-    /// A process that was killed still has writes to this file at the drive. Soon they are done.
-    #[error("a process that was killed still writes {}: the drive is slow or hangs", .0.display())]
-    Writes(PathBuf),
     /// The system refused.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -87,7 +84,7 @@ pub trait Host: Clone + 'static {
     /// A buffer of `bytes`. Its contents are whatever was there before: the writer fills or zeroes all of it.
     fn buffer(&self, bytes: usize) -> Self::Buffer;
 
-    /// Opens a file.
+    /// Opens a file. To write it fails as `WouldBlock` while a process that was killed still has writes to it at the drive.
     async fn open(&self, path: &Path, access: Access) -> io::Result<Self::File>;
 
     /// The names in a directory, in no order. Those that are not UTF-8 are left out.
@@ -141,6 +138,9 @@ pub(crate) fn is_passing(error: &io::Error) -> bool {
     passing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
+/// The most stretches that [`File::data`] answers with: some ten milliseconds' worth of questions to a file system.
+pub const STRETCHES_MAX: usize = 4096;
+
 /// An open file of a [`Host`]. Offsets and lengths are multiples of 4 KiB.
 #[expect(async_fn_in_trait, reason = "one executor runs on one thread: its futures need not be Send")]
 pub trait File: 'static {
@@ -176,6 +176,6 @@ pub trait File: 'static {
 
     /// The stretches of `range` that may hold something other than zeros, rising and apart, none of them empty. Between them
     /// there are holes: punched, or never written; beyond the file's length there is nothing. A file system that cannot tell
-    /// answers with one stretch.
+    /// answers with one stretch. Not more than [`STRETCHES_MAX`] at a time: whoever gets so many asks again behind the last.
     async fn data(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>>;
 }

@@ -33,6 +33,13 @@ impl Key {
         Self(key)
     }
 
+    /// The lowest id of this key.
+    pub(crate) fn lowest_id(self) -> TrackId {
+        let mut bytes = [0; 32];
+        bytes[..KEY_BYTES].copy_from_slice(&self.0);
+        TrackId::from_bytes(bytes)
+    }
+
     /// Not above any entry of this key, and above all entries of lower keys.
     pub(super) fn lowest(self) -> u128 {
         let mut bytes = [0; 16];

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use deadwax_engine::{ErrorKind, HealthLimits, VolumeState};
+use deadwax_engine::{ErrorKind, VolumeState};
 use deadwax_track::{KIB, MIB, TrackId};
 
 use super::host::{Op, ScriptedHost};
@@ -117,34 +117,6 @@ fn a_drive_that_hangs_while_it_is_opened_is_given_up_within_5_s() {
             assert_whole(&volume, &audio(0, 3 * MIB)).await;
         });
     }
-}
-
-/// A pipe among the segments: whoever opens it waits for somebody to write into it.
-#[test]
-fn a_lock_that_waits_for_the_drive_holds_up_no_other_volume() {
-    let ((dir, mut config), (_other_dir, other_config)) = (volume_dir(), volume_dir());
-    config.health = Some(HealthLimits { operation_time_max: Duration::from_millis(300), ..HealthLimits::default() });
-    let pipe = dir.path().join("segments").join("pipe");
-    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).expect("makes a pipe");
-    run(async {
-        let (other, _) = open(&other_config).await;
-        let (answers, opener) = (Answers::default(), config.clone());
-        ask(&answers, async move { Volume::open(GlommioHost::new(), opener).await.map(drop) });
-        let mut served = 0;
-        while answers.borrow().is_empty() {
-            put(&other, &audio(served, 100 * KIB)).await.expect("the other drive serves on");
-            served += 1;
-        }
-        let error = answers.borrow_mut().pop().expect("answered").expect_err("it hangs");
-        assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
-        assert!(served > 1, "nothing was served while the drive hung");
-        // Nobody waits for it any more, and it still has the lock.
-        let writer = std::fs::File::options().write(true).open(&pipe).expect("somebody reads");
-        std::fs::remove_file(&pipe).expect("removes");
-        drop(writer);
-        let (volume, _) = open(&config).await;
-        put(&volume, &audio(0, 100 * KIB)).await.expect("it serves again");
-    });
 }
 
 #[test]

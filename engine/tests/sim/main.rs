@@ -6,6 +6,7 @@ mod conformance;
 mod drive;
 mod exhaustive;
 mod faults;
+mod listing;
 mod memory;
 mod model;
 mod split;
