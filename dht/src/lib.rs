@@ -4,8 +4,9 @@
 //! absent is made here, the same on every machine: integers only, no clock, no threads, no sockets, no randomness but
 //! what the caller hands in. Decoding is total: any bytes give a value or an error, never a panic.
 //!
-//! **Where to start.** [`Map`] describes a cluster, [`Map::holders`] says who holds what; [`wire`] is how machines
-//! talk; [`PutQuorum`] and [`GetPlan`] are the rules of a put and a get, which `deadwax-dht-client` drives.
+//! **Where to start.** [`Map`] describes a cluster, [`Map::holders`] says who holds what, [`Plan`] what a change of the
+//! map would move; [`wire`] is how machines talk; [`PutQuorum`] and [`GetPlan`] are the rules of a put and a get, which
+//! `deadwax-dht-client` drives.
 //!
 //! **Absent on purpose.** Sockets (`deadwax-dht-client`, `deadwax-node`) and drives (`deadwax-engine`). The one
 //! exception is `map/file.rs`, which loads and saves the map's file. Not yet: routing without a full map, membership
@@ -18,6 +19,7 @@ mod id;
 mod key;
 mod map;
 mod placement;
+mod plan;
 mod put;
 mod read;
 pub mod wire;
@@ -28,5 +30,6 @@ pub use id::{BadId, ClusterId, NodeId, VolumeId};
 pub use key::NodeKey;
 pub use map::{BadMap, MAP_VERSION, Map, MapFileError, MapSpec, Node, Override, Policy, Volume};
 pub use placement::Holder;
+pub use plan::{PartitionBytes, Plan, Unmet, VolumeShare};
 pub use put::{Grace, PutQuorum, PutStep};
 pub use read::{ReadPlan, ReadStep};

@@ -104,10 +104,30 @@ fn overrides_move_a_partition_and_are_checked() {
     let mut moved = spec();
     moved.nodes.push(node(4));
     moved.overrides.push(over(&[4, 1, 2]));
-    let map = Map::parse(&Map::new(moved).expect("a good map").to_toml()).expect("its own text");
+    let text = Map::new(moved).expect("a good map").to_toml();
+    let line = format!("[overrides]\n0005 = \"{} {} {}\"\n", volume(4), volume(1), volume(2));
+    assert!(text.ends_with(&line), "{text}");
+    for (bad, why) in
+        [("5 = \"", "no partition"), ("+005 = \"", "line"), ("0005 = \"zz", "expected 32"), ("0005 = 5#", "line")]
+    {
+        let wrong = Map::parse(&text.replace("0005 = \"", bad)).expect_err("a bad line").to_string();
+        assert!(wrong.contains(why), "{bad}: {wrong}");
+    }
+    let map = Map::parse(&text).expect("its own text");
     let holders: Vec<VolumeId> = map.holders(Partition(5)).iter().map(|holder| holder.volume).collect();
     assert_eq!(holders, [volume(4), volume(1), volume(2)]);
-    assert!(matches!(wrong(|spec| spec.overrides.push(over(&[1, 2]))), BadMap::OverrideCount { got: 2, .. }));
+    assert!(matches!(
+        wrong(|spec| spec.overrides.push(over(&[1, 2]))),
+        BadMap::OverrideCount { got: 2, copies: 3, .. }
+    ));
+    let mut two = spec();
+    two.nodes.truncate(2);
+    two.overrides.push(over(&[2, 1]));
+    let two = Map::new(two).expect("where nodes are fewer than copies, an override has one a node");
+    assert_eq!(
+        two.holders(Partition(5)).iter().map(|holder| holder.volume).collect::<Vec<_>>(),
+        [volume(2), volume(1)]
+    );
     assert!(matches!(wrong(|spec| spec.overrides.push(over(&[1, 2, 9]))), BadMap::OverrideVolume { .. }));
     assert!(matches!(wrong(|spec| spec.overrides.push(over(&[1, 2, 2]))), BadMap::OverrideNode { .. }));
     let twice = wrong(|spec| spec.overrides = vec![over(&[1, 2, 3]), over(&[1, 2, 3])]);

@@ -11,7 +11,7 @@ use crate::{NodeId, VolumeId};
 /// The most nodes of a cluster.
 const NODES_MAX: usize = 10_000;
 /// The most copies of a track.
-const COPIES_MAX: u8 = 16;
+pub(crate) const COPIES_MAX: u8 = 16;
 /// The longest zone, rack and address, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -54,7 +54,7 @@ pub enum BadMap {
     #[error("partition {} is in overrides twice", .0.0)]
     OverrideTwice(Partition),
     #[error("override of partition {}: it names {got} volumes, there are {copies} copies", .partition.0)]
-    OverrideCount { partition: Partition, got: usize, copies: u8 },
+    OverrideCount { partition: Partition, got: usize, copies: usize },
     #[error("override of partition {}: no volume {volume} is in the map", .partition.0)]
     OverrideVolume { partition: Partition, volume: VolumeId },
     #[error("override of partition {}: two of its volumes are on node {node}", .partition.0)]
@@ -153,14 +153,16 @@ fn check_node(node: &Node) -> Result<(), BadMap> {
 }
 
 fn check_overrides(spec: &MapSpec, volumes: &BTreeMap<VolumeId, NodeId>) -> Result<(), BadMap> {
+    // A cluster with fewer nodes than copies has one copy a node.
+    let copies = usize::from(spec.policy.copies).min(spec.nodes.len());
     let mut partitions = BTreeSet::new();
     for over in &spec.overrides {
         let partition = over.partition;
         if !partitions.insert(partition) {
             return Err(BadMap::OverrideTwice(partition));
         }
-        if over.volumes.len() != usize::from(spec.policy.copies) {
-            return Err(BadMap::OverrideCount { partition, got: over.volumes.len(), copies: spec.policy.copies });
+        if over.volumes.len() != copies {
+            return Err(BadMap::OverrideCount { partition, got: over.volumes.len(), copies });
         }
         let mut nodes = BTreeSet::new();
         for volume in &over.volumes {

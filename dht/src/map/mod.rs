@@ -2,6 +2,7 @@
 
 mod check;
 mod file;
+mod overrides;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -10,9 +11,10 @@ use deadwax_track::{PARTITIONS, Partition};
 use serde::{Deserialize, Serialize};
 
 pub use self::check::BadMap;
+pub(crate) use self::check::COPIES_MAX;
 pub use self::file::MapFileError;
-use crate::placement::{Candidate, Holder, place};
-use crate::{ClusterId, NodeId, VolumeId};
+use crate::placement::{Assignment, Holder, Roster, settle};
+use crate::{ClusterId, NodeId, Unmet, VolumeId};
 
 /// The version of the map's text that this code reads and writes. 1: the first.
 pub const MAP_VERSION: u32 = 1;
@@ -33,8 +35,9 @@ pub struct MapSpec {
     /// The nodes; their order has no meaning.
     #[serde(default)]
     pub nodes: Vec<Node>,
-    /// Partitions that lie elsewhere than placement puts them. Few, and none at first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Partitions that lie elsewhere than rendezvous puts them, so that volumes are equally full: some thousand of the
+    /// 65,536. [`Map::settled`] and [`Plan`](crate::Plan) work them out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "overrides")]
     pub overrides: Vec<Override>,
 }
 
@@ -94,12 +97,12 @@ pub struct Volume {
 }
 
 /// A partition that lies elsewhere than placement puts it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Override {
     /// Which partition.
     pub partition: Partition,
-    /// Its holders, in order of preference; as many as there are copies, no two on a node.
+    /// Its holders, in order of preference; as many as there are copies (or nodes, where those are fewer), no two on a
+    /// node.
     pub volumes: Vec<VolumeId>,
 }
 
@@ -108,10 +111,13 @@ pub struct Override {
 pub struct Map {
     spec: MapSpec,
     zones: Vec<String>,
-    candidates: Vec<Candidate>,
-    overrides: BTreeMap<Partition, Vec<Holder>>,
-    /// Each partition's holders, once they were asked for: about 2 MiB when all were.
+    roster: Roster,
+    /// Indexes into the roster's volumes.
+    overrides: BTreeMap<Partition, Vec<u32>>,
+    /// Each partition's holders, once they were asked for: about 10 MiB when all were.
     placed: Box<[OnceLock<Box<[Holder]>>]>,
+    /// All partitions' holders but for overrides, once a change was planned: about 2 MiB.
+    assignment: OnceLock<Assignment>,
 }
 
 impl Map {
@@ -122,15 +128,34 @@ impl Map {
         zones.sort();
         zones.dedup();
         let zone_of = |node: &Node| zones.binary_search(&node.zone).expect("every node's zone is listed");
-        let candidates = candidates(&spec.nodes, zone_of);
-        let holder = |id: &VolumeId| {
-            let candidate = candidates.iter().find(|candidate| candidate.holder().volume == *id);
-            candidate.expect("checked: overrides name volumes of the map").holder()
-        };
-        let overrides =
-            spec.overrides.iter().map(|over| (over.partition, over.volumes.iter().map(holder).collect())).collect();
+        let roster = Roster::new(&spec.nodes, zones.len(), zone_of, usize::from(spec.policy.copies));
         let placed = (0..PARTITIONS).map(|_| OnceLock::new()).collect();
-        Ok(Self { zones, candidates, overrides, placed, spec })
+        let mut map = Self { zones, roster, overrides: BTreeMap::new(), placed, assignment: OnceLock::new(), spec };
+        map.overrides = map.indexed(&map.spec.overrides);
+        Ok(map)
+    }
+
+    /// The map of a new cluster, which has no tracks yet: as `spec` says, with overrides by which every volume has its
+    /// fair share to within 1 % (or one copy), as far as the rules allow. Those of `spec` do not count. Takes some
+    /// 100 ms for 100 volumes, seconds for 10,000. A cluster that has tracks is changed by [`Plan`](crate::Plan).
+    pub fn settled(spec: MapSpec) -> Result<Self, BadMap> {
+        let mut map = Self::new(MapSpec { overrides: Vec::new(), ..spec })?;
+        let overrides = settle(&map);
+        map.put(overrides);
+        Ok(map)
+    }
+
+    /// Gives the map, which nobody has asked for holders yet, `overrides` that its rules allow.
+    pub(crate) fn put(&mut self, overrides: Vec<Override>) {
+        self.overrides = self.indexed(&overrides);
+        self.spec.overrides = overrides;
+    }
+
+    fn indexed(&self, overrides: &[Override]) -> BTreeMap<Partition, Vec<u32>> {
+        let names = self.roster.volumes().iter().map(|seat| seat.holder().volume);
+        let index: BTreeMap<VolumeId, u32> =
+            if overrides.is_empty() { BTreeMap::new() } else { names.zip(0..).collect() };
+        overrides.iter().map(|over| (over.partition, over.volumes.iter().map(|id| index[id]).collect())).collect()
     }
 
     /// The map in this text, or what is wrong with it: a line of the text, or a rule that its values break.
@@ -187,27 +212,44 @@ impl Map {
     }
 
     /// Who holds the tracks of `partition`, in order of preference: never two volumes of a node, never none. Worked
-    /// out at the first call (100 ns a volume), kept for the next.
+    /// out at the first call (10 ns a volume), kept for the next.
     #[must_use]
     pub fn holders(&self, partition: Partition) -> &[Holder] {
-        self.placed[usize::from(partition.0)].get_or_init(|| match self.overrides.get(&partition) {
-            Some(holders) => holders.clone().into(),
-            None => place(&self.candidates, self.zones.len(), usize::from(self.spec.policy.copies), partition).into(),
+        let holder = |volume: u32| self.roster.volumes()[volume as usize].holder();
+        self.placed[usize::from(partition.0)].get_or_init(|| {
+            match (self.overrides.get(&partition), self.assignment.get()) {
+                (Some(volumes), _) => volumes.iter().copied().map(holder).collect(),
+                (None, Some(all)) => all.holders(partition.0).iter().copied().map(holder).collect(),
+                (None, None) => self.roster.place(partition).iter().map(|pick| holder(pick.volume)).collect(),
+            }
         })
+    }
+
+    pub(crate) const fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// What [`holders`](Self::holders) gives, as indexes into the roster's volumes; by way of [`assignment`](Self::assignment).
+    pub(crate) fn held(&self, partition: u16) -> &[u32] {
+        self.overrides.get(&Partition(partition)).map_or_else(|| self.assignment().holders(partition), Vec::as_slice)
+    }
+
+    /// The holders of all partitions by rendezvous alone. Worked out at the first call, unless a plan knew it.
+    pub(crate) fn assignment(&self) -> &Assignment {
+        self.assignment.get_or_init(|| Assignment::of(&self.roster))
+    }
+
+    /// What [`assignment`](Self::assignment) is.
+    pub(crate) fn put_assignment(&mut self, assignment: Assignment) {
+        self.assignment = OnceLock::from(assignment);
     }
 
     /// What works, but less well than the policy wants: for people, one sentence each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let (nodes, policy) = (self.spec.nodes.len(), self.spec.policy);
-        let mut warnings = Vec::new();
-        if nodes < usize::from(policy.copies) {
-            warnings.push(format!("{nodes} nodes cannot hold {} copies of each track", policy.copies));
-        }
-        if nodes < usize::from(policy.write_quorum) {
-            warnings.push(format!("{nodes} nodes cannot acknowledge a put, which needs {}", policy.write_quorum));
-        }
-        warnings
+        // One zone is a choice that many make.
+        let unmet = Unmet::of_policy(self).into_iter().filter(|unmet| !matches!(unmet, Unmet::TooFewZones { .. }));
+        unmet.map(|unmet| unmet.to_string()).collect()
     }
 }
 
@@ -218,19 +260,3 @@ impl PartialEq for Map {
 }
 
 impl Eq for Map {}
-
-/// Every volume with what placement needs to know. A node that names no rack is its own.
-fn candidates(nodes: &[Node], zone_of: impl Fn(&Node) -> usize) -> Vec<Candidate> {
-    let mut racks = BTreeMap::new();
-    let mut candidates = Vec::new();
-    for (index, node) in nodes.iter().enumerate() {
-        let zone = zone_of(node);
-        let own = node.rack.is_none().then_some(index);
-        let next = racks.len();
-        let rack = *racks.entry((zone, node.rack.as_deref(), own)).or_insert(next);
-        for volume in &node.volumes {
-            candidates.push(Candidate::new(Holder { node: index, volume: volume.id, zone }, rack, volume.weight));
-        }
-    }
-    candidates
-}
