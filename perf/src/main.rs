@@ -18,6 +18,7 @@ mod life;
 mod load;
 mod machine;
 mod nginx;
+mod placement;
 mod pool;
 mod process;
 mod report;
@@ -60,6 +61,8 @@ enum Command {
     Life(life::Options),
     /// The engine's own crash test for longer: random lives of volumes on simulated drives, beside a map.
     Crash(crash::Options),
+    /// How long it takes to work out who holds what after a change of a large cluster's map.
+    Placement(placement::Options),
     /// The engine beside plain files, fjall and RocksDB.
     #[cfg(feature = "competition")]
     Rivals(rivals::Options),
@@ -76,6 +79,7 @@ fn main() -> anyhow::Result<()> {
         Command::Open(options) => return fill::open(&options, cli.seed),
         Command::Life(options) => life::run(&options, cli.seed)?,
         Command::Crash(options) => crash::run(&options, cli.seed)?,
+        Command::Placement(options) => placement::run(&options, cli.seed)?,
         #[cfg(feature = "competition")]
         Command::Rivals(options) => rivals::run(&options, cli.seed)?,
         Command::Gateway(options) => gateway::run(&options, cli.seed)?,

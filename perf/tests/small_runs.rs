@@ -103,6 +103,15 @@ fn crash() {
 }
 
 #[test]
+fn placement() {
+    let report = report(&["placement", "--volumes", "60", "--rounds", "1"]);
+    let names = ["placement_settle_ms", "placement_join_ms", "placement_leave_ms", "placement_weight_ms"];
+    for name in [&names[..], &["placement_incremental_ms", "placement_overrides"]].concat() {
+        assert!(value(&report, name).is_some_and(|value| value > 0.0), "{name}: {report}");
+    }
+}
+
+#[test]
 fn gateway() {
     let deadwax = Path::new(env!("CARGO_BIN_EXE_deadwax-perf")).with_file_name("deadwax");
     assert!(deadwax.exists(), "{} is not there: run `cargo build -p deadwax`", deadwax.display());

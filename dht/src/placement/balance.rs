@@ -170,7 +170,8 @@ fn follow(table: &mut Table<'_>, was: &[u64], old: &Assignment, step: &Step) {
 
 /// Lets copies stay where they were until at most `allowed` travel, within everyone's bounds.
 fn call_off(table: &mut Table<'_>, allowed: u32) {
-    for partition in 0..=u16::MAX {
+    let moving: Vec<u16> = table.moving.iter().copied().collect();
+    for partition in moving {
         for at in 0..table.before.copies {
             let to = table.before.of(partition)[at];
             if table.moved <= allowed {
@@ -196,7 +197,7 @@ fn overrides(table: &Table<'_>) -> Vec<Override> {
         .map(|partition| {
             let mut volumes: Vec<_> =
                 table.held.of(partition).iter().map(|volume| table.roster.seat(*volume)).collect();
-            volumes.sort_unstable_by_key(|seat| (seat.drawer.draw(Partition(partition)), seat.holder.volume));
+            volumes.sort_by_cached_key(|seat| (seat.drawer.draw(Partition(partition)), seat.holder.volume));
             let volumes = volumes.into_iter().map(|seat| seat.holder.volume).collect();
             Override { partition: Partition(partition), volumes }
         })

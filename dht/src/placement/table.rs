@@ -50,8 +50,8 @@ pub(super) struct Table<'a> {
     partitions: Vec<Vec<u16>>,
     /// The volumes, emptiest first.
     order: BTreeSet<(u64, u32)>,
-    /// Whether each partition has a holder that it had not before.
-    pub(super) moving: Vec<bool>,
+    /// Partitions that have a holder which they had not before.
+    pub(super) moving: BTreeSet<u16>,
     /// Whether each partition lies elsewhere than rendezvous puts it.
     pub(super) overridden: Vec<bool>,
     /// Copies on volumes that had them not before.
@@ -80,7 +80,7 @@ impl<'a> Table<'a> {
             fair,
             partitions: vec![Vec::new(); fair.len()],
             order: BTreeSet::new(),
-            moving: vec![false; usize::from(u16::MAX) + 1],
+            moving: BTreeSet::new(),
             overridden: vec![false; usize::from(u16::MAX) + 1],
             moved: 0,
             looks: 0,
@@ -133,7 +133,11 @@ impl<'a> Table<'a> {
     fn note(&mut self, partition: u16) {
         let (new, wanted) = (self.arrivals(partition), self.wanted.holders(partition));
         self.moved += new;
-        self.moving[usize::from(partition)] = new > 0;
+        if new > 0 {
+            self.moving.insert(partition)
+        } else {
+            self.moving.remove(&partition)
+        };
         let overridden = self.held.of(partition).iter().any(|volume| !wanted.contains(volume));
         self.overridden[usize::from(partition)] = overridden;
     }
@@ -208,8 +212,7 @@ impl<'a> Table<'a> {
             return;
         }
         let partitions = self.partitions[volume as usize].clone();
-        let moving: Vec<u16> =
-            partitions.into_iter().filter(|partition| self.moving[usize::from(*partition)]).collect();
+        let moving: Vec<u16> = partitions.into_iter().filter(|partition| self.moving.contains(partition)).collect();
         for travels in [0, 1] {
             for &partition in &moving {
                 let had = self.before.of(partition).iter().filter(|to| **to != GONE && self.has_room(**to));
@@ -244,11 +247,12 @@ impl<'a> Table<'a> {
     /// Gives to a volume that has too few: first copies that were to leave it, then such as travel in any case, at last
     /// any; of the fullest, or at least of such as have more than their share.
     fn supply(&mut self, volume: u32) {
+        if self.lack(volume) == 0 {
+            return;
+        }
+        let moving: Vec<u16> = self.moving.iter().copied().collect();
         for (travels, full) in [(0, true), (0, false), (1, true), (1, false)] {
-            for partition in 0..=u16::MAX {
-                if !self.moving[usize::from(partition)] {
-                    continue;
-                }
+            for &partition in &moving {
                 if self.lack(volume) == 0 {
                     return;
                 }

@@ -180,20 +180,22 @@ fn too_heavy(map: &Map, per_rack: usize, zone: &[(&Seat, &u64)]) -> Vec<Unmet> {
         let share: u64 = group.iter().map(|(_, fair)| **fair).sum();
         share + COPY >= COPY * u64::from(PARTITIONS) * copies as u64
     };
-    let all = || zone.iter().copied();
     let mut heavy = Vec::new();
+    // Few are full: only for those is the sum of all worked out.
+    let used = |group: &[(&Seat, &u64)], copies: usize| {
+        let used_ppm = is_full(group, copies).then(|| fullness(group.iter().copied(), zone.iter().copied()));
+        used_ppm.filter(|used_ppm| used_ppm + TOLERANCE_PPM < WHOLE_PPM)
+    };
     for (node, group) in nodes {
-        let used_ppm = fullness(group.iter().copied(), all());
-        if is_full(&group, 1) && used_ppm + TOLERANCE_PPM < WHOLE_PPM {
+        if let Some(used_ppm) = used(&group, 1) {
             heavy.push(Unmet::TooHeavy { node: map.nodes()[node].id, rack: None, used_ppm });
         }
     }
     for (rack, group) in racks {
-        let used_ppm = fullness(group.iter().copied(), all());
         let node = group.iter().max_by_key(|(seat, _)| seat.weight()).expect("a rack has a volume").0.holder().node;
         let node = map.nodes()[node].id;
         let known = heavy.iter().any(|unmet| matches!(unmet, Unmet::TooHeavy { node: other, .. } if *other == node));
-        if !known && is_full(&group, per_rack) && used_ppm + TOLERANCE_PPM < WHOLE_PPM {
+        if let Some(used_ppm) = used(&group, per_rack).filter(|_| !known) {
             heavy.push(Unmet::TooHeavy { node, rack: Some(rack.to_owned()), used_ppm });
         }
     }
