@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use deadwax_engine::sim::lives::{audio, config, formatted, put};
@@ -126,6 +127,43 @@ fn a_punch_may_stay_from_its_end_backwards() {
     };
     let seen: BTreeSet<_> = seen.iter().map(blocks).collect();
     assert_eq!(seen, BTreeSet::from([vec![1, 0, 0, 0], vec![1, 1, 0, 0], vec![1, 1, 1, 0], vec![1; 4]]));
+}
+
+#[test]
+fn a_look_for_holes_may_find_the_last_ones_later_than_the_first() {
+    let seen: BTreeSet<_> = (0..100)
+        .map(|seed| {
+            let life = SimDisk::new(SimSettings::new(seed)).run(async |host: SimHost| {
+                let file = Rc::new(make(&host, FILE).await);
+                fill(&host, &file, 0, 3 * BLOCK, 1).await.expect("writes");
+                let (looks, punches) = (file.clone(), file);
+                let look = host.task(async move { looks.data(0..3 * BLOCK as u64).await.expect("looks") });
+                host.task(async move { punches.punch_hole(0, 3 * BLOCK as u64).await.expect("punches") }).await;
+                look.await
+            });
+            let Life::Ended(stretches) = life else { panic!("{life:?}") };
+            assert!(stretches.iter().all(|stretch| stretch.start == 0), "{stretches:?}");
+            stretches.first().map_or(0, |stretch| stretch.end / BLOCK as u64)
+        })
+        .collect();
+    assert_eq!(seen, BTreeSet::from([0, 1, 2, 3]));
+}
+
+#[test]
+fn a_look_for_holes_may_fail_and_may_be_where_a_life_ends() {
+    let look = async |host: SimHost| make(&host, FILE).await.data(0..4096).await.is_ok();
+    // After a create and the flush of its directory.
+    for (faults, cut_at, ended) in
+        [(vec![], None, Some(true)), (vec![(3, Fault::Error)], None, Some(false)), (vec![], Some(3), None)]
+    {
+        let mut disk = SimDisk::new(SimSettings { cut_at, ..SimSettings::new(1) });
+        disk.settings().faults.planned = faults;
+        match (disk.run(look), ended) {
+            (Life::Ended(looked), Some(expected)) => assert_eq!(looked, expected),
+            (Life::Cut, None) => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

@@ -105,6 +105,7 @@ fn a_drive_that_refuses_operations_loses_nothing_that_was_acknowledged() {
             flush_errors: often,
             punch_errors: often,
             open_errors: often,
+            look_errors: often,
             name_errors: often,
             short_writes: often,
             no_space: often,

@@ -234,6 +234,18 @@ impl SimFile {
         now.map_or(Cow::Borrowed(&self.path), Cow::Owned)
     }
 
+    /// Where there is data in `range` now. All of it is, where the file system cannot tell.
+    fn stretches(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut disk = self.machine.disk();
+        let holes = disk.settings.holes;
+        let node = disk.node(self.number);
+        if holes {
+            return node.data(range);
+        }
+        let all = range.start..range.end.min(node.bytes());
+        Some(all).filter(|all| !all.is_empty()).into_iter().collect()
+    }
+
     fn check_writable(&self) -> io::Result<()> {
         if self.writable { Ok(()) } else { Err(Errno::BADF.into()) }
     }
@@ -333,13 +345,21 @@ impl File for SimFile {
     }
 
     async fn data(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
-        let mut disk = self.machine.disk();
-        let holes = disk.settings.holes;
-        let node = disk.node(self.number);
-        if holes {
-            return Ok(node.data(range));
+        let place = format_args!("{}+{}", range.start, range.end.saturating_sub(range.start));
+        let operation = self.machine.begin(Kind::Look, "look", &self.name(), place).await;
+        // As the real host, it asks for one stretch after the other: the last ones may be from much later than the first.
+        let blocks = range.end.saturating_sub(range.start).div_ceil(BLOCK as u64);
+        let turns = range.start + self.machine.disk().dice.roll(blocks + 1) * BLOCK as u64;
+        let turns = turns.min(range.end.max(range.start));
+        let mut stretches = self.stretches(range.start..turns);
+        self.machine.end(&operation).await;
+        failed(&operation)?;
+        for later in self.stretches(turns..range.end) {
+            match stretches.last_mut() {
+                Some(last) if last.end == later.start => last.end = later.end,
+                _ => stretches.push(later),
+            }
         }
-        let all = range.start..range.end.min(node.bytes());
-        Ok(Some(all).filter(|all| !all.is_empty()).into_iter().collect())
+        Ok(stretches)
     }
 }

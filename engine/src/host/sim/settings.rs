@@ -64,6 +64,8 @@ pub struct SimFaults {
     /// Renames, removes and flushes of directories that fail with EIO. What it should change is changed or not; what a flush
     /// should have made durable stays uncertain, whatever later flushes say.
     pub name_errors: u32,
+    /// Looks for holes that fail with EIO.
+    pub look_errors: u32,
     /// Preallocations that find no space.
     pub no_space: u32,
     /// Writes of which only the first blocks are written, which is an error.
@@ -115,6 +117,8 @@ pub(super) enum Kind {
     Flush,
     Punch,
     Preallocate,
+    /// Where in a file there is data.
+    Look,
     /// Rename, remove, flush of a directory.
     Name,
 }
@@ -136,6 +140,7 @@ impl SimFaults {
             Kind::Flush => &[(self.flush_errors, Fault::Error)],
             Kind::Punch => &[(self.punch_errors, Fault::Error)],
             Kind::Preallocate => &[(self.no_space, Fault::NoSpace)],
+            Kind::Look => &[(self.look_errors, Fault::Error)],
             Kind::Open => &[(self.open_errors, Fault::Error)],
             Kind::Name => &[(self.name_errors, Fault::Error)],
         };
