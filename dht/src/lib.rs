@@ -6,11 +6,10 @@
 //!
 //! **Where to start.** [`Map`] describes a cluster, [`Map::holders`] says who holds what, [`Plan`] what a change of the
 //! map would move; [`wire`] is how machines talk; [`PutQuorum`] and [`GetPlan`] are the rules of a put and a get, which
-//! `deadwax-dht-client` drives.
+//! `deadwax-dht-client` drives; [`routing`] finds nodes, the map and a partition's holders where one has no map yet.
 //!
 //! **Absent on purpose.** Sockets (`deadwax-dht-client`, `deadwax-node`) and drives (`deadwax-engine`). The one
-//! exception is `map/file.rs`, which loads and saves the map's file. Not yet: routing without a full map, membership
-//! change, repair.
+//! exception is `map/file.rs`, which loads and saves the map's file. Not yet: membership change, repair.
 #![deny(clippy::float_arithmetic)]
 
 mod failure;
@@ -22,6 +21,7 @@ mod placement;
 mod plan;
 mod put;
 mod read;
+pub mod routing;
 pub mod wire;
 
 pub use failure::{Failure, FailureKind, Verdict};
