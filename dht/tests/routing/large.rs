@@ -9,9 +9,9 @@ const NODES: usize = 10_000;
 const RECORDS: u16 = 50;
 
 /// 10,000 nodes that have been there for long, of which none asks for a map in the time of a test.
-fn network(k: usize) -> Net {
+fn network(seed: u64, k: usize) -> Net {
     let settings = RouterSettings { k, map_missing_ms: HOUR, ..RouterSettings::default() };
-    let mut net = Net::new(1, settings);
+    let mut net = Net::new(seed, settings);
     net.seed(NODES);
     net
 }
@@ -68,7 +68,7 @@ fn kill_a_fifth(net: &mut Net) {
 
 #[test]
 fn ten_thousand_nodes_resolve_in_three_rounds_and_in_four_with_a_fifth_dead() {
-    let mut net = network(20);
+    let mut net = network(1, 20);
     publish(&mut net);
     let ends = resolve(&mut net, 1_000, partition);
     let (_, p99) = print("10,000 nodes", &ends);
@@ -90,15 +90,39 @@ fn ten_thousand_nodes_resolve_in_three_rounds_and_in_four_with_a_fifth_dead() {
 }
 
 #[test]
-#[ignore = "takes minutes; prints the table of rounds and messages"]
+#[ignore = "takes a minute; prints the table of rounds and messages"]
 fn k_20_beside_k_64() {
-    for k in [20, 64] {
-        let mut net = network(k);
+    for (seed, k) in [(1, 20), (2, 20), (3, 20), (1, 64)] {
+        let mut net = network(seed, k);
         publish(&mut net);
         let ends = resolve(&mut net, 5_000, partition);
-        print(&format!("k = {k}"), &ends);
+        print(&format!("seed {seed}, k = {k}"), &ends);
         kill_a_fifth(&mut net);
         let ends = resolve(&mut net, 5_000, partition);
-        print(&format!("k = {k}, a fifth dead"), &ends);
+        print(&format!("seed {seed}, k = {k}, a fifth dead"), &ends);
     }
+}
+
+/// Whether networks that grew by joining are like those that the other tests begin with.
+#[test]
+#[ignore = "takes minutes"]
+fn ten_thousand_that_joined_are_like_those_that_were_seeded() {
+    let settings = RouterSettings { map_missing_ms: 100 * HOUR, ..RouterSettings::default() };
+    let mut net = Net::new(1, settings);
+    net.seed(1);
+    while net.routers.len() < NODES {
+        let via = net.random_living();
+        net.join(&[via]);
+        net.run_for(100);
+    }
+    net.run_for(2 * HOUR);
+    println!("{} messages", net.messages);
+    publish(&mut net);
+    let ends = resolve(&mut net, 5_000, partition);
+    let (_, p99) = print("joined", &ends);
+    assert!(p99 <= 3, "p99 is {p99} rounds");
+    kill_a_fifth(&mut net);
+    let ends = resolve(&mut net, 5_000, partition);
+    let (_, p99) = print("joined, a fifth dead", &ends);
+    assert!(p99 <= 4, "p99 is {p99} rounds");
 }

@@ -47,6 +47,7 @@ pub(crate) struct Resolved {
 pub(crate) struct Net {
     pub(crate) now: u64,
     pub(crate) routers: Vec<Router>,
+    contacts: Vec<Contact>,
     pub(crate) alive: Vec<bool>,
     /// Messages pass only between nodes of one side.
     pub(crate) side: Vec<u8>,
@@ -69,6 +70,7 @@ impl Net {
             // Late enough that a node can have been there for long.
             now: 10 * HOUR,
             routers: vec![],
+            contacts: vec![],
             alive: vec![],
             side: vec![],
             drops_permille: 0,
@@ -84,12 +86,13 @@ impl Net {
     }
 
     pub(crate) fn contact(&self, node: usize) -> Contact {
-        Contact::new(node_id(node), address(node))
+        self.contacts[node].clone()
     }
 
     /// A node that knows nobody.
     pub(crate) fn add(&mut self) -> usize {
         let node = self.routers.len();
+        self.contacts.push(contact(node));
         self.routers.push(Router::new(self.contact(node), self.settings));
         self.alive.push(true);
         self.side.push(0);
@@ -320,6 +323,10 @@ impl Net {
     pub(crate) fn trace(&self) -> blake3::Hash {
         self.trace.finalize()
     }
+}
+
+pub(crate) fn contact(node: usize) -> Contact {
+    Contact::new(node_id(node), address(node))
 }
 
 pub(crate) fn node_id(node: usize) -> NodeId {

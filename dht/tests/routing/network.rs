@@ -7,7 +7,7 @@ use deadwax_dht::routing::{Contact, Effect, Outcome, PartitionRecord, Request, R
 use deadwax_dht::{ClusterId, Map, MapSpec, Node, NodeId, Policy, Volume, VolumeId};
 use deadwax_track::Partition;
 
-use crate::net::{HOUR, MINUTE, Net, Resolved, SECOND, address, node_at, node_id, percentile, record};
+use crate::net::{HOUR, MINUTE, Net, Resolved, SECOND, address, contact, node_at, node_id, percentile, record};
 
 /// The first node, which others join by.
 fn first(net: &mut Net) -> usize {
@@ -177,19 +177,19 @@ fn one_living_keeper_is_found_or_nothing_is_said() {
 
 #[test]
 fn a_split_network_never_says_absent_of_what_was_announced() {
-    let mut net = joined(6, 300, without_map());
+    let mut net = joined(6, 200, without_map());
     net.run_for(2 * HOUR);
     let partitions = publish_some(&mut net, 40);
-    for small in [150, 30, 6, 1] {
-        for node in 0..300 {
+    for small in [100, 20, 5, 1] {
+        for node in 0..200 {
             net.side[node] = u8::from(node < small);
         }
         let which: Vec<_> = (0..60).map(|index| (index % small, partitions[index % 40])).collect();
         let ends = net.resolve(&which);
         never_absent(&ends);
-        println!("{small} of 300 cut off: {} of 60 found", found(&ends));
+        println!("{small} of 200 cut off: {} of 60 found", found(&ends));
         net.side.fill(0);
-        net.run_for(HOUR);
+        net.run_for(30 * MINUTE);
         let ends = resolve_all(&mut net, &partitions, 5);
         never_absent(&ends);
         assert_eq!(found(&ends), ends.len(), "all is found again");
@@ -230,9 +230,9 @@ fn lost_messages_cost_time_and_no_truth() {
 
 #[test]
 fn half_of_the_nodes_replaced_the_table_is_whole_again_after_a_refresh() {
-    let mut net = joined(8, 300, without_map());
+    let mut net = joined(8, 200, without_map());
     let partitions = publish_some(&mut net, 20);
-    for _ in 0..150 {
+    for _ in 0..100 {
         let (dead, via) = (net.random_living(), net.random_living());
         if dead == via {
             continue;
@@ -286,12 +286,12 @@ fn a_network_that_churns_keeps_its_bounds_and_its_records() {
 #[test]
 fn equal_seeds_are_equal_to_the_last_event() {
     let run = |seed| {
-        let mut net = joined(seed, 100, RouterSettings::default());
+        let mut net = joined(seed, 60, RouterSettings::default());
         net.drops_permille = 50;
         let partitions = publish_some(&mut net, 5);
         net.kill(3);
         resolve_all(&mut net, &partitions, 4);
-        net.run_for(2 * HOUR);
+        net.run_for(HOUR);
         (net.trace(), net.messages)
     };
     assert_eq!(run(10), run(10));
@@ -338,8 +338,9 @@ fn a_node_with_the_map_answers_with_no_lookup() {
 #[test]
 fn a_node_that_joins_learns_which_map_is_the_newest_and_who_has_it() {
     let mut net = joined(13, 30, RouterSettings::default());
-    set_map(&mut net, 5, &map(3));
-    set_map(&mut net, 6, &map(4));
+    // Nodes that hold nothing, and so have nothing to announce.
+    set_map(&mut net, 20, &map(3));
+    set_map(&mut net, 21, &map(4));
     net.run_for(20 * MINUTE);
     let node = net.join(&[2]);
     net.run_for(MINUTE);
@@ -352,7 +353,7 @@ fn a_node_that_joins_learns_which_map_is_the_newest_and_who_has_it() {
             })
             .max()
     };
-    assert_eq!(newest(&net, node), Some((4, node_id(6))));
+    assert_eq!(newest(&net, node), Some((4, node_id(21))));
     set_map(&mut net, node, &map(4));
     set_map(&mut net, node, &map(2));
     let said = net.said.len();
@@ -367,12 +368,11 @@ fn holders_announce_hourly_and_when_the_epoch_changes_and_records_expire() {
     // Fewer keepers than nodes, so that it matters who they are; short times, so that a day is short.
     let settings = RouterSettings { k: 4, expire_ms: 3 * HOUR, records_max: 65_536, ..without_map() };
     let mut net = joined(14, 24, settings);
-    set_map(&mut net, 3, &map(1));
+    let (first_map, partitions) = (map(1), (0..=u16::MAX).map(Partition));
+    set_map(&mut net, 3, &first_map);
     net.run_for(6 * MINUTE);
-    let held: Vec<Partition> = (0..=u16::MAX)
-        .map(Partition)
-        .filter(|partition| PartitionRecord::from_map(&map(1), *partition).names(&node_id(3)))
-        .collect();
+    let held: Vec<Partition> =
+        partitions.filter(|partition| PartitionRecord::from_map(&first_map, *partition).names(&node_id(3))).collect();
     let epochs = |net: &Net, partition: Partition| -> Vec<u64> {
         let kept = net.living().into_iter().filter_map(|node| net.routers[node].records().get(net.now, partition));
         kept.map(|record| record.epoch).collect()
@@ -397,15 +397,74 @@ fn holders_announce_hourly_and_when_the_epoch_changes_and_records_expire() {
 }
 
 #[test]
+fn a_false_epoch_does_not_hide_the_true_one() {
+    let mut net = Net::new(18, RouterSettings::default());
+    let (liar, honest) = (first(&mut net), first(&mut net));
+    set_map(&mut net, honest, &map(4));
+    let node = net.add();
+    let now = net.now;
+    net.routers[node].assume_joined(now, 0);
+    for other in [liar, honest] {
+        let contact = net.contact(other);
+        let _ = net.routers[node].table_mut().handle_seen(now, contact);
+    }
+    // Whoever is asked, in whatever order: what the liar says comes first.
+    let (mut fetched, mut asked) = (vec![], vec![]);
+    for effect in net.routers[node].poll(now, 5) {
+        if let Effect::Send { number, to, request: Request::MapEpoch } = effect {
+            asked.push((to.id != Some(node_id(liar)), number));
+        }
+    }
+    asked.sort_unstable();
+    for (is_honest, number) in asked {
+        let from = if is_honest { honest } else { liar };
+        let epoch = if is_honest { 4 } else { u64::MAX };
+        let contact = net.contact(from);
+        let response = Response::MapEpoch { epoch, from: Some(contact.clone()) };
+        net.routers[node].handle_response(now, number, contact, response);
+    }
+    for effect in net.routers[node].poll(now, 6) {
+        if let Effect::FetchMap { epoch, .. } = effect {
+            fetched.push(epoch);
+        }
+    }
+    assert!(fetched.contains(&u64::MAX) && fetched.contains(&4), "{fetched:?}");
+    set_map(&mut net, node, &map(4));
+    let answer = net.routers[node].handle_request(now, None, Request::MapEpoch);
+    assert_eq!(answer, Response::MapEpoch { epoch: 4, from: Some(net.contact(node)) }, "it repeats no hearsay");
+}
+
+#[test]
+fn a_node_that_is_new_or_was_cut_off_says_so() {
+    let mut net = Net::new(19, without_map());
+    let node = net.add();
+    let (start, other) = (net.now, contact(1));
+    let router = &mut net.routers[node];
+    router.assume_joined(start, start);
+    let mut settled = |now| match router.handle_request(now, Some(&other), Request::FindPartition(Partition(9))) {
+        Response::NoRecord { settled, .. } => settled,
+        answer => panic!("it has no record: {answer:?}"),
+    };
+    assert!(!settled(start));
+    assert!(!settled(start + HOUR - 1));
+    assert!(!settled(start + HOUR + 30 * MINUTE - 1));
+    assert!(settled(start + HOUR + 30 * MINUTE));
+    assert!(settled(start + 2 * HOUR));
+    assert!(!settled(start + 3 * HOUR), "it heard of nobody for an hour");
+    assert!(!settled(start + 4 * HOUR - 1));
+    assert!(settled(start + 4 * HOUR + 30 * MINUTE));
+}
+
+#[test]
 fn only_a_holder_announces_and_only_what_is_bounded() {
     let mut net = Net::new(15, without_map());
     let node = first(&mut net);
-    let (now, other) = (net.now, net.contact(7));
+    let (now, other) = (net.now, contact(7));
     let router = &mut net.routers[node];
     let mut announce = |from: Option<&Contact>, record| router.handle_request(now, from, Request::Announce(record));
     let good = record(7, Partition(1), 5);
     assert_eq!(announce(None, good.clone()), Response::Refused, "a client");
-    assert_eq!(announce(Some(&Contact::new(node_id(8), address(8))), good.clone()), Response::Refused);
+    assert_eq!(announce(Some(&contact(8)), good.clone()), Response::Refused);
     let mut long = good.clone();
     long.holders[0].address = "x".repeat(256).into();
     let mut many = good.clone();
@@ -421,7 +480,7 @@ fn only_a_holder_announces_and_only_what_is_bounded() {
 #[test]
 fn answers_that_make_no_sense_are_failures() {
     let mut net = Net::new(16, without_map());
-    let (node, other) = (net.add(), net.contact(1));
+    let (node, other) = (net.add(), contact(1));
     let now = net.now;
     let router = &mut net.routers[node];
     router.assume_joined(now, 0);

@@ -67,7 +67,6 @@ impl Router {
             return;
         }
         self.map = Some(map);
-        self.heard = self.heard.take().filter(|_| self.is_behind());
         self.map_due = now.saturating_add(self.settings.map_check_ms);
         self.start_walk(now);
     }
@@ -158,6 +157,8 @@ impl Router {
         let missing = self.map.is_none();
         let wait_ms = if missing { self.settings.map_missing_ms } else { self.settings.map_check_ms };
         self.map_due = now.saturating_add(wait_ms);
+        // What was heard is forgotten unless it is heard again.
+        self.heard = None;
         let mut random = random;
         // The contacts nearest to random keys: any of the table may be one of them.
         for _ in 0..MAP_ASKED {
@@ -167,29 +168,23 @@ impl Router {
                 self.send(now, contact.into(), About::MapEpoch, Request::MapEpoch);
             }
         }
-        if self.is_behind()
-            && let Some((epoch, from)) = self.heard.clone()
-        {
-            self.effects.push(Effect::FetchMap { epoch, from });
-        }
     }
 
     pub(super) fn map_due(&self) -> Option<u64> {
         (self.join.state == JoinState::Joined).then_some(self.map_due)
     }
 
-    /// Somebody told of the newest map that they know of.
+    /// Somebody told of the newest map that they know of. Each that is newer than ours is fetched: one that turns out not
+    /// to be there must not hide another.
     pub(super) fn handle_epoch(&mut self, epoch: u64, holder: Contact) {
-        let newer = self.newest_epoch().is_none_or(|(known, _)| epoch > known);
-        if newer && epoch > 0 && holder.id != self.own.id {
-            self.heard = Some((epoch, holder.clone()));
-            self.effects.push(Effect::FetchMap { epoch, from: holder });
-        }
-    }
-
-    fn is_behind(&self) -> bool {
         let own = self.map.as_ref().map_or(0, |map| map.epoch());
-        self.heard.as_ref().is_some_and(|(epoch, _)| *epoch > own)
+        if epoch <= own || holder.id == self.own.id {
+            return;
+        }
+        if self.heard.as_ref().is_none_or(|(heard, _)| epoch > *heard) {
+            self.heard = Some((epoch, holder.clone()));
+        }
+        self.effects.push(Effect::FetchMap { epoch, from: holder });
     }
 }
 

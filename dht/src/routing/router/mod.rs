@@ -103,8 +103,8 @@ pub enum Effect {
         /// Whether these are enough, see [`Lookup`]. If not, and the node has a map, it tries again in a minute.
         enough: bool,
     },
-    /// There is a newer map than the node has: fetch it and hand it to [`set_map`](Router::set_map). Said again later for as
-    /// long as that is so.
+    /// Somebody says that there is a newer map than the node has: fetch it, check it, and hand it to
+    /// [`set_map`](Router::set_map). Said again, by up to three nodes each time, for as long as that is so.
     FetchMap {
         /// Its epoch.
         epoch: u64,

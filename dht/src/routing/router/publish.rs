@@ -3,6 +3,7 @@
 use deadwax_track::{PARTITIONS, Partition};
 
 use super::{About, Busy, Effect, Lookup, Outcome, PartitionRecord, Purpose, Request, Response, Router};
+use crate::Map;
 
 /// How many partitions the walk looks at in one poll: 16,000 volumes cost 100 ms then, once a map.
 const STEP_PARTITIONS: u32 = 64;
@@ -39,6 +40,10 @@ impl Router {
     /// # Errors
     ///
     /// [`Busy`]: `publishes_max` are being announced.
+    ///
+    /// # Panics
+    ///
+    /// If the node is not one of the holders, or the record does not keep its bounds.
     pub fn publish(&mut self, now: u64, record: PartitionRecord) -> Result<(), Busy> {
         assert!(record.is_bounded() && record.names(&self.own.id), "a holder announces its own: {record:?}");
         if self.publishes.len() >= self.settings.publishes_max {
@@ -111,7 +116,7 @@ impl Router {
             && self.publishes.len() < self.settings.publishes_max
         {
             self.again.pop_front();
-            self.publish_own(now, PartitionRecord::from_map(&map, partition));
+            self.publish_own(now, &map, partition);
         }
         if now < self.walk.due {
             return;
@@ -121,7 +126,7 @@ impl Router {
         while self.walk.next < end.min(PARTITIONS) && self.publishes.len() < self.settings.publishes_max {
             let partition = Partition(u16::try_from(self.walk.next).expect("below the number of partitions"));
             self.walk.next += 1;
-            self.publish_own(now, PartitionRecord::from_map(&map, partition));
+            self.publish_own(now, &map, partition);
         }
         if self.walk.next == end.min(PARTITIONS) {
             self.walk.due = now.saturating_add(self.walk.step_ms);
@@ -138,8 +143,9 @@ impl Router {
         can.then(|| again.map_or(self.walk.due, |due| due.min(self.walk.due)))
     }
 
-    fn publish_own(&mut self, now: u64, record: PartitionRecord) {
-        if record.names(&self.own.id) {
+    fn publish_own(&mut self, now: u64, map: &Map, partition: Partition) {
+        if map.holders(partition).iter().any(|holder| map.nodes()[holder.node].id == self.own.id) {
+            let record = PartitionRecord::from_map(map, partition);
             self.publish(now, record).expect("asked whether there is room");
         }
     }

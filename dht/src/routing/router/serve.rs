@@ -73,14 +73,11 @@ impl Router {
         }
     }
 
-    /// The newest epoch that we know of, and who has that map.
-    pub(super) fn newest_epoch(&self) -> Option<(u64, Contact)> {
+    /// The map that we have; without one, the newest that we heard of. Who has a map repeats no hearsay, so that a false
+    /// epoch cannot hide a true one for long.
+    fn newest_epoch(&self) -> Option<(u64, Contact)> {
         let own = self.map.as_ref().map(|map| (map.epoch(), self.own.clone()));
-        let heard = self.heard.clone();
-        match (own, heard) {
-            (Some(own), Some(heard)) => Some(if heard.0 > own.0 { heard } else { own }),
-            (own, heard) => own.or(heard),
-        }
+        own.or_else(|| self.heard.clone())
     }
 
     fn nearest(&self, key: &Key, asker: Option<&Contact>) -> Vec<Contact> {
