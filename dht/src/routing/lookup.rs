@@ -10,7 +10,7 @@ use crate::NodeId;
 /// How a lookup goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LookupRules {
-    /// How many nodes nearest to the key keep its record; also the most requests under way.
+    /// How many nodes nearest to the key keep its record; also the most requests under way, slow ones aside.
     pub k: usize,
     /// How many requests are under way while nearer nodes are still being found; 1 to `k`.
     pub alpha: usize,
@@ -41,7 +41,7 @@ pub struct LookupRules {
 /// is *unreachable*: too many are silent or too new, or we are cut off. What is not promised: a part of the network that was
 /// split off for more than a day, whose nodes have forgotten the others, finds that nobody there knows a record.
 ///
-/// Bounds: 4 k candidates, k requests under way, 8 k requests in all.
+/// Bounds: 4 k candidates, k requests under way that are not slow yet, 8 k requests in all.
 #[derive(Clone, Debug)]
 pub struct Lookup {
     target: Key,

@@ -30,9 +30,9 @@ use crate::{Map, NodeId};
 /// **Failures.** A request that is not answered within [`RouterSettings::request_ms`] has failed by itself; the driver may
 /// say so earlier. A node that lost everybody joins again by the addresses it was given.
 ///
-/// **Bounds.** The table's and the store's own; one lookup each for joining and three for refreshing,
-/// `publishes_max` and `resolves_max` more, each with at most k requests under way; a ping a bucket; three questions about
-/// the map.
+/// **Bounds.** The table's and the store's own; one lookup for joining, three for refreshing, `publishes_max` and
+/// `resolves_max` more, each of at most 8 k requests; k announcements for each of `publishes_max` records; a ping a bucket;
+/// three questions about the map at a time.
 #[derive(Debug)]
 pub struct Router {
     own: Contact,
