@@ -5,17 +5,19 @@
 //! what the caller hands in. Decoding is total: any bytes give a value or an error, never a panic.
 //!
 //! **Where to start.** [`Map`] describes a cluster, [`Map::holders`] says who holds what, [`Plan`] what a change of the
-//! map would move; [`wire`] is how machines talk; [`PutQuorum`] and [`GetPlan`] are the rules of a put and a get, which
-//! `deadwax-dht-client` drives; [`routing`] finds nodes, the map and a partition's holders where one has no map yet.
+//! map would move; [`log`] is how nodes agree on the next map, [`wire`] how machines talk; [`PutQuorum`] and [`GetPlan`]
+//! are the rules of a put and a get, which `deadwax-dht-client` drives; [`routing`] finds nodes, the map and a partition's
+//! holders where one has no map yet.
 //!
 //! **Absent on purpose.** Sockets (`deadwax-dht-client`, `deadwax-node`) and drives (`deadwax-engine`). The one
-//! exception is `map/file.rs`, which loads and saves the map's file. Not yet: membership change, repair.
+//! exception is `map/file.rs`, which loads and saves the map's file. Not yet: repair.
 #![deny(clippy::float_arithmetic)]
 
 mod failure;
 mod get;
 mod id;
 mod key;
+pub mod log;
 mod map;
 mod placement;
 mod plan;

@@ -75,7 +75,8 @@ pub(super) fn parse(text: &str) -> Result<MapSpec, BadMap> {
     toml::from_str(text).map_err(bad)
 }
 
-pub(super) fn check(spec: &MapSpec) -> Result<(), BadMap> {
+/// Whether the values keep the rules of a map.
+pub(crate) fn check(spec: &MapSpec) -> Result<(), BadMap> {
     if spec.version != MAP_VERSION {
         return Err(BadMap::Version(spec.version));
     }

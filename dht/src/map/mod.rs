@@ -11,7 +11,7 @@ use deadwax_track::{PARTITIONS, Partition};
 use serde::{Deserialize, Serialize};
 
 pub use self::check::BadMap;
-pub(crate) use self::check::COPIES_MAX;
+pub(crate) use self::check::{COPIES_MAX, check};
 pub use self::file::MapFileError;
 use crate::placement::{Assignment, Holder, Roster, settle};
 use crate::{ClusterId, NodeId, Unmet, VolumeId};
@@ -124,11 +124,8 @@ impl Map {
     /// The map that `spec` describes, or what is wrong with it.
     pub fn new(spec: MapSpec) -> Result<Self, BadMap> {
         check::check(&spec)?;
-        let mut zones: Vec<String> = spec.nodes.iter().map(|node| node.zone.clone()).collect();
-        zones.sort();
-        zones.dedup();
-        let zone_of = |node: &Node| zones.binary_search(&node.zone).expect("every node's zone is listed");
-        let roster = Roster::new(&spec.nodes, zones.len(), zone_of, usize::from(spec.policy.copies));
+        let zones = zones(&spec.nodes);
+        let roster = roster(&spec, &zones);
         let placed = (0..PARTITIONS).map(|_| OnceLock::new()).collect();
         let mut map = Self { zones, roster, overrides: BTreeMap::new(), placed, assignment: OnceLock::new(), spec };
         map.overrides = map.indexed(&map.spec.overrides);
@@ -260,3 +257,30 @@ impl PartialEq for Map {
 }
 
 impl Eq for Map {}
+
+/// The volumes that hold each of `partitions`, of a map that has been checked: as [`Map::holders`] says, without the cost
+/// of a whole map. Takes 10 ns a volume and partition.
+pub(crate) fn holders_in(spec: &MapSpec, partitions: &[Partition]) -> Vec<Vec<VolumeId>> {
+    let roster = roster(spec, &zones(&spec.nodes));
+    let overrides: BTreeMap<Partition, &[VolumeId]> =
+        spec.overrides.iter().map(|over| (over.partition, over.volumes.as_slice())).collect();
+    let volume = |index: u32| roster.volumes()[index as usize].holder().volume;
+    let holders = |partition: &Partition| match overrides.get(partition) {
+        Some(volumes) => volumes.to_vec(),
+        None => roster.place(*partition).iter().map(|pick| volume(pick.volume)).collect(),
+    };
+    partitions.iter().map(holders).collect()
+}
+
+/// The names of the zones, sorted.
+fn zones(nodes: &[Node]) -> Vec<String> {
+    let mut zones: Vec<String> = nodes.iter().map(|node| node.zone.clone()).collect();
+    zones.sort();
+    zones.dedup();
+    zones
+}
+
+fn roster(spec: &MapSpec, zones: &[String]) -> Roster {
+    let zone_of = |node: &Node| zones.binary_search(&node.zone).expect("every node's zone is listed");
+    Roster::new(&spec.nodes, zones.len(), zone_of, usize::from(spec.policy.copies))
+}

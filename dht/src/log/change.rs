@@ -1,0 +1,198 @@
+//! What a record may change, and the bytes of each change.
+
+use deadwax_track::Partition;
+
+use super::codec::{BadBytes, Reader, Writer};
+use super::spec::{
+    read_node, read_overrides, read_partitions, read_policy, read_rack, read_spec, read_volume, write_node,
+    write_overrides, write_partitions, write_policy, write_rack, write_spec, write_volume,
+};
+use super::transition::{Move, Stage};
+use crate::{MapSpec, Node, NodeId, Override, Policy, Volume, VolumeId};
+
+/// One change of the cluster's description. [`State`](super::State) says what each may do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// The first record: the whole map, and who keeps the log.
+    Genesis {
+        /// The map. Its epoch is the record's.
+        spec: Box<MapSpec>,
+        /// The nodes that vote, 3 to 7.
+        voters: Vec<NodeId>,
+    },
+    /// A node comes.
+    AddNode(Node),
+    /// A node goes, with its volumes. It is no voter, and no transition needs its volumes.
+    RemoveNode(NodeId),
+    /// A node gets a drive.
+    AddVolume {
+        /// Which node.
+        node: NodeId,
+        /// The drive.
+        volume: Volume,
+    },
+    /// A drive goes. No transition needs it.
+    RetireVolume(VolumeId),
+    /// A drive's share.
+    SetWeight {
+        /// Which drive.
+        volume: VolumeId,
+        /// Its share, not zero.
+        weight: u32,
+    },
+    /// A node's zone.
+    SetZone {
+        /// Which node.
+        node: NodeId,
+        /// Its zone.
+        zone: String,
+    },
+    /// A node's rack.
+    SetRack {
+        /// Which node.
+        node: NodeId,
+        /// Its rack; none: each node by itself.
+        rack: Option<String>,
+    },
+    /// A node's address.
+    SetAddress {
+        /// Which node.
+        node: NodeId,
+        /// `host:port`.
+        address: String,
+    },
+    /// Copies and quorums.
+    SetPolicy(Policy),
+    /// Partitions that lie elsewhere than placement puts them. One without volumes goes back to where placement does.
+    SetOverrides(Vec<Override>),
+    /// Partitions start to move: stable to joint.
+    Begin(Vec<Move>),
+    /// Partitions come to this stage, from the one before it.
+    Advance {
+        /// Which.
+        partitions: Vec<Partition>,
+        /// To which stage: `Synced` or `Settled`.
+        to: Stage,
+    },
+    /// Settled partitions are done with: their old holders may delete.
+    Finish(Vec<Partition>),
+    /// Partitions that are not settled stay with their old holders.
+    Abort(Vec<Partition>),
+    /// Who votes from here on, 3 to 7 nodes of the map. Those who voted before vote still, until the change is settled.
+    SetVoters(Vec<NodeId>),
+    /// Those who voted before do so no more. The leader proposes it by itself.
+    SettleVoters,
+    /// An operator's word, or that of 30 minutes of silence: the node will not come back as it was (or it does).
+    SetDead {
+        /// Which node.
+        node: NodeId,
+        /// Whether it is dead.
+        dead: bool,
+    },
+    /// A new epoch with the map of an earlier one. Voters, deaths and transitions stay as they are.
+    RollBack {
+        /// The earlier epoch.
+        to: u64,
+        /// Its map: the record stands for itself when that epoch is forgotten.
+        spec: Box<MapSpec>,
+    },
+}
+
+impl Change {
+    pub(super) fn write(&self, out: &mut Writer) {
+        out.u8(self.tag());
+        match self {
+            Self::Genesis { spec, voters } => {
+                write_spec(out, spec);
+                out.list(voters.iter(), Writer::node);
+            }
+            Self::AddNode(node) => write_node(out, node),
+            Self::RemoveNode(node) => out.node(node),
+            Self::AddVolume { node, volume } => {
+                out.node(node);
+                write_volume(out, *volume);
+            }
+            Self::RetireVolume(volume) => out.volume(volume),
+            Self::SetWeight { volume, weight } => write_volume(out, Volume { id: *volume, weight: *weight }),
+            Self::SetZone { node, zone: text } | Self::SetAddress { node, address: text } => {
+                out.node(node);
+                out.text(text);
+            }
+            Self::SetRack { node, rack } => {
+                out.node(node);
+                write_rack(out, rack.as_deref());
+            }
+            Self::SetPolicy(policy) => write_policy(out, *policy),
+            Self::SetOverrides(overrides) => write_overrides(out, overrides),
+            Self::Begin(moves) => out.list(moves.iter(), |out, each| each.write(out)),
+            Self::Advance { partitions, to } => {
+                to.write(out);
+                write_partitions(out, partitions);
+            }
+            Self::Finish(partitions) | Self::Abort(partitions) => write_partitions(out, partitions),
+            Self::SetVoters(voters) => out.list(voters.iter(), Writer::node),
+            Self::SettleVoters => {}
+            Self::SetDead { node, dead } => {
+                out.node(node);
+                out.bool(*dead);
+            }
+            Self::RollBack { to, spec } => {
+                out.u64(*to);
+                write_spec(out, spec);
+            }
+        }
+    }
+
+    const fn tag(&self) -> u8 {
+        match self {
+            Self::Genesis { .. } => 1,
+            Self::AddNode(_) => 2,
+            Self::RemoveNode(_) => 3,
+            Self::AddVolume { .. } => 4,
+            Self::RetireVolume(_) => 5,
+            Self::SetWeight { .. } => 6,
+            Self::SetZone { .. } => 7,
+            Self::SetRack { .. } => 8,
+            Self::SetAddress { .. } => 9,
+            Self::SetPolicy(_) => 10,
+            Self::SetOverrides(_) => 11,
+            Self::Begin(_) => 12,
+            Self::Advance { .. } => 13,
+            Self::Finish(_) => 14,
+            Self::Abort(_) => 15,
+            Self::SetVoters(_) => 16,
+            Self::SettleVoters => 17,
+            Self::SetDead { .. } => 18,
+            Self::RollBack { .. } => 19,
+        }
+    }
+
+    pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, BadBytes> {
+        let tag = from.u8()?;
+        Ok(match tag {
+            1 => Self::Genesis { spec: Box::new(read_spec(from)?), voters: from.list(32, Reader::node)? },
+            2 => Self::AddNode(read_node(from)?),
+            3 => Self::RemoveNode(from.node()?),
+            4 => Self::AddVolume { node: from.node()?, volume: read_volume(from)? },
+            5 => Self::RetireVolume(from.volume()?),
+            6 => Self::SetWeight { volume: from.volume()?, weight: from.u32()? },
+            7 => Self::SetZone { node: from.node()?, zone: from.text()? },
+            8 => Self::SetRack { node: from.node()?, rack: read_rack(from)? },
+            9 => Self::SetAddress { node: from.node()?, address: from.text()? },
+            10 => Self::SetPolicy(read_policy(from)?),
+            11 => Self::SetOverrides(read_overrides(from)?),
+            12 => Self::Begin(from.list(10, Move::read)?),
+            13 => {
+                let to = Stage::read(from)?;
+                Self::Advance { partitions: read_partitions(from)?, to }
+            }
+            14 => Self::Finish(read_partitions(from)?),
+            15 => Self::Abort(read_partitions(from)?),
+            16 => Self::SetVoters(from.list(32, Reader::node)?),
+            17 => Self::SettleVoters,
+            18 => Self::SetDead { node: from.node()?, dead: from.bool("death")? },
+            19 => Self::RollBack { to: from.u64()?, spec: Box::new(read_spec(from)?) },
+            got => return Err(BadBytes::Tag { what: "change", got }),
+        })
+    }
+}

@@ -1,0 +1,366 @@
+//! The chain of records, verified, and the state that it leads to.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::batch::{Batch, Checkpoint};
+use super::change::Change;
+use super::record::{Proposal, Record};
+use super::rules::BadChange;
+use super::state::State;
+use super::touch::{Thing, Touch};
+use super::{RECORD_BYTES_MAX, RECORDS_BYTES_MAX, RECORDS_MAX, STATE_BYTES_MAX};
+use crate::{BadMap, ClusterId, Map, MapSpec, NodeId};
+
+/// Why records were not taken. The history is what it was before them, or before the one that is named.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadHistory {
+    /// Records are missing in between: ask the sender for what comes after `newest`.
+    #[error("record of epoch {got} does not follow epoch {newest}")]
+    Gap {
+        /// The newest epoch here.
+        newest: u64,
+        /// The one that was offered.
+        got: u64,
+    },
+    /// Another record of that epoch is known here: one of the two nodes is faulty. An operator must look.
+    #[error("record of epoch {epoch} is not the one that is known here")]
+    Fork {
+        /// Which epoch.
+        epoch: u64,
+    },
+    /// The record names another predecessor than the one that is known here.
+    #[error("record of epoch {epoch} names another predecessor")]
+    Previous {
+        /// Which epoch.
+        epoch: u64,
+    },
+    /// The state after the record is not the one that it speaks of.
+    #[error("record of epoch {epoch} speaks of another state")]
+    State {
+        /// Which epoch.
+        epoch: u64,
+    },
+    /// The record breaks a rule.
+    #[error("record of epoch {epoch}: {source}")]
+    Rule {
+        /// Which epoch.
+        epoch: u64,
+        /// Which rule.
+        source: BadChange,
+    },
+    /// Another cluster's.
+    #[error("checkpoint is of cluster {got}, not of {expected}")]
+    Cluster {
+        /// Ours.
+        expected: ClusterId,
+        /// Theirs.
+        got: ClusterId,
+    },
+    /// There is nothing to begin with.
+    #[error("batch has no checkpoint to begin with")]
+    NoCheckpoint,
+}
+
+/// Why a proposal did not become a record.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The same change came to be since, perhaps by this very proposal, asked twice.
+    #[error("the same change is the record of epoch {epoch}")]
+    Already {
+        /// By which record.
+        epoch: u64,
+    },
+    /// A record since the proposal's epoch touched what it touches: look at the newest state, and plan anew.
+    #[error("epoch {epoch} touched {thing}")]
+    Clash {
+        /// Which record.
+        epoch: u64,
+        /// What both touch.
+        thing: Thing,
+    },
+    /// The proposal was made so long ago that nobody knows what was touched since: plan anew.
+    #[error("proposal was made at epoch {base}; what changed is known from epoch {oldest} on")]
+    Stale {
+        /// The proposal's epoch.
+        base: u64,
+        /// The oldest that would have done.
+        oldest: u64,
+    },
+    /// The proposal was made at an epoch that is not there yet.
+    #[error("proposal was made at epoch {base}; the newest is {newest}")]
+    Future {
+        /// The proposal's epoch.
+        base: u64,
+        /// The newest.
+        newest: u64,
+    },
+    /// The change breaks a rule.
+    #[error(transparent)]
+    Rule(#[from] BadChange),
+    /// The map, or the record, would be too large.
+    #[error("{what} would have {got} bytes; the most is {max}")]
+    TooLong {
+        /// What would be too large.
+        what: &'static str,
+        /// Its length in bytes.
+        got: usize,
+        /// The bound.
+        max: usize,
+    },
+}
+
+/// A record that is kept.
+#[derive(Clone, Debug)]
+struct Kept {
+    record: Arc<Record>,
+    hash: [u8; 32],
+    bytes: usize,
+    touch: Arc<Touch>,
+}
+
+/// The verified chain of epochs of one cluster: a checkpoint, the last [`RECORDS_MAX`] records after it, and the state
+/// that they lead to.
+///
+/// What is kept depends on the chain alone: two histories at the same epoch of the same chain are equal in all they
+/// say. That is what lets every voter decide a proposal by itself.
+#[derive(Clone, Debug)]
+pub struct History {
+    checkpoint: Arc<Checkpoint>,
+    checkpoint_hash: [u8; 32],
+    kept: VecDeque<Kept>,
+    kept_bytes: usize,
+    state: Arc<State>,
+}
+
+impl History {
+    /// The history that begins with `spec` (whose epoch is the first) and these voters, 3 to 7 of its nodes.
+    pub fn genesis(spec: MapSpec, voters: Vec<NodeId>) -> Result<Self, BadChange> {
+        let state = State::genesis(&spec, &voters)?;
+        let change = Change::Genesis { spec: Box::new(spec), voters };
+        let record = Record { epoch: state.epoch(), previous: [0; 32], state: state.hash(), change };
+        Ok(Self::begin(Checkpoint { record, state }))
+    }
+
+    fn begin(checkpoint: Checkpoint) -> Self {
+        let state = Arc::new(checkpoint.state.clone());
+        let checkpoint_hash = checkpoint.record.hash();
+        Self { checkpoint: Arc::new(checkpoint), checkpoint_hash, kept: VecDeque::new(), kept_bytes: 0, state }
+    }
+
+    /// The history that a batch with a checkpoint holds: for a node that has none yet. Nothing but the sender's word says
+    /// that it is this cluster's: the caller compares [`State::spec`]'s cluster, and believes peers that it has
+    /// admitted.
+    pub fn from_batch(batch: &Batch) -> Result<Self, BadHistory> {
+        let checkpoint = batch.checkpoint.as_ref().ok_or(BadHistory::NoCheckpoint)?;
+        checkpoint.check()?;
+        let mut history = Self::begin(Checkpoint::clone(checkpoint));
+        for record in &batch.records {
+            history.append(record)?;
+        }
+        Ok(history)
+    }
+
+    /// The newest epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.state.epoch()
+    }
+
+    /// BLAKE3 of the newest record: two nodes that name the same have the same history.
+    #[must_use]
+    pub fn head(&self) -> [u8; 32] {
+        self.kept.back().map_or(self.checkpoint_hash, |kept| kept.hash)
+    }
+
+    /// The newest state.
+    #[must_use]
+    pub const fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// The map of the newest epoch. Takes some 100 us and 2 MiB: made once an epoch, and shared.
+    pub fn map(&self) -> Result<Map, BadMap> {
+        Map::new(self.state.spec().clone())
+    }
+
+    /// The oldest epoch of which the state is known: the checkpoint's. A proposal made before it is stale.
+    #[must_use]
+    pub fn oldest(&self) -> u64 {
+        self.checkpoint.record.epoch
+    }
+
+    /// The record of `epoch`, if it is kept.
+    #[must_use]
+    pub fn record(&self, epoch: u64) -> Option<&Record> {
+        if epoch == self.oldest() {
+            return Some(&self.checkpoint.record);
+        }
+        self.kept(epoch).map(|kept| &*kept.record)
+    }
+
+    fn kept(&self, epoch: u64) -> Option<&Kept> {
+        let after = epoch.checked_sub(self.oldest())?.checked_sub(1)?;
+        self.kept.get(usize::try_from(after).ok()?)
+    }
+
+    /// BLAKE3 of the record of `epoch`, if it is kept.
+    #[must_use]
+    pub fn hash(&self, epoch: u64) -> Option<[u8; 32]> {
+        if epoch == self.oldest() {
+            return Some(self.checkpoint_hash);
+        }
+        self.kept(epoch).map(|kept| kept.hash)
+    }
+
+    /// The state at `epoch`, if it is kept: worked out from the checkpoint.
+    #[must_use]
+    pub fn state_at(&self, epoch: u64) -> Option<State> {
+        if epoch < self.oldest() || epoch > self.epoch() {
+            return None;
+        }
+        let mut state = self.checkpoint.state.clone();
+        for kept in self.kept.iter().take_while(|kept| kept.record.epoch <= epoch) {
+            state = state.after(&kept.record.change).expect("checked when the record was taken");
+        }
+        Some(state)
+    }
+
+    /// The change that brings back the map of `to`, an epoch that is kept.
+    #[must_use]
+    pub fn roll_back(&self, to: u64) -> Option<Change> {
+        let spec = self.state_at(to)?.spec().clone();
+        Some(Change::RollBack { to, spec: Box::new(spec) })
+    }
+
+    /// What a node at `epoch` is missing; [`Batch::is_empty`] when nothing. A node without any history is at 0.
+    #[must_use]
+    pub fn since(&self, epoch: u64) -> Batch {
+        let behind = epoch < self.oldest();
+        let checkpoint = behind.then(|| Box::new(Checkpoint::clone(&self.checkpoint)));
+        let missing = self.kept.iter().filter(|kept| kept.record.epoch > epoch);
+        Batch { checkpoint, records: missing.map(|kept| Record::clone(&kept.record)).collect() }
+    }
+
+    /// Takes what a peer gave: returns how many epochs this history is further. Records that are known are compared. The
+    /// records before a bad one are taken; of a batch with a checkpoint that is needed all or nothing is.
+    pub fn catch_up(&mut self, batch: &Batch) -> Result<u64, BadHistory> {
+        let before = self.epoch();
+        if let Some(checkpoint) = &batch.checkpoint {
+            let (expected, got) = (self.state.spec().cluster, checkpoint.state.spec().cluster);
+            if expected != got {
+                return Err(BadHistory::Cluster { expected, got });
+            }
+            let epoch = checkpoint.record.epoch;
+            if epoch > before {
+                *self = Self::from_batch(batch)?;
+                return Ok(self.epoch() - before);
+            }
+            if self.hash(epoch).is_some_and(|known| known != checkpoint.record.hash()) {
+                return Err(BadHistory::Fork { epoch });
+            }
+        }
+        for record in &batch.records {
+            if record.epoch > self.epoch() {
+                self.append(record)?;
+            } else if self.hash(record.epoch).is_some_and(|known| known != record.hash()) {
+                return Err(BadHistory::Fork { epoch: record.epoch });
+            }
+        }
+        Ok(self.epoch() - before)
+    }
+
+    /// Takes the next record, if it is the successor of the newest and keeps the rules.
+    pub fn append(&mut self, record: &Record) -> Result<(), BadHistory> {
+        let (newest, epoch) = (self.epoch(), record.epoch);
+        if epoch <= newest {
+            let same = self.hash(epoch).is_none_or(|known| known == record.hash());
+            return Err(if same { BadHistory::Gap { newest, got: epoch } } else { BadHistory::Fork { epoch } });
+        }
+        if newest.checked_add(1) != Some(epoch) {
+            return Err(BadHistory::Gap { newest, got: epoch });
+        }
+        if record.previous != self.head() {
+            return Err(BadHistory::Previous { epoch });
+        }
+        let state = self.state.after(&record.change).map_err(|source| BadHistory::Rule { epoch, source })?;
+        if state.hash() != record.state {
+            return Err(BadHistory::State { epoch });
+        }
+        self.push(record.clone(), state);
+        Ok(())
+    }
+
+    fn push(&mut self, record: Record, state: State) {
+        let bytes = record.encode();
+        let touch = Arc::new(Touch::of(&record.change, &self.state));
+        let hash = *blake3::hash(&bytes).as_bytes();
+        self.kept_bytes += bytes.len();
+        self.kept.push_back(Kept { record: Arc::new(record), hash, bytes: bytes.len(), touch });
+        self.state = Arc::new(state);
+        while self.kept.len() > RECORDS_MAX || self.kept_bytes > RECORDS_BYTES_MAX {
+            let oldest = self.kept.pop_front().expect("one record is within the bounds");
+            self.kept_bytes -= oldest.bytes;
+            let checkpoint = Arc::make_mut(&mut self.checkpoint);
+            checkpoint.state =
+                checkpoint.state.after(&oldest.record.change).expect("checked when the record was taken");
+            checkpoint.record = Arc::unwrap_or_clone(oldest.record);
+            self.checkpoint_hash = oldest.hash;
+        }
+    }
+
+    /// The record that `proposal` becomes if it comes next, or why it does not: the same on every node with this history.
+    /// Nothing is changed.
+    pub fn decide(&self, proposal: &Proposal) -> Result<Record, Refusal> {
+        self.decide_with_state(proposal).map(|(record, _)| record)
+    }
+
+    /// Decides `proposal` and takes the record that it becomes.
+    pub(super) fn commit(&mut self, proposal: &Proposal) -> Result<Record, Refusal> {
+        let (record, state) = self.decide_with_state(proposal)?;
+        self.push(record.clone(), state);
+        Ok(record)
+    }
+
+    fn decide_with_state(&self, proposal: &Proposal) -> Result<(Record, State), Refusal> {
+        let (base, newest, oldest) = (proposal.base, self.epoch(), self.oldest());
+        if base > newest {
+            return Err(Refusal::Future { base, newest });
+        }
+        if base < oldest {
+            return Err(Refusal::Stale { base, oldest });
+        }
+        let touch = Touch::of(&proposal.change, &self.state);
+        for kept in self.kept.iter().filter(|kept| kept.record.epoch > base) {
+            let epoch = kept.record.epoch;
+            if let Some(thing) = touch.clash(&kept.touch) {
+                let same = kept.record.change == proposal.change;
+                return Err(if same { Refusal::Already { epoch } } else { Refusal::Clash { epoch, thing } });
+            }
+        }
+        if let Change::RollBack { to, spec } = &proposal.change {
+            // The map is the proposer's word: believed here, it would let anything pass for an earlier epoch.
+            if self.state_at(*to).is_none_or(|state| state.spec() != &**spec) {
+                return Err(BadChange::RollBack { to: *to, epoch: newest }.into());
+            }
+        }
+        let state = self.state.after(&proposal.change)?;
+        let bytes = state.encode();
+        let hash = *blake3::hash(&bytes).as_bytes();
+        let change = proposal.change.clone();
+        let record = Record { epoch: state.epoch(), previous: self.head(), state: hash, change };
+        let lengths = [("map", bytes.len(), STATE_BYTES_MAX), ("record", record.encode().len(), RECORD_BYTES_MAX)];
+        match lengths.into_iter().find(|(_, got, max)| got > max) {
+            Some((what, got, max)) => Err(Refusal::TooLong { what, got, max }),
+            None => Ok((record, state)),
+        }
+    }
+}
+
+impl PartialEq for History {
+    fn eq(&self, other: &Self) -> bool {
+        self.head() == other.head() && self.epoch() == other.epoch()
+    }
+}
+
+impl Eq for History {}

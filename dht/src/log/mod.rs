@@ -1,0 +1,79 @@
+//! The map log: how a cluster agrees on its description, epoch by epoch.
+//!
+//! **Participants.** Three to seven *voters* keep a Raft log (Ongaro and Ousterhout, "In search of an understandable
+//! consensus algorithm", 2014) of [`Proposal`]s; every node, voter or not, has a [`History`]: the chain of [`Record`]s
+//! that came of them. A *driver* (a node's daemon, a simulation) moves messages, writes to the drive, and tells the time.
+//!
+//! **Where to start.** [`Change`] is what can be asked for; [`State`] what an epoch describes and the rules;
+//! [`History`] the verified chain; [`Consensus`] the voter.
+//!
+//! **The way of a change.** Somebody plans it at an epoch and sends it to the voter that leads, as a [`Proposal`].
+//! [`Consensus::propose`] refuses at once what breaks a rule. When Raft has committed it, each voter decides it alone and
+//! alike ([`History::decide`]): it becomes the next record unless a rule is broken, or a record that came after the
+//! proposal's epoch touched what it touches. The proposer is told. Records go to all other nodes by [`History::since`],
+//! from any that has them, and are checked by their hashes.
+//!
+//! **What happens on each failure.**
+//!
+//! - *Fewer than a majority of voters are there:* no change is decided. Every history stays and answers, so that reads and
+//!   writes go on at the last epoch.
+//! - *A message is lost, comes twice or late:* Raft sends it again. Nothing depends on order.
+//! - *A voter stops:* it goes on from its [`Durable`] state. One that has lost it must not vote in its old seat: replace
+//!   it by [`Change::SetVoters`] without it, and later with it, which gives it a new seat.
+//! - *A node was away for long:* [`History::since`] gives a checkpoint and the records after it.
+//! - *Bytes are forged, or of another chain:* a typed error; nothing is changed.
+//!
+//! **Randomness.** Only a voter's election timeout is random, and comes from the seed in [`ConsensusConfig`]. The crate
+//! `raft` draws its own from the system; its own timeout is set out of reach, and elections are called from here.
+//!
+//! **Absent on purpose.** Sockets, drives and clocks. Moving data (the mover does, told by [`State::transitions`]).
+//! Signatures on records: peers are admitted by their keys, and voters are trusted (Raft's model, not Byzantine).
+
+mod batch;
+mod change;
+mod codec;
+mod consensus;
+mod history;
+mod record;
+mod rules;
+mod spec;
+mod state;
+mod touch;
+mod transition;
+
+pub use batch::{Batch, Checkpoint};
+pub use change::Change;
+pub use codec::BadBytes;
+pub use consensus::{
+    BadMessage, BadStart, Consensus, ConsensusConfig, Durable, Effect, Entry, Message, Outcome, Persist, ProposeError,
+    Snapshot, Vote,
+};
+pub use history::{BadHistory, History, Refusal};
+pub use record::{Proposal, Record, Ticket};
+pub use rules::BadChange;
+pub use state::{BadState, State, Voter};
+pub use touch::Thing;
+pub use transition::{Holders, Move, Stage, Transition};
+
+const MIB: usize = 1 << 20;
+
+/// The fewest voters: with two, either one's failure would stop the log.
+pub const VOTERS_MIN: usize = 3;
+/// The most voters: three of seven may fail, and every record is written seven times.
+pub const VOTERS_MAX: usize = 7;
+/// The most records that a history keeps behind its newest epoch.
+pub const RECORDS_MAX: usize = 64;
+/// The most bytes of those records together; older ones are forgotten before their time where they are large.
+pub const RECORDS_BYTES_MAX: usize = 32 * MIB;
+/// The most partitions that one change may name.
+pub const MOVES_MAX: usize = 4_096;
+/// The most bytes of a state: 10,000 nodes of some 100 drives, with short names.
+pub const STATE_BYTES_MAX: usize = 24 * MIB;
+/// The most bytes of a record. One that rolls back carries a whole map.
+pub const RECORD_BYTES_MAX: usize = STATE_BYTES_MAX + 4 * 1024;
+/// The most bytes of a proposal.
+pub const PROPOSAL_BYTES_MAX: usize = RECORD_BYTES_MAX;
+/// The most bytes of a batch: a checkpoint (its record and its state) and the records after it.
+pub const BATCH_BYTES_MAX: usize = RECORD_BYTES_MAX + STATE_BYTES_MAX + RECORDS_BYTES_MAX + MIB;
+/// The most bytes of a message between voters: a snapshot is a batch.
+pub const MESSAGE_BYTES_MAX: usize = BATCH_BYTES_MAX + MIB;

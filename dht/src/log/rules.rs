@@ -1,0 +1,319 @@
+//! What each change does to a state, and what it may not do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use deadwax_track::Partition;
+
+use super::change::Change;
+use super::state::{State, Voter};
+use super::transition::{Move, Stage, Transition};
+use super::{MOVES_MAX, VOTERS_MAX, VOTERS_MIN};
+use crate::map::{check as check_spec, holders_in};
+use crate::{BadMap, Node, NodeId, Override, VolumeId};
+
+/// Why a change cannot be. Ask the operator, or plan anew from the newest state: the same change will not do later.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum BadChange {
+    #[error(transparent)]
+    Map(#[from] BadMap),
+    #[error("a genesis can only be the first record")]
+    Genesis,
+    #[error("epoch {epoch} cannot roll back to epoch {to}, or the map given for it is another's")]
+    RollBack { to: u64, epoch: u64 },
+    #[error("it changes nothing")]
+    Nothing,
+    #[error("no node {0} is in the map")]
+    NoNode(NodeId),
+    #[error("no volume {0} is in the map")]
+    NoVolume(VolumeId),
+    #[error("{0} voters; there are {VOTERS_MIN} to {VOTERS_MAX}")]
+    Voters(usize),
+    #[error("node {0} is named twice as a voter")]
+    VoterTwice(NodeId),
+    #[error("a change of voters is under way")]
+    VotersChange,
+    #[error("node {0} votes, but is not in the map")]
+    VoterNotInMap(NodeId),
+    #[error("seat {0} is out of order, or was never given")]
+    Seat(u64),
+    #[error("node {0} is declared dead, but is not in the map")]
+    DeadNotInMap(NodeId),
+    #[error("it names {0} partitions; it may name 1 to {MOVES_MAX}")]
+    Partitions(usize),
+    #[error("partition {} is named twice", .0.0)]
+    PartitionTwice(Partition),
+    #[error("partition {} is in transition", .0.0)]
+    InTransition(Partition),
+    #[error("partition {} is not in transition", .0.0)]
+    NotInTransition(Partition),
+    #[error("partition {} is at stage {is:?}, which does not come before {wanted}", .partition.0)]
+    Stage { partition: Partition, is: Stage, wanted: &'static str },
+    #[error("partition {} is not held by the volumes that the move says", .0.0)]
+    OldHolders(Partition),
+    #[error("partition {}: its new holders are the old ones", .0.0)]
+    SameHolders(Partition),
+    #[error("partition {}, which moves: {got} new holders, there are {copies} copies", .partition.0)]
+    NewHolders { partition: Partition, got: usize, copies: u8 },
+    #[error("partition {}, which moves, needs volume {volume}, which is not in the map", .partition.0)]
+    NeededVolume { partition: Partition, volume: VolumeId },
+}
+
+/// `state` with `change` done, its epoch as before. [`check`] has not been asked yet.
+pub(super) fn apply(mut state: State, change: &Change) -> Result<State, BadChange> {
+    match change {
+        Change::Genesis { .. } => return Err(BadChange::Genesis),
+        Change::AddNode(node) => state.spec.nodes.push(node.clone()),
+        Change::RemoveNode(id) => {
+            node(&mut state, id)?;
+            state.spec.nodes.retain(|node| node.id != *id);
+            state.dead.remove(id);
+        }
+        Change::AddVolume { node: id, volume } => node(&mut state, id)?.volumes.push(*volume),
+        Change::RetireVolume(id) => {
+            let node = owner(&mut state, id)?;
+            node.volumes.retain(|volume| volume.id != *id);
+        }
+        Change::SetWeight { volume: id, weight } => {
+            let volumes = owner(&mut state, id)?.volumes.iter_mut();
+            volumes.filter(|volume| volume.id == *id).for_each(|volume| volume.weight = *weight);
+        }
+        Change::SetZone { node: id, zone } => node(&mut state, id)?.zone.clone_from(zone),
+        Change::SetRack { node: id, rack } => node(&mut state, id)?.rack.clone_from(rack),
+        Change::SetAddress { node: id, address } => node(&mut state, id)?.address.clone_from(address),
+        Change::SetPolicy(policy) => state.spec.policy = *policy,
+        Change::SetOverrides(overrides) => {
+            distinct(overrides.iter().map(|over| over.partition))?;
+            let moving = |over: &&Override| state.transitions.contains_key(&over.partition);
+            if let Some(over) = overrides.iter().find(moving) {
+                return Err(BadChange::InTransition(over.partition));
+            }
+            let holders = overrides.iter().map(|over| (over.partition, over.volumes.clone()));
+            set_overrides(&mut state, holders.collect());
+        }
+        Change::Begin(moves) => begin(&mut state, moves)?,
+        Change::Advance { partitions, to } => advance(&mut state, partitions, *to)?,
+        Change::Finish(partitions) => finish(&mut state, partitions)?,
+        Change::Abort(partitions) => abort(&mut state, partitions)?,
+        Change::SetVoters(voters) => return seat(state, voters),
+        Change::SettleVoters => state.outgoing.clear(),
+        Change::SetDead { node: id, dead } => {
+            node(&mut state, id)?;
+            if *dead {
+                state.dead.insert(*id)
+            } else {
+                state.dead.remove(id)
+            };
+        }
+        Change::RollBack { to, spec } => {
+            let epoch = state.spec.epoch;
+            if spec.epoch != *to || *to >= epoch || spec.cluster != state.spec.cluster {
+                return Err(BadChange::RollBack { to: *to, epoch });
+            }
+            state.spec = (**spec).clone();
+            state.spec.epoch = epoch;
+        }
+    }
+    Ok(state)
+}
+
+fn node<'a>(state: &'a mut State, id: &NodeId) -> Result<&'a mut Node, BadChange> {
+    state.spec.nodes.iter_mut().find(|node| node.id == *id).ok_or(BadChange::NoNode(*id))
+}
+
+fn owner<'a>(state: &'a mut State, id: &VolumeId) -> Result<&'a mut Node, BadChange> {
+    let has = |node: &&mut Node| node.volumes.iter().any(|volume| volume.id == *id);
+    state.spec.nodes.iter_mut().find(has).ok_or(BadChange::NoVolume(*id))
+}
+
+/// The state in which these nodes vote, and for a while those, too, that voted before. Who voted before keeps its seat,
+/// the others get new ones.
+pub(super) fn seat(mut state: State, voters: &[NodeId]) -> Result<State, BadChange> {
+    // Before any loop over them: the list may come from a peer.
+    if !(VOTERS_MIN..=VOTERS_MAX).contains(&voters.len()) {
+        return Err(BadChange::Voters(voters.len()));
+    }
+    let mut wanted: BTreeSet<NodeId> = BTreeSet::new();
+    if let Some(twice) = voters.iter().find(|node| !wanted.insert(**node)) {
+        return Err(BadChange::VoterTwice(*twice));
+    }
+    if !state.outgoing.is_empty() {
+        return Err(BadChange::VotersChange);
+    }
+    let before = state.voters.clone();
+    state.voters.retain(|voter| wanted.remove(&voter.node));
+    for node in wanted {
+        state.seats = state.seats.checked_add(1).ok_or(BadChange::Seat(u64::MAX))?;
+        state.voters.push(Voter { seat: state.seats, node });
+    }
+    if state.voters != before {
+        state.outgoing = before;
+    }
+    Ok(state)
+}
+
+fn distinct(partitions: impl ExactSizeIterator<Item = Partition>) -> Result<(), BadChange> {
+    let count = partitions.len();
+    if !(1..=MOVES_MAX).contains(&count) {
+        return Err(BadChange::Partitions(count));
+    }
+    let mut seen = BTreeSet::new();
+    for partition in partitions {
+        if !seen.insert(partition) {
+            return Err(BadChange::PartitionTwice(partition));
+        }
+    }
+    Ok(())
+}
+
+/// Sets these overrides; none for those without volumes. The table is left in the order of partitions, so that it does
+/// not depend on the order of changes.
+fn set_overrides(state: &mut State, holders: BTreeMap<Partition, Vec<VolumeId>>) {
+    let overrides = &mut state.spec.overrides;
+    overrides.retain(|over| !holders.contains_key(&over.partition));
+    let set = holders.into_iter().filter(|(_, volumes)| !volumes.is_empty());
+    overrides.extend(set.map(|(partition, volumes)| Override { partition, volumes }));
+    overrides.sort_by_key(|over| over.partition);
+}
+
+fn begin(state: &mut State, moves: &[Move]) -> Result<(), BadChange> {
+    distinct(moves.iter().map(|each| each.partition))?;
+    let partitions: Vec<Partition> = moves.iter().map(|each| each.partition).collect();
+    let held = holders_in(&state.spec, &partitions);
+    // The new holders keep the rules of an override: they become one.
+    let mut later = state.spec.clone();
+    let named: BTreeSet<Partition> = partitions.iter().copied().collect();
+    later.overrides.retain(|over| !named.contains(&over.partition));
+    for (each, held) in moves.iter().zip(held) {
+        let partition = each.partition;
+        if state.transitions.contains_key(&partition) {
+            return Err(BadChange::InTransition(partition));
+        }
+        if each.old != held {
+            return Err(BadChange::OldHolders(partition));
+        }
+        if each.new == each.old {
+            return Err(BadChange::SameHolders(partition));
+        }
+        later.overrides.push(Override { partition, volumes: each.new.clone() });
+        let transition = Transition { stage: Stage::Joint, old: each.old.clone(), new: each.new.clone() };
+        state.transitions.insert(partition, transition);
+    }
+    Ok(check_spec(&later)?)
+}
+
+fn transition(state: &mut State, partition: Partition) -> Result<&mut Transition, BadChange> {
+    state.transitions.get_mut(&partition).ok_or(BadChange::NotInTransition(partition))
+}
+
+fn advance(state: &mut State, partitions: &[Partition], to: Stage) -> Result<(), BadChange> {
+    distinct(partitions.iter().copied())?;
+    let mut settled = BTreeMap::new();
+    for partition in partitions.iter().copied() {
+        let transition = transition(state, partition)?;
+        match (transition.stage, to) {
+            (Stage::Joint, Stage::Synced) | (Stage::Synced, Stage::Settled) => transition.stage = to,
+            (is, _) => return Err(BadChange::Stage { partition, is, wanted: "the stage asked for" }),
+        }
+        if to == Stage::Settled {
+            settled.insert(partition, transition.new.clone());
+        }
+    }
+    pin(state, settled);
+    Ok(())
+}
+
+fn finish(state: &mut State, partitions: &[Partition]) -> Result<(), BadChange> {
+    distinct(partitions.iter().copied())?;
+    for partition in partitions.iter().copied() {
+        let is = transition(state, partition)?.stage;
+        if is != Stage::Settled {
+            return Err(BadChange::Stage { partition, is, wanted: "the end" });
+        }
+        state.transitions.remove(&partition);
+    }
+    Ok(())
+}
+
+fn abort(state: &mut State, partitions: &[Partition]) -> Result<(), BadChange> {
+    distinct(partitions.iter().copied())?;
+    let mut stay = BTreeMap::new();
+    for partition in partitions.iter().copied() {
+        let transition = transition(state, partition)?;
+        let is = transition.stage;
+        if is == Stage::Settled {
+            // The old holders have missed writes since.
+            return Err(BadChange::Stage { partition, is, wanted: "the way back" });
+        }
+        stay.insert(partition, transition.old.clone());
+        state.transitions.remove(&partition);
+    }
+    pin(state, stay);
+    Ok(())
+}
+
+/// From here on the map itself says that these volumes hold these partitions: by an override, unless placement says so.
+fn pin(state: &mut State, mut holders: BTreeMap<Partition, Vec<VolumeId>>) {
+    let partitions: Vec<Partition> = holders.keys().copied().collect();
+    state.spec.overrides.retain(|over| !holders.contains_key(&over.partition));
+    for (partition, placed) in partitions.iter().zip(holders_in(&state.spec, &partitions)) {
+        if holders[partition] == placed {
+            holders.remove(partition);
+        }
+    }
+    set_overrides(state, holders);
+}
+
+/// What holds for every state, whatever led to it: also asked of states that came from a peer.
+pub(super) fn check(state: &State) -> Result<(), BadChange> {
+    check_spec(&state.spec)?;
+    let nodes: BTreeSet<&NodeId> = state.spec.nodes.iter().map(|node| &node.id).collect();
+    check_voters(&state.voters, state, &nodes)?;
+    if !state.outgoing.is_empty() {
+        check_voters(&state.outgoing, state, &nodes)?;
+    }
+    if let Some(gone) = state.dead.iter().find(|node| !nodes.contains(node)) {
+        return Err(BadChange::DeadNotInMap(*gone));
+    }
+    check_transitions(state)
+}
+
+fn check_voters(voters: &[Voter], state: &State, nodes: &BTreeSet<&NodeId>) -> Result<(), BadChange> {
+    if !(VOTERS_MIN..=VOTERS_MAX).contains(&voters.len()) {
+        return Err(BadChange::Voters(voters.len()));
+    }
+    let (mut seated, mut last) = (BTreeSet::new(), 0);
+    for voter in voters {
+        if voter.seat <= last || voter.seat > state.seats {
+            return Err(BadChange::Seat(voter.seat));
+        }
+        last = voter.seat;
+        if !seated.insert(voter.node) {
+            return Err(BadChange::VoterTwice(voter.node));
+        }
+        if !nodes.contains(&voter.node) {
+            return Err(BadChange::VoterNotInMap(voter.node));
+        }
+    }
+    Ok(())
+}
+
+fn check_transitions(state: &State) -> Result<(), BadChange> {
+    if state.transitions.is_empty() {
+        return Ok(());
+    }
+    let volumes: BTreeSet<&VolumeId> =
+        state.spec.nodes.iter().flat_map(|node| &node.volumes).map(|volume| &volume.id).collect();
+    let copies = state.spec.policy.copies;
+    for (partition, transition) in &state.transitions {
+        let partition = *partition;
+        if let Some(volume) = transition.needed().find(|volume| !volumes.contains(volume)) {
+            return Err(BadChange::NeededVolume { partition, volume: *volume });
+        }
+        let got = transition.new.len();
+        if transition.stage != Stage::Settled && got != usize::from(copies) {
+            return Err(BadChange::NewHolders { partition, got, copies });
+        }
+    }
+    Ok(())
+}

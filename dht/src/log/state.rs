@@ -1,0 +1,206 @@
+//! What an epoch describes: the map, who votes, who is dead, and which partitions move.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use deadwax_track::Partition;
+
+use super::change::Change;
+use super::codec::{BadBytes, Reader, Writer};
+use super::rules::BadChange;
+use super::spec::{read_partition, read_spec, write_spec};
+use super::transition::{Holders, Transition};
+use super::{STATE_BYTES_MAX, rules};
+use crate::map::holders_in;
+use crate::{MapSpec, Node, NodeId, VolumeId};
+
+/// The version of a state's bytes. 1: the first.
+const STATE_VERSION: u8 = 1;
+
+/// A voter: a node, and the number of its seat.
+///
+/// A seat is given once. A node that stops voting and votes again later, perhaps with an empty drive, gets a new one:
+/// what its earlier seat promised is not held against it, and cannot be broken by it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Voter {
+    /// The seat, from 1; Raft's name for the voter.
+    pub seat: u64,
+    /// Which node.
+    pub node: NodeId,
+}
+
+/// The cluster's description at one epoch. Equal on every node that is at that epoch: [`hash`](Self::hash) shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct State {
+    pub(super) spec: MapSpec,
+    /// By seat, rising.
+    pub(super) voters: Vec<Voter>,
+    /// Who voted before, while a change of voters is under way. By seat, rising.
+    pub(super) outgoing: Vec<Voter>,
+    /// The newest seat that was given.
+    pub(super) seats: u64,
+    pub(super) dead: BTreeSet<NodeId>,
+    pub(super) transitions: BTreeMap<Partition, Transition>,
+}
+
+impl State {
+    /// The state that a genesis makes.
+    pub(super) fn genesis(spec: &MapSpec, voters: &[NodeId]) -> Result<Self, BadChange> {
+        let empty = Self {
+            spec: spec.clone(),
+            voters: Vec::new(),
+            outgoing: Vec::new(),
+            seats: 0,
+            dead: BTreeSet::new(),
+            transitions: BTreeMap::new(),
+        };
+        let mut state = rules::seat(empty, voters)?;
+        state.outgoing.clear();
+        rules::check(&state)?;
+        Ok(state)
+    }
+
+    /// The state after `change`, one epoch later; or which rule the change breaks.
+    ///
+    /// A pure function of the two: every node finds the same.
+    pub fn after(&self, change: &Change) -> Result<Self, BadChange> {
+        let mut state = rules::apply(self.clone(), change)?;
+        if state == *self {
+            return Err(BadChange::Nothing);
+        }
+        state.spec.epoch = self.spec.epoch.checked_add(1).ok_or(BadChange::Nothing)?;
+        rules::check(&state)?;
+        Ok(state)
+    }
+
+    /// The epoch.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.spec.epoch
+    }
+
+    /// The map's values, checked. For partitions in transition ask [`holders`](Self::holders) and not the map.
+    #[must_use]
+    pub const fn spec(&self) -> &MapSpec {
+        &self.spec
+    }
+
+    /// Who votes, by seat.
+    #[must_use]
+    pub fn voters(&self) -> &[Voter] {
+        &self.voters
+    }
+
+    /// Who voted before, and votes still: until [`Change::SettleVoters`], decisions need a majority of these, too.
+    #[must_use]
+    pub fn outgoing(&self) -> &[Voter] {
+        &self.outgoing
+    }
+
+    /// The seat of `node`, if it votes, or votes still.
+    #[must_use]
+    pub fn seat_of(&self, node: &NodeId) -> Option<u64> {
+        self.voters.iter().chain(&self.outgoing).find(|voter| voter.node == *node).map(|voter| voter.seat)
+    }
+
+    /// The nodes that were declared dead.
+    #[must_use]
+    pub const fn dead(&self) -> &BTreeSet<NodeId> {
+        &self.dead
+    }
+
+    /// The transitions that are under way.
+    #[must_use]
+    pub const fn transitions(&self) -> &BTreeMap<Partition, Transition> {
+        &self.transitions
+    }
+
+    /// Who holds `partition`: one set, or two while it moves. For a partition that does not move it places it anew
+    /// (100 ns a volume): who asks often asks [`Map::holders`](crate::Map::holders), and this only for those in
+    /// [`transitions`](Self::transitions).
+    #[must_use]
+    pub fn holders(&self, partition: Partition) -> Holders {
+        match self.transitions.get(&partition) {
+            Some(transition) => Holders::of(transition),
+            None => Holders { first: holders_in(&self.spec, &[partition]).remove(0), second: None },
+        }
+    }
+
+    /// Whether a write to `partition` that is durable on `durable` may be acknowledged under this state's policy.
+    #[must_use]
+    pub fn is_written(&self, partition: Partition, durable: &BTreeSet<VolumeId>) -> bool {
+        let volumes = |node: &'_ Node| node.volumes.iter().map(|volume| volume.id).collect::<Vec<_>>();
+        let zone = |node| volumes(node).into_iter().map(|volume| (volume, node.zone.as_str()));
+        let zone_of: BTreeMap<VolumeId, &str> = self.spec.nodes.iter().flat_map(zone).collect();
+        let policy = self.spec.policy;
+        let (copies, zones) = (usize::from(policy.write_quorum), usize::from(policy.zones_min));
+        self.holders(partition).is_written(durable, copies, zones, &zone_of)
+    }
+
+    /// BLAKE3 of the state's bytes, 32 bytes: what each record says of the state after it.
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        *blake3::hash(&self.encode()).as_bytes()
+    }
+
+    /// The state's bytes: at most [`STATE_BYTES_MAX`] for one that [`after`](Self::after) made.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        out.u8(STATE_VERSION);
+        write_spec(&mut out, &self.spec);
+        for voters in [&self.voters, &self.outgoing] {
+            out.list(voters.iter(), |out, voter| {
+                out.u64(voter.seat);
+                out.node(&voter.node);
+            });
+        }
+        out.u64(self.seats);
+        out.list(self.dead.iter(), Writer::node);
+        out.list(self.transitions.iter(), |out, (partition, transition)| {
+            out.u16(partition.0);
+            transition.write(out);
+        });
+        out.finish()
+    }
+
+    /// The state of these bytes, with every rule checked.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadState> {
+        let mut from = Reader::new(bytes, "state", STATE_BYTES_MAX)?;
+        from.version(STATE_VERSION)?;
+        let spec = read_spec(&mut from)?;
+        let voter = |from: &mut Reader<'_>| Ok(Voter { seat: from.u64()?, node: from.node()? });
+        let (voters, outgoing) = (from.list(40, voter)?, from.list(40, voter)?);
+        let seats = from.u64()?;
+        let dead = rising("dead nodes", from.list(32, Reader::node)?.into_iter().map(|node| (node, ())))?;
+        let moves = from.list(11, |from| Ok((read_partition(from)?, Transition::read(from)?)))?;
+        let transitions = rising("transitions", moves.into_iter())?;
+        from.finish()?;
+        let state = Self { spec, voters, outgoing, seats, dead: dead.into_keys().collect(), transitions };
+        rules::check(&state)?;
+        Ok(state)
+    }
+}
+
+fn rising<K: Ord + Copy, V>(
+    what: &'static str,
+    items: impl Iterator<Item = (K, V)>,
+) -> Result<BTreeMap<K, V>, BadBytes> {
+    let mut map = BTreeMap::new();
+    for (key, value) in items {
+        if map.last_key_value().is_some_and(|(last, _)| *last >= key) {
+            return Err(BadBytes::Order(what));
+        }
+        map.insert(key, value);
+    }
+    Ok(map)
+}
+
+/// The bytes are no state, or one that breaks a rule.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each says what its field is")]
+pub enum BadState {
+    #[error(transparent)]
+    Bytes(#[from] BadBytes),
+    #[error(transparent)]
+    Rule(#[from] BadChange),
+}
