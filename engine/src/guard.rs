@@ -333,7 +333,8 @@ impl<H: Host> Host for Guarded<H> {
     }
 
     async fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        self.ask("flush of a directory", self.host.sync_directory(directory)).await
+        let (host, directory) = (self.host.clone(), directory.to_owned());
+        self.change("flush of a directory", async move { host.sync_directory(&directory).await }).await
     }
 
     async fn space(&self, directory: &Path) -> io::Result<DirectorySpace> {

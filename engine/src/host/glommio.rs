@@ -21,6 +21,7 @@ use glommio::{Latency, Shares, TaskQueueHandle};
 use super::errand;
 use super::executor::LATENCY;
 use super::lock::{self, VolumeLock};
+use super::names;
 use super::{Access, DirectorySpace, File, Host, LockError, Priority, STRETCHES_MAX};
 
 /// The host of a glommio executor. Use it only on the executor that it was made on.
@@ -38,6 +39,9 @@ struct Queues {
     repair: TaskQueueHandle,
     scrub: TaskQueueHandle,
 }
+
+/// How often does a handle ask whether another one's flush of the same directory is over? Segments are made rarely.
+const NAMES_POLL: Duration = Duration::from_micros(200);
 
 /// What the queues get of a busy shard's time, relative to each other. glommio's shares go from 1 to 1000.
 const SHARES: [(&str, usize); 4] =
@@ -174,9 +178,21 @@ impl Host for GlommioHost {
     async fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         // glommio has the kernel look for relative ones nowhere.
         let directory = std::path::absolute(directory)?;
-        let directory = glommio::io::Directory::open(directory).await.map_err(os)?;
-        directory.sync().await.map_err(os)?;
-        directory.close().await.map_err(os)
+        let turn = loop {
+            match names::turn(&directory) {
+                Some(turn) => break turn,
+                None => glommio::timer::sleep(NAMES_POLL).await,
+            }
+        };
+        turn.check()?;
+        let flush = async {
+            let directory = glommio::io::Directory::open(&directory).await.map_err(os)?;
+            directory.sync().await.map_err(os)?;
+            directory.close().await.map_err(os)
+        };
+        let flushed = flush.await;
+        turn.end(&flushed);
+        flushed
     }
 
     async fn space(&self, directory: &Path) -> io::Result<DirectorySpace> {

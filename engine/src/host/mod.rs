@@ -4,6 +4,7 @@ mod errand;
 mod executor;
 mod glommio;
 mod lock;
+mod names;
 mod pulse;
 pub mod sim;
 mod slab;
@@ -96,7 +97,8 @@ pub trait Host: Clone + 'static {
     /// Removes a file.
     async fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes the names in a directory durable.
+    /// Makes the names in a directory durable. Where that failed once, and the machine was not to blame, it fails in this process
+    /// from then on, whichever handle asks: no later flush tells what became of the names before.
     async fn sync_directory(&self, directory: &Path) -> io::Result<()>;
 
     /// The space where `directory` is.

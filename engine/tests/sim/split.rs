@@ -191,15 +191,14 @@ async fn split_life(host: SimHost, world: World, shards: usize, seed: u64, cut_a
     }
 }
 
-/// A drive that refuses some of what it is asked for. Names only where there is one handle: of several, only the one whose
-/// flush of the directory failed knows that no later one makes names durable. (The journals of ext4 and XFS fail for all.)
-fn refusals(dice: &mut Dice, shards: usize) -> SimFaults {
+/// A drive that refuses some of what it is asked for.
+fn refusals(dice: &mut Dice) -> SimFaults {
     let often = [500, 3000, 20_000][dice.index(3)];
     SimFaults {
         read_errors: often,
         write_errors: often,
         flush_errors: often,
-        name_errors: if shards == 1 { often } else { 0 },
+        name_errors: often,
         punch_errors: often,
         open_errors: often,
         look_errors: 10 * often,
@@ -228,7 +227,7 @@ fn story(seed: u64, seen: &Seen) {
         disk.settings().cut_at = (dice.roll(4) == 0).then(|| 1 + dice.roll(150));
         let cut_after = (dice.roll(2) == 0).then(|| 1 + dice.roll(800));
         let faulty = seed.is_multiple_of(3) && dice.roll(2) == 0;
-        disk.settings().faults = if faulty { refusals(&mut dice, shards) } else { SimFaults::default() };
+        disk.settings().faults = if faulty { refusals(&mut dice) } else { SimFaults::default() };
         let world = World { oracle: oracle.clone(), faulty, refused: refused.clone() };
         let seed = dice.number();
         if replays().is_some() {

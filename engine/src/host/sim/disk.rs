@@ -146,18 +146,20 @@ impl Disk {
     }
 
     /// A flush of the directory that began at `began` is done.
-    pub(super) fn directory_flushed(&mut self, directory: &Path, began: Duration) {
+    pub(super) fn directory_flushed(&mut self, directory: &Path, began: Duration) -> io::Result<()> {
         let covered = |change: &NameChange| change.directory == directory && change.done_at <= began;
         // Changes of a directory survive in their order: none does for certain that comes after a doomed one.
         let doomed = self.name_changes.iter().position(|change| change.directory == directory && change.doomed);
         let certain = &self.name_changes[..doomed.unwrap_or(self.name_changes.len())];
-        let Some(last) = certain.iter().rposition(covered) else { return };
-        let mut index = 0;
-        self.name_changes.retain(|change| {
-            index += 1;
-            index - 1 > last || change.directory != directory
-        });
-        self.collect();
+        if let Some(last) = certain.iter().rposition(covered) {
+            let mut index = 0;
+            self.name_changes.retain(|change| {
+                index += 1;
+                index - 1 > last || change.directory != directory
+            });
+            self.collect();
+        }
+        if doomed.is_some() { Err(Errno::IO.into()) } else { Ok(()) }
     }
 
     /// A flush of the directory that began at `began` failed.

@@ -1,6 +1,7 @@
 //! The seam, on the simulated machine.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::ops::Range;
@@ -130,6 +131,7 @@ impl Host for SimHost {
             number,
             path: path.to_owned(),
             writable: access != Access::Read,
+            flush_errors_told: Cell::new(self.machine.disk().node(number).flush_errors),
         });
         self.machine.end(&operation).await;
         file
@@ -158,12 +160,13 @@ impl Host for SimHost {
         let operation = self.machine.begin(Kind::Name, "dirsync", directory, format_args!("")).await;
         self.machine.end(&operation).await;
         let mut disk = self.machine.disk();
-        let flushed = failed(&operation);
-        match flushed {
+        match failed(&operation) {
             Ok(()) => disk.directory_flushed(directory, operation.began),
-            Err(_) => disk.directory_flush_failed(directory, operation.began),
+            Err(error) => {
+                disk.directory_flush_failed(directory, operation.began);
+                Err(error)
+            }
         }
-        flushed
     }
 
     async fn space(&self, _directory: &Path) -> io::Result<DirectorySpace> {
@@ -224,6 +227,9 @@ pub struct SimFile {
     number: NodeNumber,
     path: PathBuf,
     writable: bool,
+    /// How many failed flushes of the file it has told of, or was opened after. Linux tells each open file of an error once,
+    /// whichever of them it came to first (errseq_t).
+    flush_errors_told: Cell<u64>,
 }
 
 impl SimFile {
@@ -302,14 +308,13 @@ impl File for SimFile {
         self.machine.end(&operation).await;
         let mut disk = self.machine.disk();
         let node = disk.node(self.number);
-        match failed(&operation) {
+        let outcome = failed(&operation);
+        match outcome {
             Ok(()) => node.flushed(operation.began),
-            Err(error) => {
-                node.flush_failed(operation.began);
-                return Err(error);
-            }
+            Err(_) => node.flush_failed(operation.began),
         }
-        Ok(())
+        let told = self.flush_errors_told.replace(node.flush_errors);
+        if outcome.is_ok() && told < node.flush_errors { Err(Errno::IO.into()) } else { outcome }
     }
 
     async fn preallocate(&self, bytes: u64) -> io::Result<()> {

@@ -58,6 +58,8 @@ pub(super) struct Node {
     /// Whether a directory names it now.
     pub(super) named: bool,
     pub(super) blocks_taken: u64,
+    /// How many flushes failed.
+    pub(super) flush_errors: u64,
 }
 
 pub(super) fn block_of(offset: u64) -> usize {
@@ -172,6 +174,7 @@ impl Node {
     pub(super) fn flush_failed(&mut self, began: Duration) {
         let covered = self.changes.iter_mut().filter(|change| change.done_at <= began);
         covered.for_each(|change| change.doomed = true);
+        self.flush_errors += 1;
     }
 
     pub(super) fn data(&self, range: Range<u64>) -> Vec<Range<u64>> {
