@@ -1,0 +1,74 @@
+//! What foca asks of its surroundings: timers, datagrams out, and word of who came and went.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use foca::{Notification, Timer};
+
+use super::identity::Identity;
+use crate::NodeId;
+
+/// The most timers: one for each suspicion and a few more. foca asks for one a second at most and each lasts seconds, so
+/// that no honest run comes near.
+const TIMERS_MAX: usize = 1_024;
+/// The most datagrams that one input may cause: a few, but for gossip.
+const OUTBOX_MAX: usize = 256;
+
+/// A node came or went, says SWIM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Event {
+    Up(NodeId),
+    Down(NodeId),
+}
+
+/// Collects what foca asks for during one call. Times are of the [`LivedClock`](super::contact::LivedClock).
+#[derive(Debug, Default)]
+pub(super) struct Runtime {
+    pub(super) now: u64,
+    /// By due time, then rank, then order of asking.
+    timers: BTreeMap<(u64, u8, u64), Timer<Identity>>,
+    asked: u64,
+    pub(super) outbox: Vec<(Identity, Vec<u8>)>,
+    pub(super) events: Vec<Event>,
+}
+
+impl Runtime {
+    /// The next timer that is due.
+    pub(super) fn due(&mut self) -> Option<Timer<Identity>> {
+        let entry = self.timers.first_entry()?;
+        (entry.key().0 <= self.now).then(|| entry.remove())
+    }
+
+    /// When the next timer is due.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.timers.first_key_value().map(|(&(due, ..), _)| due)
+    }
+}
+
+impl foca::Runtime<Identity> for Runtime {
+    fn notify(&mut self, notification: Notification<'_, Identity>) {
+        match notification {
+            Notification::MemberUp(member) => self.events.push(Event::Up(member.node)),
+            Notification::MemberDown(member) => self.events.push(Event::Down(member.node)),
+            // foca heeds none of its earlier timers from here on; and its tokens, a byte, come round again.
+            Notification::Rejoin(_) | Notification::Idle | Notification::Defunct => self.timers.clear(),
+            Notification::Rename(..) | Notification::Active => {}
+        }
+    }
+
+    fn send_to(&mut self, to: Identity, bytes: &[u8]) {
+        if self.outbox.len() < OUTBOX_MAX {
+            self.outbox.push((to, bytes.to_vec()));
+        }
+    }
+
+    fn submit_after(&mut self, timer: Timer<Identity>, after: Duration) {
+        if self.timers.len() < TIMERS_MAX {
+            let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            // A late poll finds both of these due, and foca wants them in this order.
+            let rank = u8::from(!matches!(timer, Timer::SendIndirectProbe { .. }));
+            self.timers.insert((self.now.saturating_add(after_ms), rank, self.asked), timer);
+            self.asked += 1;
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Liveness: networks of real machines on simulated time, the rules of standing and brake by themselves, and arbitrary
+//! bytes.
+
+mod bytes;
+mod failures;
+mod net;
+mod rules;
