@@ -21,6 +21,7 @@ struct Lab {
     there: BTreeMap<usize, u64>,
     lives: BTreeMap<usize, u64>,
     effects: Vec<Effect>,
+    sent: Vec<Vec<u8>>,
 }
 
 impl Lab {
@@ -30,7 +31,7 @@ impl Lab {
         let mut machine = Liveness::new(id(0), 1, map.cluster().prefix(), 42, now);
         machine.set_map(now, &map, &BTreeSet::new());
         let there: BTreeMap<usize, u64> = (1..map.nodes().len()).map(|index| (index, 1)).collect();
-        Self { now, map, machine, lives: there.clone(), there, effects: Vec::new() }
+        Self { now, map, machine, lives: there.clone(), there, effects: Vec::new(), sent: Vec::new() }
     }
 
     fn put_identity(out: &mut Vec<u8>, node: NodeId, life: u64) {
@@ -60,6 +61,7 @@ impl Lab {
     fn poll(&mut self) {
         for effect in self.machine.poll(self.now) {
             if let Effect::Send { to, bytes, .. } = &effect {
+                self.sent.push(bytes.clone());
                 let to = (1..self.map.nodes().len()).find(|&index| id(index) == *to).unwrap();
                 if bytes[1] == 0 && self.there.contains_key(&to) {
                     let ack = self.datagram(1, bytes[2], to, &[]);
@@ -191,10 +193,23 @@ fn an_operator_ends_a_brake() {
     lab.run(2 * MINUTE);
     assert_eq!(lab.machine.dead(), ids(4..8));
     assert!(lab.machine.brake("b").is_none());
-    // What vanishes later is a mass of its own.
+    // What comes back and vanishes again is a mass of its own.
     lab.come_back(4..8);
     lab.vanish(4..6);
     assert!(lab.machine.brake("b").is_some());
+}
+
+#[test]
+fn what_was_released_is_no_part_of_the_next_mass() {
+    let mut lab = Lab::new(&[4, 6]);
+    lab.vanish(4..7);
+    assert!(lab.machine.release(lab.now, "b"));
+    lab.vanish(7..8);
+    assert!(lab.machine.brake("b").is_none(), "one node");
+    lab.vanish(8..9);
+    assert_eq!(lab.machine.brake("b").unwrap().nodes.len(), 2);
+    lab.run(SILENCE_MS + MINUTE);
+    assert_eq!(lab.machine.dead(), ids(4..7), "the later brake holds only those that came under it");
 }
 
 #[test]
@@ -274,14 +289,21 @@ fn who_leaves_the_map_is_forgotten_and_may_come_again() {
     let mut lab = Lab::new(&[6]);
     lab.vanish(4..6);
     assert!(lab.machine.brake("a").is_some());
+    // Until the news of it has been passed on.
+    lab.run(5 * SECOND);
     let smaller = map(&[4]);
     lab.machine.set_map(lab.now, &smaller, &BTreeSet::new());
+    lab.sent.clear();
     assert!(lab.machine.brake("a").is_none() && lab.machine.standing(&id(4)).is_none());
     let gossip = lab.datagram(8, 0, 5, &[(4, 9, ALIVE)]);
     lab.hear(5, &gossip);
     let gossip = lab.datagram(8, 0, 1, &[(4, 9, ALIVE), (5, 9, DOWN)]);
     lab.hear(1, &gossip);
     assert!(lab.machine.standing(&id(4)).is_none() && lab.machine.standing(&id(5)).is_none());
+    lab.run(5 * SECOND);
+    let names = |bytes: &Vec<u8>, index| bytes.windows(32).any(|window| window == id(index).as_bytes());
+    assert!(lab.sent.iter().any(|bytes| names(bytes, 2)));
+    assert!(!lab.sent.iter().any(|bytes| names(bytes, 4) || names(bytes, 5)), "it is not spoken of");
     lab.machine.set_map(lab.now, &lab.map, &BTreeSet::new());
     assert!(lab.machine.is_up(&id(4)), "nothing is known against it");
     lab.run(MINUTE);
