@@ -7,7 +7,8 @@
 //! **Where to start.** [`Map`] describes a cluster, [`Map::holders`] says who holds what, [`Plan`] what a change of the
 //! map would move; [`log`] is how nodes agree on the next map, [`wire`] how machines talk; [`PutQuorum`] and [`GetPlan`]
 //! are the rules of a put and a get, which `deadwax-dht-client` drives; [`routing`] finds nodes, the map and a partition's
-//! holders where one has no map yet; [`liveness`] says who is there.
+//! holders where one has no map yet; [`liveness`] says who is there; [`takedown`] is what may never be served again, and
+//! who may serve at all.
 //!
 //! **Absent on purpose.** Sockets (`deadwax-dht-client`, `deadwax-node`) and drives (`deadwax-engine`). The one
 //! exception is `map/file.rs`, which loads and saves the map's file. Not yet: repair.
@@ -25,6 +26,7 @@ mod plan;
 mod put;
 mod read;
 pub mod routing;
+pub mod takedown;
 pub mod wire;
 
 pub use failure::{Failure, FailureKind, Verdict};

@@ -47,105 +47,105 @@ pub enum BadBytes {
 
 /// Writes values. A length that does not fit its field is a broken invariant of ours: callers check bounds first.
 #[derive(Default)]
-pub(super) struct Writer(Vec<u8>);
+pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {
-    pub(super) fn finish(self) -> Vec<u8> {
+    pub(crate) fn finish(self) -> Vec<u8> {
         self.0
     }
 
-    pub(super) fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
 
-    pub(super) fn u8(&mut self, value: u8) {
+    pub(crate) fn u8(&mut self, value: u8) {
         self.0.push(value);
     }
 
-    pub(super) fn u16(&mut self, value: u16) {
+    pub(crate) fn u16(&mut self, value: u16) {
         self.raw(&value.to_le_bytes());
     }
 
-    pub(super) fn u32(&mut self, value: u32) {
+    pub(crate) fn u32(&mut self, value: u32) {
         self.raw(&value.to_le_bytes());
     }
 
-    pub(super) fn u64(&mut self, value: u64) {
+    pub(crate) fn u64(&mut self, value: u64) {
         self.raw(&value.to_le_bytes());
     }
 
-    pub(super) fn bool(&mut self, value: bool) {
+    pub(crate) fn bool(&mut self, value: bool) {
         self.u8(u8::from(value));
     }
 
-    pub(super) fn node(&mut self, id: &NodeId) {
+    pub(crate) fn node(&mut self, id: &NodeId) {
         self.raw(id.as_bytes());
     }
 
-    pub(super) fn volume(&mut self, id: &VolumeId) {
+    pub(crate) fn volume(&mut self, id: &VolumeId) {
         self.raw(id.as_bytes());
     }
 
     /// `text` has been checked to have less than 64 KiB.
-    pub(super) fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         self.u16(u16::try_from(text.len()).expect("checked: names are short"));
         self.raw(text.as_bytes());
     }
 
-    pub(super) fn blob(&mut self, bytes: &[u8]) {
+    pub(crate) fn blob(&mut self, bytes: &[u8]) {
         self.u32(u32::try_from(bytes.len()).expect("checked: below the bounds of log/mod.rs"));
         self.raw(bytes);
     }
 
-    pub(super) fn list<T>(&mut self, items: impl ExactSizeIterator<Item = T>, mut write: impl FnMut(&mut Self, T)) {
+    pub(crate) fn list<T>(&mut self, items: impl ExactSizeIterator<Item = T>, mut write: impl FnMut(&mut Self, T)) {
         self.u32(u32::try_from(items.len()).expect("checked: lists are bounded"));
         items.for_each(|item| write(self, item));
     }
 }
 
 /// Reads what [`Writer`] wrote.
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     /// A reader of `bytes`, which are `what`, of which there may be `max`.
-    pub(super) fn new(bytes: &'a [u8], what: &'static str, max: usize) -> Result<Self, BadBytes> {
+    pub(crate) fn new(bytes: &'a [u8], what: &'static str, max: usize) -> Result<Self, BadBytes> {
         let got = bytes.len();
         if got > max { Err(BadBytes::TooLong { what, got, max }) } else { Ok(Self(bytes)) }
     }
 
-    pub(super) fn finish(self) -> Result<(), BadBytes> {
+    pub(crate) fn finish(self) -> Result<(), BadBytes> {
         if self.0.is_empty() { Ok(()) } else { Err(BadBytes::Extra(self.0.len())) }
     }
 
-    pub(super) fn raw(&mut self, length: usize) -> Result<&'a [u8], BadBytes> {
+    pub(crate) fn raw(&mut self, length: usize) -> Result<&'a [u8], BadBytes> {
         let (bytes, rest) = self.0.split_at_checked(length).ok_or(BadBytes::Short)?;
         self.0 = rest;
         Ok(bytes)
     }
 
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], BadBytes> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], BadBytes> {
         let (bytes, rest) = self.0.split_first_chunk().ok_or(BadBytes::Short)?;
         self.0 = rest;
         Ok(*bytes)
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, BadBytes> {
+    pub(crate) fn u8(&mut self) -> Result<u8, BadBytes> {
         Ok(self.array::<1>()?[0])
     }
 
-    pub(super) fn u16(&mut self) -> Result<u16, BadBytes> {
+    pub(crate) fn u16(&mut self) -> Result<u16, BadBytes> {
         self.array().map(u16::from_le_bytes)
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, BadBytes> {
+    pub(crate) fn u32(&mut self) -> Result<u32, BadBytes> {
         self.array().map(u32::from_le_bytes)
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, BadBytes> {
+    pub(crate) fn u64(&mut self) -> Result<u64, BadBytes> {
         self.array().map(u64::from_le_bytes)
     }
 
-    pub(super) fn bool(&mut self, what: &'static str) -> Result<bool, BadBytes> {
+    pub(crate) fn bool(&mut self, what: &'static str) -> Result<bool, BadBytes> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -153,32 +153,32 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn version(&mut self, version: u8) -> Result<(), BadBytes> {
+    pub(crate) fn version(&mut self, version: u8) -> Result<(), BadBytes> {
         let got = self.u8()?;
         if got == version { Ok(()) } else { Err(BadBytes::Version(got)) }
     }
 
-    pub(super) fn node(&mut self) -> Result<NodeId, BadBytes> {
+    pub(crate) fn node(&mut self) -> Result<NodeId, BadBytes> {
         self.array().map(NodeId::from_bytes)
     }
 
-    pub(super) fn volume(&mut self) -> Result<VolumeId, BadBytes> {
+    pub(crate) fn volume(&mut self) -> Result<VolumeId, BadBytes> {
         self.array().map(VolumeId::from_bytes)
     }
 
-    pub(super) fn text(&mut self) -> Result<String, BadBytes> {
+    pub(crate) fn text(&mut self) -> Result<String, BadBytes> {
         let length = self.u16()?;
         let bytes = self.raw(usize::from(length))?;
         std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| BadBytes::Text)
     }
 
-    pub(super) fn blob(&mut self) -> Result<&'a [u8], BadBytes> {
+    pub(crate) fn blob(&mut self) -> Result<&'a [u8], BadBytes> {
         let length = self.u32()?;
         self.raw(usize::try_from(length).map_err(|_| BadBytes::Short)?)
     }
 
     /// A list of items of `item_bytes_min` bytes at least, so that memory is taken only for bytes that are there.
-    pub(super) fn list<T>(
+    pub(crate) fn list<T>(
         &mut self,
         item_bytes_min: usize,
         mut read: impl FnMut(&mut Self) -> Result<T, BadBytes>,

@@ -44,6 +44,7 @@ mod transition;
 pub use batch::{Batch, Checkpoint};
 pub use change::Change;
 pub use codec::BadBytes;
+pub(crate) use codec::{Reader, Writer};
 pub use consensus::{
     BadMessage, BadStart, Consensus, ConsensusConfig, Durable, Effect, Entry, Message, Outcome, Persist, ProposeError,
     Snapshot, Vote,

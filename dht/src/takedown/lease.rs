@@ -1,0 +1,167 @@
+//! Whether this node knows enough takedowns to serve.
+
+use std::collections::BTreeMap;
+
+use super::MEMBERS_MAX;
+use crate::NodeId;
+
+/// How long comparisons with other nodes count. All in milliseconds; the bounds that follow are in the module's doc.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeaseRules {
+    /// With at least half of the members, rounded up. Default 60 s. Shorter costs messages; longer lengthens service after a
+    /// takedown that a majority has.
+    pub lease_ms: u64,
+    /// With a majority. Default 1 h: how long one of two equal sites serves on after the other is gone, and how long a site
+    /// that is cut off may serve what the other took down.
+    pub grace_ms: u64,
+    /// With a majority, where half is no longer to be had: how long the small side of a cut serves on. Default 60 s, as
+    /// the lease, so that it stops. Hazard: where it is longer, it takes the lease's place in the bound.
+    pub minority_ms: u64,
+}
+
+impl Default for LeaseRules {
+    fn default() -> Self {
+        Self { lease_ms: 60_000, grace_ms: 3_600_000, minority_ms: 60_000 }
+    }
+}
+
+/// The rules contradict each other: each is at least the one before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a lease of {} ms, for a minority {} ms, and a grace of {} ms: each must be at least the one before, and over 0", .0.lease_ms, .0.minority_ms, .0.grace_ms)]
+pub struct BadRules(pub LeaseRules);
+
+/// The node may be behind: it does not serve. The client asks another node; this one compares until it may.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("takedowns may be missing here since {since} ms")]
+pub struct Stale {
+    /// Since when, by this node's clock; 0 where it has not been fresh since it started or woke.
+    pub since: u64,
+}
+
+/// The right to serve, which lapses by itself. Memory is some 60 bytes a member.
+///
+/// `now` is this node's clock in milliseconds since any start; it does not go back, and counts the time asleep.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    me: NodeId,
+    rules: LeaseRules,
+    /// The map's nodes that are not declared dead, with the time of the newest question that counted; this node is not in it.
+    others: BTreeMap<NodeId, Compared>,
+    /// Whether this node is a member itself. One that is not may not serve.
+    member: bool,
+    intact: bool,
+    synced: bool,
+    /// The latest time that was told.
+    clock: u64,
+    /// Questions from before this time, that of the start or the last [`void`](Lease::void), count no more.
+    floor: u64,
+    /// It may serve before this time.
+    until: u64,
+}
+
+/// When the newest comparisons were asked for: with the node in any state, and in the state of being synced.
+#[derive(Clone, Copy, Default, Debug)]
+struct Compared {
+    any: Option<u64>,
+    synced: Option<u64>,
+}
+
+impl Lease {
+    /// The lease of a node that has just started: stale. `intact` says that its log has all that was ever flushed to it;
+    /// false for a node that joins, or whose drive lost some. The nodes that found a cluster are intact.
+    pub fn new(me: NodeId, rules: LeaseRules, intact: bool, now: u64) -> Result<Self, BadRules> {
+        let LeaseRules { lease_ms, grace_ms, minority_ms } = rules;
+        if lease_ms == 0 || minority_ms < lease_ms || grace_ms < minority_ms {
+            return Err(BadRules(rules));
+        }
+        let others = BTreeMap::new();
+        Ok(Self { me, rules, others, member: false, intact, synced: false, clock: now, floor: now, until: 0 })
+    }
+
+    /// The map's nodes that are not declared dead, this one among them if it is; at most [`MEMBERS_MAX`], more are a
+    /// broken map. To be told at the start and whenever the map changes.
+    ///
+    /// # Panics
+    ///
+    /// When there are more than [`MEMBERS_MAX`].
+    pub fn set_members(&mut self, members: &[NodeId], now: u64) {
+        assert!(members.len() <= MEMBERS_MAX, "{} members, the most is {MEMBERS_MAX}", members.len());
+        self.member = members.contains(&self.me);
+        let known = std::mem::take(&mut self.others);
+        let others = members.iter().filter(|id| **id != self.me);
+        self.others = others.map(|id| (*id, known.get(id).copied().unwrap_or_default())).collect();
+        self.settle(now);
+    }
+
+    /// This node has all that `peer` said it had in its answer to a question sent at `asked`, merged and flushed.
+    /// `synced` is what the answer said of the peer. One that is no member, or a question from before the last [`void`](Self::void), changes
+    /// nothing: and where the clock went back the driver must forget its questions, whose times mean nothing now.
+    pub fn compared(&mut self, peer: &NodeId, synced: bool, asked: u64, now: u64) {
+        if now < self.clock {
+            self.void(now);
+            return;
+        }
+        if let Some(compared) = self.others.get_mut(peer).filter(|_| (self.floor..=now).contains(&asked)) {
+            compared.any = compared.any.max(Some(asked));
+            if synced {
+                compared.synced = compared.synced.max(Some(asked));
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Forgets all comparisons: the node woke, or its clock jumped. To be called when the wall clock and `now` part by more
+    /// than a second; a clock that goes back or a `now` far ahead needs no call.
+    pub fn void(&mut self, now: u64) {
+        self.others.values_mut().for_each(|compared| *compared = Compared::default());
+        (self.synced, self.until, self.clock, self.floor) = (false, 0, now, now);
+        self.settle(now);
+    }
+
+    /// Whether this node may serve. Call it on every request, and on every window of a long one.
+    pub const fn may_serve(&self, now: u64) -> Result<(), Stale> {
+        // A time before the last one told is a clock that went back: nothing can be said.
+        if now >= self.clock && now < self.until { Ok(()) } else { Err(Stale { since: self.until }) }
+    }
+
+    /// Whether this node has caught up since it started or woke, so that others may count it. It goes into every answer.
+    #[must_use]
+    pub const fn synced(&self) -> bool {
+        self.synced
+    }
+
+    /// How many members there are, and with how many of the others it has compared within the lease.
+    #[must_use]
+    pub fn progress(&self, now: u64) -> (usize, usize) {
+        let recent = |asked: u64| now.saturating_sub(asked) < self.rules.lease_ms;
+        let counted = self.others.values().filter(|compared| compared.synced.is_some_and(recent)).count();
+        (self.others.len() + usize::from(self.member), counted)
+    }
+
+    /// Works out when the lease lapses: when fewer than half, or fewer than a majority, are recent enough.
+    fn settle(&mut self, now: u64) {
+        self.clock = now.max(self.clock);
+        let members = self.others.len() + 1;
+        let (half, majority) = (members.div_ceil(2), members / 2 + 1);
+        if !self.synced {
+            // A log that lost something may be one of those that made a majority: it needs half beside itself, of nodes
+            // that did not. One that is intact counts itself, and any node, or a cluster that restarts would wait for ever.
+            let (needed, intact) = if self.intact { (half - 1, true) } else { (half.min(members - 1), false) };
+            let counts = |compared: &&Compared| if intact { compared.any } else { compared.synced }.is_some();
+            self.synced = self.others.values().filter(counts).count() >= needed;
+            // It has what it lost, flushed: from here on it can restart as any other.
+            self.intact |= self.synced;
+        }
+        let mut asked: Vec<u64> = self.others.values().filter_map(|compared| compared.synced).collect();
+        asked.sort_unstable_by(|a, b| b.cmp(a));
+        // This node has compared with itself just now, and goes on doing so.
+        let until = |needed: usize, age: u64| match needed.checked_sub(1) {
+            Some(0) | None => u64::MAX,
+            Some(others) => asked.get(others - 1).map_or(0, |asked| asked.saturating_add(age)),
+        };
+        let LeaseRules { lease_ms, grace_ms, minority_ms } = self.rules;
+        let near = until(half, lease_ms).max(if minority_ms > lease_ms { until(majority, minority_ms) } else { 0 });
+        let until = near.min(until(majority, grace_ms));
+        self.until = if self.member && self.synced { until } else { 0 };
+    }
+}

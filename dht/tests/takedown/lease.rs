@@ -1,0 +1,156 @@
+//! When a node may serve.
+
+use deadwax_dht::NodeId;
+use deadwax_dht::takedown::{Gate, Lease, LeaseRules, Stale, Verdict};
+
+use crate::seeded::{issue, log, track};
+
+const RULES: LeaseRules = LeaseRules { lease_ms: 60_000, grace_ms: 3_600_000, minority_ms: 60_000 };
+const YEAR_MS: u64 = 365 * 86_400_000;
+
+fn ids(count: u8) -> Vec<NodeId> {
+    (0..count).map(|number| NodeId::from_bytes([number; 32])).collect()
+}
+
+/// The lease of node 0 of `count`, started at 1,000 ms.
+fn lease(count: u8, rules: LeaseRules, intact: bool) -> Lease {
+    let mut lease = Lease::new(ids(count)[0], rules, intact, 1_000).expect("good rules");
+    lease.set_members(&ids(count), 1_000);
+    lease
+}
+
+fn hear(lease: &mut Lease, peers: &[usize], synced: bool, at: u64) {
+    peers.iter().for_each(|peer| lease.compared(&ids(20)[*peer], synced, at, at));
+}
+
+#[test]
+fn half_within_the_lease_and_a_majority_within_the_grace() {
+    let mut four = lease(4, RULES, true);
+    assert_eq!(four.may_serve(1_000), Err(Stale { since: 0 }));
+    hear(&mut four, &[1], true, 2_000);
+    assert!(four.may_serve(2_000).is_err(), "two of four are half, but there was never a majority");
+    hear(&mut four, &[2], true, 3_000);
+    assert!(four.may_serve(61_999).is_ok() && four.may_serve(62_999).is_ok());
+    assert_eq!(four.may_serve(63_000), Err(Stale { since: 63_000 }), "one ms before, node 2 still made half");
+    // The other half is gone: node 1 alone renews until the grace is over. A majority was last there when node 1 (2,000)
+    // and node 2 (3,000) had been asked; node 1 is asked again and again.
+    let mut now = 3_000;
+    while now < 3_603_000 {
+        now += 20_000;
+        hear(&mut four, &[1], true, now);
+        assert_eq!(four.may_serve(now).is_ok(), now < 3_603_000, "{now}");
+    }
+    hear(&mut four, &[2], true, now);
+    assert!(four.may_serve(now).is_ok());
+}
+
+#[test]
+fn fewer_than_half_stop_after_the_lease_unless_told_otherwise() {
+    let mut five = lease(5, RULES, true);
+    hear(&mut five, &[1, 2], true, 2_000);
+    assert!(five.may_serve(61_999).is_ok() && five.may_serve(62_000).is_err());
+    let mut five = lease(5, LeaseRules { minority_ms: 900_000, ..RULES }, true);
+    hear(&mut five, &[1, 2], true, 2_000);
+    assert!(five.may_serve(901_999).is_ok() && five.may_serve(902_000).is_err());
+}
+
+#[test]
+fn the_time_counts_from_the_question() {
+    let mut three = lease(3, RULES, true);
+    three.compared(&ids(3)[1], true, 5_000, 64_000);
+    assert!(three.may_serve(64_999).is_ok() && three.may_serve(65_000).is_err());
+}
+
+#[test]
+fn one_node_alone_and_no_member_at_all() {
+    assert!(lease(1, RULES, true).may_serve(YEAR_MS).is_ok());
+    assert!(lease(1, RULES, false).may_serve(1_000).is_ok());
+    let mut gone = lease(3, RULES, true);
+    hear(&mut gone, &[1, 2], true, 2_000);
+    assert!(gone.may_serve(2_000).is_ok());
+    gone.set_members(&ids(3)[1..], 2_001);
+    assert!(gone.may_serve(2_001).is_err(), "a node that the map dropped");
+}
+
+#[test]
+fn nodes_declared_dead_count_no_more() {
+    let mut four = lease(4, RULES, true);
+    hear(&mut four, &[1, 2, 3], true, 2_000);
+    hear(&mut four, &[1], true, 3_700_000);
+    assert!(four.may_serve(3_700_000).is_err());
+    four.set_members(&ids(2), 3_700_000);
+    assert!(four.may_serve(3_700_000).is_ok());
+}
+
+#[test]
+fn whoever_has_not_caught_up_counts_for_nobody() {
+    let mut three = lease(3, RULES, true);
+    hear(&mut three, &[1], false, 2_000);
+    assert!(three.synced() && three.may_serve(2_000).is_err(), "it has caught up, but nobody grants it a lease");
+    hear(&mut three, &[1], true, 3_000);
+    assert!(three.may_serve(3_000).is_ok());
+}
+
+#[test]
+fn a_log_that_lost_something_needs_half_beside_itself() {
+    let mut five = lease(5, RULES, false);
+    hear(&mut five, &[1, 2], true, 2_000);
+    hear(&mut five, &[3, 4], false, 2_000);
+    assert!(!five.synced() && five.may_serve(2_000).is_err());
+    hear(&mut five, &[3], true, 2_001);
+    assert!(five.synced() && five.may_serve(2_001).is_ok());
+}
+
+#[test]
+fn sleep_and_clocks_that_jump_make_it_stale() {
+    let fresh = || {
+        let mut lease = lease(3, RULES, true);
+        hear(&mut lease, &[1, 2], true, 10_000);
+        assert!(lease.may_serve(10_000).is_ok());
+        lease
+    };
+    let slept = fresh();
+    assert_eq!(slept.may_serve(10_000 + YEAR_MS), Err(Stale { since: 70_000 }));
+    assert!(fresh().may_serve(9_999).is_err(), "the clock went back");
+    let mut back = fresh();
+    back.compared(&ids(3)[1], true, 5_000, 5_000);
+    assert!(back.may_serve(5_000).is_err() && !back.synced(), "the clock went back: all is forgotten");
+    let mut frozen = fresh();
+    frozen.void(10_001);
+    assert!(frozen.may_serve(10_001).is_err() && !frozen.synced());
+    frozen.compared(&ids(3)[1], true, 10_000, 10_002);
+    assert!(frozen.may_serve(10_002).is_err(), "the question is from before the sleep");
+    hear(&mut frozen, &[1], true, 10_003);
+    assert!(frozen.may_serve(10_003).is_ok());
+}
+
+#[test]
+fn strangers_and_the_future_count_for_nothing() {
+    let mut three = lease(3, RULES, true);
+    hear(&mut three, &[9, 10], true, 2_000);
+    three.compared(&ids(3)[1], true, 3_000, 2_500);
+    assert!(three.may_serve(3_000).is_err() && !three.synced());
+}
+
+#[test]
+fn rules_that_contradict_each_other_are_refused() {
+    for (lease_ms, minority_ms, grace_ms) in [(0, 0, 0), (2, 1, 3), (1, 3, 2)] {
+        let rules = LeaseRules { lease_ms, grace_ms, minority_ms };
+        assert!(Lease::new(ids(1)[0], rules, true, 0).is_err());
+    }
+    assert!(Lease::new(ids(1)[0], LeaseRules::default(), true, 0).is_ok());
+}
+
+#[test]
+fn the_gate_bars_first_then_doubts_then_lets_pass() {
+    let mut log = log(1);
+    let name = issue(&mut log, 1, 1, 1)[0].name();
+    let mut lease = lease(3, RULES, true);
+    let check = |lease: &Lease, number, now| Gate { log: &log, lease }.check(&track(number), now);
+    assert_eq!(check(&lease, 1, 2_000), Verdict::Barred(name));
+    assert_eq!(check(&lease, 2, 2_000), Verdict::Stale(Stale { since: 0 }));
+    hear(&mut lease, &[1], true, 2_000);
+    assert_eq!(check(&lease, 1, 2_000), Verdict::Barred(name));
+    assert_eq!(check(&lease, 2, 2_000), Verdict::Pass);
+    assert_eq!(check(&lease, 2, 62_000), Verdict::Stale(Stale { since: 62_000 }));
+}
