@@ -47,7 +47,7 @@ pub struct Lease {
     rules: LeaseRules,
     /// The map's nodes that are not declared dead, with the time of the newest question that counted; this node is not in it.
     others: BTreeMap<NodeId, Compared>,
-    /// Whether this node is a member itself. One that is not may not serve.
+    /// Whether this node is a member itself. A cache or a tracker is not: it needs as many members, and none is itself.
     member: bool,
     intact: bool,
     synced: bool,
@@ -141,27 +141,30 @@ impl Lease {
     /// Works out when the lease lapses: when fewer than half, or fewer than a majority, are recent enough.
     fn settle(&mut self, now: u64) {
         self.clock = now.max(self.clock);
-        let members = self.others.len() + 1;
+        let me = usize::from(self.member);
+        let members = self.others.len() + me;
         let (half, majority) = (members.div_ceil(2), members / 2 + 1);
         if !self.synced {
             // A log that lost something may be one of those that made a majority: it needs half beside itself, of nodes
             // that did not. One that is intact counts itself, and any node, or a cluster that restarts would wait for ever.
-            let (needed, intact) = if self.intact { (half - 1, true) } else { (half.min(members - 1), false) };
+            let (needed, intact) =
+                if self.intact { (half.saturating_sub(me), true) } else { (half.min(self.others.len()), false) };
             let counts = |compared: &&Compared| if intact { compared.any } else { compared.synced }.is_some();
             self.synced = self.others.values().filter(counts).count() >= needed;
             // It has what it lost, flushed: from here on it can restart as any other.
             self.intact |= self.synced;
         }
         let mut asked: Vec<u64> = self.others.values().filter_map(|compared| compared.synced).collect();
-        asked.sort_unstable_by(|a, b| b.cmp(a));
-        // This node has compared with itself just now, and goes on doing so.
-        let until = |needed: usize, age: u64| match needed.checked_sub(1) {
-            Some(0) | None => u64::MAX,
-            Some(others) => asked.get(others - 1).map_or(0, |asked| asked.saturating_add(age)),
+        // Until when so many members are recent enough; this one has compared with itself just now, and goes on doing so.
+        let mut until = |needed: usize, age: u64| match needed - me {
+            0 => u64::MAX,
+            others if others > asked.len() => 0,
+            others => asked.select_nth_unstable_by(others - 1, |a, b| b.cmp(a)).1.saturating_add(age),
         };
         let LeaseRules { lease_ms, grace_ms, minority_ms } = self.rules;
-        let near = until(half, lease_ms).max(if minority_ms > lease_ms { until(majority, minority_ms) } else { 0 });
+        let near = until(half, lease_ms).max(until(majority, minority_ms));
         let until = near.min(until(majority, grace_ms));
-        self.until = if self.member && self.synced { until } else { 0 };
+        // Without members the map is not known yet.
+        self.until = if members > 0 && self.synced { until } else { 0 };
     }
 }

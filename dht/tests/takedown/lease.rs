@@ -62,14 +62,17 @@ fn the_time_counts_from_the_question() {
 }
 
 #[test]
-fn one_node_alone_and_no_member_at_all() {
+fn one_node_alone_and_one_that_is_no_member() {
     assert!(lease(1, RULES, true).may_serve(YEAR_MS).is_ok());
     assert!(lease(1, RULES, false).may_serve(1_000).is_ok());
-    let mut gone = lease(3, RULES, true);
-    hear(&mut gone, &[1, 2], true, 2_000);
-    assert!(gone.may_serve(2_000).is_ok());
-    gone.set_members(&ids(3)[1..], 2_001);
-    assert!(gone.may_serve(2_001).is_err(), "a node that the map dropped");
+    let mut unknown = Lease::new(ids(1)[0], RULES, true, 1_000).expect("good rules");
+    assert!(unknown.may_serve(1_000).is_err(), "no map yet");
+    // A cache is no member, and needs as many as a member does, none of them itself.
+    unknown.set_members(&ids(4)[1..], 1_000);
+    hear(&mut unknown, &[1], true, 2_000);
+    assert!(unknown.may_serve(2_000).is_err());
+    hear(&mut unknown, &[2], true, 2_001);
+    assert!(unknown.may_serve(61_999).is_ok() && unknown.may_serve(62_001).is_err());
 }
 
 #[test]
