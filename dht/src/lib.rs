@@ -24,6 +24,7 @@ mod map;
 mod placement;
 mod plan;
 mod put;
+mod random;
 mod read;
 pub mod routing;
 pub mod takedown;

@@ -25,7 +25,6 @@ mod contact;
 mod datagram;
 mod identity;
 mod machine;
-mod random;
 mod report;
 mod runtime;
 mod swim;

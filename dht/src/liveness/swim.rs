@@ -9,9 +9,9 @@ use foca::{Config, Foca, Member, Message, NoCustomBroadcast, PeriodicParams, Sta
 use super::contact::LivedClock;
 use super::datagram::{Codec, DATAGRAM_BYTES_MAX, Datagram};
 use super::identity::Identity;
-use super::random::Random;
 use super::runtime::{Event, Runtime};
 use crate::NodeId;
+use crate::random::Random;
 
 /// How often each node probes another, in ms. Each is thus probed once a second on average, however many there are.
 const PROBE_MS: u64 = 1_000;

@@ -9,6 +9,7 @@ use deadwax_track::Partition;
 
 use super::log2::{minus_log2, minus_log2_least};
 use crate::VolumeId;
+use crate::random::mix;
 
 /// A volume as it draws.
 #[derive(Clone, Copy, Debug)]
@@ -56,15 +57,6 @@ impl Drawer {
         // Below 2^47, so it fits after the shift; the division keeps over 64 bits even at the greatest weight.
         (u128::from(minus_log2(hash)) << 80) / u128::from(self.weight)
     }
-}
-
-/// A bijection in which each bit of the result depends on every bit of `x` (the finaliser of SplitMix64, Steele et
-/// al. 2014, with Stafford's constants).
-const fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]

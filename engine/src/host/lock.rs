@@ -77,13 +77,12 @@ impl OpenVolume {
 pub(super) fn pin(file: BorrowedFd<'_>) -> io::Result<()> {
     let number = number_of(file)?;
     let mut pinned = of(&PINNED);
-    let own = pinned.entry(number).or_default();
     // Nobody else's, unless it is ours already, which hides the other's.
-    if *own == 0 {
+    if !pinned.contains_key(&number) {
         rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)?;
     }
     rustix::fs::flock(file, FlockOperation::NonBlockingLockShared)?;
-    *own += 1;
+    *pinned.entry(number).or_default() += 1;
     Ok(())
 }
 

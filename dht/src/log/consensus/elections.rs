@@ -2,6 +2,8 @@
 
 use raft::Config;
 
+use crate::random::Random;
+
 /// Raft's own election timeout, in ticks: out of reach. It is drawn from the system's randomness, in this range of one
 /// number.
 const NEVER_TICKS: usize = usize::MAX - 1;
@@ -57,7 +59,7 @@ pub(super) struct Elections {
     next_tick: u64,
     election_ticks: u64,
     timeout: usize,
-    random: u64,
+    random: Random,
 }
 
 impl Elections {
@@ -65,7 +67,7 @@ impl Elections {
         let tick_ms = config.tick_ms.max(1);
         let election_ticks = config.election_ticks as u64;
         let next_tick = now.saturating_add(tick_ms);
-        let mut elections = Self { tick_ms, next_tick, election_ticks, timeout: 0, random: config.seed };
+        let mut elections = Self { tick_ms, next_tick, election_ticks, timeout: 0, random: Random(config.seed) };
         elections.draw();
         elections
     }
@@ -95,13 +97,9 @@ impl Elections {
         2 * self.election_ticks
     }
 
-    /// A new timeout: one to two times the least (SplitMix64, Steele et al. 2014).
+    /// A new timeout: one to two times the least.
     pub(super) fn draw(&mut self) {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.random;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let ticks = self.election_ticks + (x ^ (x >> 31)) % self.election_ticks.max(1);
+        let ticks = self.election_ticks + self.random.draw() % self.election_ticks.max(1);
         self.timeout = usize::try_from(ticks).expect("ticks are few");
     }
 }

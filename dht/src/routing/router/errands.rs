@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::super::distance::Key;
 use super::{About, Contact, Effect, Lookup, Outcome, Peer, Purpose, Request, Router};
 use crate::Map;
+use crate::random::Random;
 
 /// The most addresses that a node joins by.
 const ADDRESSES_MAX: usize = 64;
@@ -123,10 +124,10 @@ impl Router {
             self.records.drop_expired(now);
             self.sweep_due = now.saturating_add(self.settings.republish_ms);
         }
-        let mut random = random;
+        let mut random = Random(random);
         while self.may_refresh() {
             let Some(bucket) = self.table.refresh_due(now) else { return };
-            let words = [(); 4].map(|()| next_word(&mut random));
+            let words = [(); 4].map(|()| random.draw());
             let key: Key = self.own.key().in_bucket(bucket, words);
             let lookup = Lookup::for_nodes(now, key, self.own.id, self.settings.lookup());
             self.start(now, lookup, key, Purpose::Refresh);
@@ -159,10 +160,10 @@ impl Router {
         self.map_due = now.saturating_add(wait_ms);
         // What was heard is forgotten unless it is heard again.
         self.heard = None;
-        let mut random = random;
+        let mut random = Random(random);
         // The contacts nearest to random keys: any of the table may be one of them.
         for _ in 0..MAP_ASKED {
-            let words = [(); 4].map(|()| next_word(&mut random));
+            let words = [(); 4].map(|()| random.draw());
             let key = Key::from_words(words);
             for contact in self.table.nearest(&key, 1) {
                 self.send(now, contact.into(), About::MapEpoch, Request::MapEpoch);
@@ -186,13 +187,4 @@ impl Router {
         }
         self.effects.push(Effect::FetchMap { epoch, from: holder });
     }
-}
-
-/// The next of a row of random words (SplitMix64, Steele et al. 2014).
-fn next_word(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut word = *state;
-    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
 }
