@@ -2,12 +2,14 @@
 //!
 //! A deliberate change gets a new version; then run with `DEADWAX_BLESS=1` to write the file anew.
 
+#[path = "shared/golden.rs"]
+mod golden;
+
 #[path = "map_log/cluster.rs"]
 #[allow(dead_code, reason = "each test file uses a part")]
 mod cluster;
 
 use std::fmt::Debug;
-use std::path::Path;
 
 use deadwax_dht::log::{
     BATCH_BYTES_MAX, BadBytes, Batch, Change, Consensus, ConsensusConfig, Durable, Effect, Entry, Message, Persist,
@@ -18,6 +20,8 @@ use deadwax_track::Partition;
 use proptest::prelude::*;
 
 use self::cluster::{any_change, history, move_to, node, node_id, proposal, push, rack, spec, volume_id, voters};
+
+use self::golden::{assert_golden, hex};
 
 fn changes() -> Vec<(&'static str, Change)> {
     let volumes = vec![volume_id(1, 1), volume_id(2, 1), volume_id(3, 1)];
@@ -106,17 +110,8 @@ fn values() -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn every_value_keeps_its_golden_bytes() {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let now: String = values().iter().map(|(name, bytes)| format!("{name}: {}\n", hex(bytes))).collect();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/log_golden.txt");
-    if std::env::var_os("DEADWAX_BLESS").is_some() {
-        std::fs::write(&path, &now).expect("write the golden file");
-    }
-    let golden = std::fs::read_to_string(&path).expect("read the golden file");
-    for (now, golden) in now.lines().zip(golden.lines()) {
-        assert_eq!(now, golden);
-    }
-    assert_eq!(now, golden);
+    assert_golden(&now, "log_golden.txt");
 }
 
 /// Decodes `bytes` as the values called `name`, and encodes what came of it again.

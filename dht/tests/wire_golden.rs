@@ -2,8 +2,10 @@
 //!
 //! A deliberate change gets a new protocol version; then run with `DEADWAX_BLESS=1` to write the file anew.
 
+#[path = "shared/golden.rs"]
+mod golden;
+
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use bytes::Bytes;
 use deadwax_dht::wire::{
@@ -12,6 +14,8 @@ use deadwax_dht::wire::{
 };
 use deadwax_dht::{ClusterId, NodeId, VolumeId};
 use deadwax_track::{ByteRange, Partition, Tags, TrackId};
+
+use self::golden::{assert_golden, hex};
 
 const VOLUME: VolumeId = VolumeId::from_bytes([0x11; 16]);
 const NODE: NodeId = NodeId::from_bytes([0x22; 32]);
@@ -78,23 +82,11 @@ fn stamp() -> Stamp {
     Stamp::new(0x0a0b_0c0d, 0x0102_0304_0506_0708, &CLUSTER)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[test]
 fn every_kind_keeps_its_golden_bytes() {
     let now: String =
         messages().iter().map(|message| format!("{:?} {}\n", message.kind(), hex(&message.frame(stamp())))).collect();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wire_golden.txt");
-    if std::env::var_os("DEADWAX_BLESS").is_some() {
-        std::fs::write(&path, &now).expect("write the golden file");
-    }
-    let golden = std::fs::read_to_string(&path).expect("read the golden file");
-    for (now, golden) in now.lines().zip(golden.lines()) {
-        assert_eq!(now, golden);
-    }
-    assert_eq!(now, golden);
+    assert_golden(&now, "wire_golden.txt");
     let kinds: Vec<Kind> = messages().iter().map(Message::kind).collect();
     assert_eq!(kinds, Kind::ALL, "each kind has one golden message, in order");
 }

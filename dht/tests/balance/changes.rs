@@ -3,7 +3,7 @@
 use deadwax_dht::{Map, MapSpec, PartitionBytes, Plan};
 use deadwax_track::Partition;
 
-use crate::cluster::{Dice, fullness_by_weight, mixed, node};
+use crate::cluster::{Random, fullness_by_weight, mixed, node};
 
 /// Bytes of a partition: any will do.
 const BYTES: u64 = 1 << 30;
@@ -19,13 +19,13 @@ fn moved(before: &Map, after: &Map) -> u128 {
 }
 
 /// One change of a cluster, of the `kind`th kind.
-fn change(dice: &mut Dice, spec: &MapSpec, kind: usize) -> (&'static str, MapSpec) {
+fn change(dice: &mut Random, spec: &MapSpec, kind: usize) -> (&'static str, MapSpec) {
     let mut next = spec.clone();
-    let at = dice.below(next.nodes.len());
-    let zone = |dice: &mut Dice| next.nodes[dice.below(next.nodes.len())].zone.clone();
+    let at = dice.index(next.nodes.len());
+    let zone = |dice: &mut Random| next.nodes[dice.index(next.nodes.len())].zone.clone();
     let name = match kind % 6 {
         0 => {
-            let (zone, weight) = (zone(dice), *dice.pick(&[1000, 2000, 4000]));
+            let (zone, weight) = (zone(dice), dice.pick(&[1000, 2000, 4000]));
             next.nodes.push(node(dice, &zone, None, &[weight]));
             "a node joins"
         }
@@ -51,7 +51,7 @@ fn change(dice: &mut Dice, spec: &MapSpec, kind: usize) -> (&'static str, MapSpe
         }
         _ => {
             // Racks of a third of a zone's nodes, more or less.
-            next.nodes[at].rack = Some(format!("r{}", dice.below(3)));
+            next.nodes[at].rack = Some(format!("r{}", dice.index(3)));
             "a node gets a rack"
         }
     };
@@ -60,7 +60,7 @@ fn change(dice: &mut Dice, spec: &MapSpec, kind: usize) -> (&'static str, MapSpe
 
 /// Takes a cluster through `changes` and asserts at each that all is even and that it moved little more than it must.
 fn live(seed: u64, volumes: usize, changes: usize) {
-    let mut dice = Dice::new(seed);
+    let mut dice = Random(seed);
     let mut map = Map::settled(mixed(&mut dice, volumes, &["a", "b"])).expect("a good map");
     for kind in 0..changes {
         let (name, next) = change(&mut dice, map.spec(), kind);
@@ -94,7 +94,7 @@ fn clusters_of_other_sizes_do_too() {
 fn a_join_takes_the_newcomers_share_and_no_more() {
     // Against the definition: what the shares of all grow by is the newcomer's share alone.
     for seed in 0..6 {
-        let mut dice = Dice::new(seed);
+        let mut dice = Random(seed);
         let before = Map::settled(mixed(&mut dice, 100, &["a", "b"])).expect("a good map");
         let mut next = before.spec().clone();
         next.nodes.push(node(&mut dice, "a", None, &[4000]));
@@ -109,7 +109,7 @@ fn a_join_takes_the_newcomers_share_and_no_more() {
 
 #[test]
 fn a_third_zone_takes_a_copy_of_everything_and_nothing_else_moves() {
-    let mut dice = Dice::new(5);
+    let mut dice = Random(5);
     let before = Map::settled(mixed(&mut dice, 60, &["a", "b"])).expect("a good map");
     let mut next = before.spec().clone();
     next.nodes.extend((0..30).map(|_| node(&mut dice, "c", None, &[2000])));
@@ -121,7 +121,7 @@ fn a_third_zone_takes_a_copy_of_everything_and_nothing_else_moves() {
 #[test]
 fn what_was_planned_step_by_step_is_what_the_map_says_by_itself() {
     for seed in 0..3 {
-        let mut dice = Dice::new(seed);
+        let mut dice = Random(seed);
         let mut map = Map::settled(mixed(&mut dice, 40, &["a", "b"])).expect("a good map");
         for kind in 0..12 {
             let (name, next) = change(&mut dice, map.spec(), kind);
@@ -138,7 +138,7 @@ fn what_was_planned_step_by_step_is_what_the_map_says_by_itself() {
 
 #[test]
 fn a_change_of_nothing_moves_nothing() {
-    let map = Map::settled(mixed(&mut Dice::new(3), 30, &["a", "b"])).expect("a good map");
+    let map = Map::settled(mixed(&mut Random(3), 30, &["a", "b"])).expect("a good map");
     let mut next = map.spec().clone();
     next.epoch += 1;
     next.nodes.reverse();

@@ -1,34 +1,14 @@
 //! Clusters made from a seed, and changes of them.
 
+#[path = "../shared/random.rs"]
+mod random;
+
 use deadwax_dht::{ClusterId, Map, MapSpec, Node, NodeId, Policy, Volume, VolumeId};
 
-/// SplitMix64 (Steele et al. 2014): the tests' only randomness.
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    /// A number below `end`.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).expect("below a usize")
-    }
-
-    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len())]
-    }
-}
+pub(crate) use self::random::Random;
 
 /// A node with these volumes' weights, named by `dice`.
-pub(crate) fn node(dice: &mut Dice, zone: &str, rack: Option<String>, weights: &[u32]) -> Node {
+pub(crate) fn node(dice: &mut Random, zone: &str, rack: Option<String>, weights: &[u32]) -> Node {
     let name = *blake3::hash(&dice.next().to_le_bytes()).as_bytes();
     let volume = |(number, weight): (u8, &u32)| {
         let name = *blake3::hash(&[&name[..], &[number]].concat()).as_bytes();
@@ -46,10 +26,10 @@ pub(crate) fn spec(nodes: Vec<Node>) -> MapSpec {
 }
 
 /// So many nodes of a volume each, with weights of 1 to 4 TB, dealt to these zones in turn.
-pub(crate) fn mixed(dice: &mut Dice, count: usize, zones: &[&str]) -> MapSpec {
+pub(crate) fn mixed(dice: &mut Random, count: usize, zones: &[&str]) -> MapSpec {
     const WEIGHTS: [u32; 5] = [1000, 1000, 2000, 2000, 4000];
     let nodes = (0..count).map(|number| {
-        let weight = *dice.pick(&WEIGHTS);
+        let weight = dice.pick(&WEIGHTS);
         node(dice, zones[number % zones.len()], None, &[weight])
     });
     spec(nodes.collect())

@@ -2,17 +2,17 @@
 //! they are not.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use deadwax_dht::{Map, PartitionBytes, Plan};
 use deadwax_track::Partition;
 
-use crate::cluster::{Dice, mixed, node};
+use crate::cluster::{Random, mixed, node};
+use crate::shared_golden::assert_golden;
 
 const HEAD: &str = "\
 # Holders of some partitions by name (first eight digits), in order of preference, the BLAKE3 of all partitions' holders,
 # and what a change moves. tests/balance/golden.rs makes it. Written anew, if placement is ever meant to change, by
-# DEADWAX_PLACEMENT=write cargo test -p deadwax-dht --test balance golden
+# DEADWAX_BLESS=1 cargo test -p deadwax-dht --test balance golden
 ";
 
 fn describe(text: &mut String, what: &str, map: &Map) {
@@ -32,7 +32,7 @@ fn describe(text: &mut String, what: &str, map: &Map) {
 
 #[test]
 fn placement_is_golden() {
-    let mut dice = Dice::new(2026);
+    let mut dice = Random(2026);
     let mut spec = mixed(&mut dice, 24, &["london", "stockholm"]);
     for (number, node) in spec.nodes.iter_mut().enumerate() {
         node.rack = (number % 3 > 0).then(|| format!("r{}", number / 6));
@@ -52,10 +52,5 @@ fn placement_is_golden() {
     let moved = Plan::new(joined.map(), next, PartitionBytes::Uniform(1)).expect("a good map");
     describe(&mut text, &format!("all sorts of changes, {} copies move", moved.bytes_to_move()), moved.map());
 
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/placement_golden.txt");
-    if std::env::var_os("DEADWAX_PLACEMENT").is_some_and(|action| action == "write") {
-        std::fs::write(&path, &text).expect("written");
-    }
-    let golden = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    assert_eq!(text, golden, "{} differs: its head says how to write it anew", path.display());
+    assert_golden(&text, "placement_golden.txt");
 }

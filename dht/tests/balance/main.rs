@@ -7,3 +7,6 @@ mod golden;
 mod plan;
 mod rules;
 mod settled;
+#[path = "../shared/golden.rs"]
+#[allow(dead_code, reason = "each test file uses a part")]
+mod shared_golden;

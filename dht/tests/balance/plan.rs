@@ -3,11 +3,11 @@
 use deadwax_dht::{BadMap, Map, PartitionBytes, Plan, Unmet};
 use deadwax_track::PARTITIONS;
 
-use crate::cluster::{Dice, counts, mixed, node, spec};
+use crate::cluster::{Random, counts, mixed, node, spec};
 
 #[test]
 fn shares_add_up_before_and_after() {
-    let mut dice = Dice::new(1);
+    let mut dice = Random(1);
     let before = Map::settled(mixed(&mut dice, 30, &["a", "b"])).expect("a good map");
     let mut next = before.spec().clone();
     let gone = next.nodes.remove(4);
@@ -38,7 +38,7 @@ fn shares_add_up_before_and_after() {
 
 #[test]
 fn a_bad_map_is_not_planned() {
-    let map = Map::new(mixed(&mut Dice::new(2), 3, &["a"])).expect("a good map");
+    let map = Map::new(mixed(&mut Random(2), 3, &["a"])).expect("a good map");
     let mut next = map.spec().clone();
     next.nodes.clear();
     assert_eq!(Plan::new(&map, next, PartitionBytes::Uniform(1)).expect_err("no nodes"), BadMap::NoNodes);
@@ -46,7 +46,7 @@ fn a_bad_map_is_not_planned() {
 
 /// What cannot be satisfied where nodes are of these zones, racks and weights.
 fn unmet(nodes: &[(&str, Option<&str>, u32)]) -> Vec<Unmet> {
-    let mut dice = Dice::new(3);
+    let mut dice = Random(3);
     let nodes = nodes.iter().map(|(zone, rack, weight)| node(&mut dice, zone, rack.map(str::to_owned), &[*weight]));
     let spec = spec(nodes.collect());
     let map = Map::settled(spec.clone()).expect("a good map");

@@ -6,13 +6,13 @@ use deadwax_dht::{Map, MapSpec, Node, PartitionBytes, Plan, Policy};
 use deadwax_track::Partition;
 use proptest::prelude::*;
 
-use crate::cluster::{Dice, node, spec};
+use crate::cluster::{Random, node, spec};
 
 /// A small cluster, where rules bite: up to four zones, racks named or not, one to three volumes a node.
 fn clusters() -> impl Strategy<Value = MapSpec> {
     let nodes = proptest::collection::vec((0..4_usize, 0..4_usize, 1..4_usize, 1..50_u32), 1..14);
     (nodes, 1..5_u8, any::<u64>()).prop_map(|(nodes, copies, seed)| {
-        let mut dice = Dice::new(seed);
+        let mut dice = Random(seed);
         let nodes = nodes.into_iter().map(|(zone, rack, volumes, weight)| {
             let rack = (rack > 0).then(|| format!("r{rack}"));
             node(&mut dice, ["a", "b", "c", "d"][zone], rack, &vec![weight * 100; volumes])
@@ -77,7 +77,7 @@ proptest! {
 #[test]
 fn an_extra_copy_goes_where_a_rack_is_left_for_it() {
     // Zone a has one rack of four nodes, zone b four nodes by themselves: two of three copies lie in b, always.
-    let mut dice = Dice::new(1);
+    let mut dice = Random(1);
     let mut nodes: Vec<Node> = (0..4).map(|_| node(&mut dice, "a", Some("r".to_owned()), &[100])).collect();
     nodes.extend((0..4).map(|_| node(&mut dice, "b", None, &[100])));
     let map = Map::settled(spec(nodes)).expect("a good map");

@@ -2,7 +2,7 @@
 
 use deadwax_dht::{Map, MapSpec};
 
-use crate::cluster::{Dice, counts, fullness_by_weight, mixed};
+use crate::cluster::{Random, counts, fullness_by_weight, mixed};
 
 /// Asserts that no volume is off its share by weight by more than 1 %.
 #[track_caller]
@@ -16,7 +16,7 @@ fn assert_even(spec: MapSpec, what: &str) -> Map {
 #[test]
 fn every_volume_has_its_share() {
     for seed in 0..12 {
-        let mut dice = Dice::new(seed);
+        let mut dice = Random(seed);
         let spec = mixed(&mut dice, 100, &["a", "b"]);
         let plain = fullness_by_weight(&Map::new(spec.clone()).expect("a good map"));
         assert!(
@@ -33,7 +33,7 @@ fn every_volume_has_its_share() {
 fn zones_of_unlike_weight_are_equally_full_where_each_can_have_its_share() {
     // 60 % and 40 %, 65 % and 35 %: more than an even draw gives, less than the two copies of three that a zone may have.
     for heavy in [60, 65] {
-        let mut spec = mixed(&mut Dice::new(7), 100, &["a", "b"]);
+        let mut spec = mixed(&mut Random(7), 100, &["a", "b"]);
         for (number, node) in spec.nodes.iter_mut().enumerate() {
             node.zone = if number < heavy { "a" } else { "b" }.to_owned();
             node.volumes[0].weight = 1000;
@@ -44,7 +44,7 @@ fn zones_of_unlike_weight_are_equally_full_where_each_can_have_its_share() {
 
 #[test]
 fn a_zone_that_cannot_use_its_weight_is_even_within() {
-    let mut spec = mixed(&mut Dice::new(8), 40, &["a", "a", "a", "b"]);
+    let mut spec = mixed(&mut Random(8), 40, &["a", "a", "a", "b"]);
     spec.nodes.iter_mut().for_each(|node| node.volumes[0].weight = 1000);
     let map = Map::settled(spec).expect("a good map");
     for (node, count) in map.nodes().iter().zip(counts(&map)) {
@@ -56,7 +56,7 @@ fn a_zone_that_cannot_use_its_weight_is_even_within() {
 
 #[test]
 fn settling_is_a_function_of_the_map_and_its_text_says_all() {
-    let spec = mixed(&mut Dice::new(9), 30, &["a", "b", "c"]);
+    let spec = mixed(&mut Random(9), 30, &["a", "b", "c"]);
     let map = Map::settled(spec.clone()).expect("a good map");
     assert_eq!(map, Map::settled(spec).expect("a good map"));
     assert!(!map.spec().overrides.is_empty());

@@ -1,5 +1,8 @@
 //! A network of routers: virtual time, latencies, drops, deaths and splits, all from one seed.
 
+#[path = "../shared/random.rs"]
+mod random;
+
 use std::collections::BTreeMap;
 
 use deadwax_dht::NodeId;
@@ -8,26 +11,11 @@ use deadwax_dht::routing::{
 };
 use deadwax_track::Partition;
 
+pub(crate) use self::random::Random;
+
 pub(crate) const SECOND: u64 = 1_000;
 pub(crate) const MINUTE: u64 = 60 * SECOND;
 pub(crate) const HOUR: u64 = 60 * MINUTE;
-
-/// SplitMix64.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn word(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
-    }
-
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.word() % end as u64).expect("below a usize")
-    }
-}
 
 enum Event {
     Wake,
@@ -144,7 +132,7 @@ impl Net {
         if far.len() > k {
             chosen.clear();
             while chosen.len() < k {
-                let at = self.random.below(far.len());
+                let at = self.random.index(far.len());
                 if !chosen.contains(&at) {
                     chosen.push(at);
                 }
@@ -212,7 +200,7 @@ impl Net {
 
     /// Carries out what the router says.
     pub(crate) fn poll(&mut self, node: usize) {
-        let random = self.random.word();
+        let random = self.random.next();
         for effect in self.routers[node].poll(self.now, random) {
             match effect {
                 Effect::Send { number, to, request } => {
@@ -230,8 +218,8 @@ impl Net {
 
     fn deliver(&mut self, from: usize, to: usize, event: Event) {
         self.messages += 1;
-        let latency = 5 + self.random.word() % 75;
-        let lost = self.random.word() % 1000 < self.drops_permille;
+        let latency = 5 + self.random.next() % 75;
+        let lost = self.random.next() % 1000 < self.drops_permille;
         if !lost && self.side.get(to) == Some(&self.side[from]) {
             self.push(self.now + latency, to, event);
         }
@@ -253,7 +241,7 @@ impl Net {
 
     pub(crate) fn random_living(&mut self) -> usize {
         loop {
-            let node = self.random.below(self.routers.len());
+            let node = self.random.index(self.routers.len());
             if self.alive[node] {
                 return node;
             }

@@ -158,7 +158,7 @@ fn one_living_keeper_is_found_or_nothing_is_said() {
     let partitions = publish_some(&mut net, 12);
     for partition in partitions {
         let keepers: Vec<usize> = net.living().into_iter().filter(|node| net.keeps(*node, partition)).collect();
-        let spared = keepers[net.random.below(keepers.len())];
+        let spared = keepers[net.random.index(keepers.len())];
         let others: Vec<usize> = keepers.into_iter().filter(|node| *node != spared).collect();
         others.iter().for_each(|node| net.kill(*node));
         for node in [net.random_living(), net.random_living(), spared] {

@@ -1,7 +1,9 @@
 //! Bytes of takedowns, heads, messages and receipts.
 
+#[path = "../shared/golden.rs"]
+mod golden;
+
 use std::fmt::Debug;
-use std::path::Path;
 
 use deadwax_dht::VolumeId;
 use deadwax_dht::log::BadBytes;
@@ -9,6 +11,8 @@ use deadwax_dht::takedown::{Answer, Ask, Heads, Receipt, Takedown};
 use proptest::prelude::*;
 
 use crate::seeded::{issue, key, log, track};
+
+use self::golden::{assert_golden, hex};
 
 fn values() -> Vec<(&'static str, Vec<u8>)> {
     let mut log = log(2);
@@ -42,17 +46,8 @@ fn again(name: &str, bytes: &[u8]) -> Result<Vec<u8>, String> {
 
 #[test]
 fn every_value_keeps_its_golden_bytes() {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let now: String = values().iter().map(|(name, bytes)| format!("{name}: {}\n", hex(bytes))).collect();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/takedown/golden.txt");
-    if std::env::var_os("DEADWAX_BLESS").is_some() {
-        std::fs::write(&path, &now).expect("write the golden file");
-    }
-    let golden = std::fs::read_to_string(&path).expect("read the golden file");
-    for (now, golden) in now.lines().zip(golden.lines()) {
-        assert_eq!(now, golden);
-    }
-    assert_eq!(now, golden);
+    assert_golden(&now, "takedown/golden.txt");
 }
 
 #[test]

@@ -1,36 +1,15 @@
 //! Seeded randomness, keys and tracks.
 
+#[path = "../shared/random.rs"]
+mod random;
+
 use deadwax_dht::takedown::{Takedown, TakedownLog};
 use deadwax_dht::{ClusterId, NodeKey};
 use deadwax_track::TrackId;
 
+pub(crate) use self::random::Random;
+
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
-
-/// Seeded randomness (SplitMix64, Steele et al. 2014).
-pub(crate) struct Random(pub u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    /// A number below `bound`.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    pub(crate) fn index(&mut self, bound: usize) -> usize {
-        usize::try_from(self.below(bound as u64)).expect("below a usize")
-    }
-
-    pub(crate) fn percent(&mut self, chance: u64) -> bool {
-        self.below(100) < chance
-    }
-}
 
 pub(crate) fn key(number: u8) -> NodeKey {
     NodeKey::from_bytes(&[number; 32])
