@@ -24,7 +24,12 @@ pub enum FailureKind {
     Invalid,
     /// What it holds or sent does not pass its checks.
     Corrupt,
-    /// It is another node, of another cluster or map, speaks another version, or takes no part.
+    /// It has a newer map, by which it may not be the one to ask.
+    Moved {
+        /// The epoch of its map.
+        epoch: u64,
+    },
+    /// It is another node, of another cluster, speaks another version, or takes no part.
     Refused,
     /// It failed in some other way, or broke the protocol.
     Internal,
@@ -56,11 +61,10 @@ impl Failure {
             ErrorCode::NoSpace => FailureKind::NoSpace,
             ErrorCode::Corrupt => FailureKind::Corrupt,
             ErrorCode::Invalid => FailureKind::Invalid,
-            ErrorCode::WrongNode
-            | ErrorCode::WrongCluster
-            | ErrorCode::Moved { .. }
-            | ErrorCode::Version
-            | ErrorCode::Fenced => FailureKind::Refused,
+            ErrorCode::Moved { epoch } => FailureKind::Moved { epoch },
+            ErrorCode::WrongNode | ErrorCode::WrongCluster | ErrorCode::Version | ErrorCode::Fenced => {
+                FailureKind::Refused
+            }
             ErrorCode::NotFound | ErrorCode::Internal => FailureKind::Internal,
         };
         Self { kind, why: message.into() }
@@ -89,6 +93,8 @@ pub enum Verdict {
     Busy,
     /// Every failed holder found its copy corrupt.
     Corrupt,
+    /// The request's own deadline passed before it was decided.
+    Expired,
     /// It cannot be told, or not be done, now.
     Unavailable,
 }

@@ -2,20 +2,26 @@
 
 use std::convert::Infallible;
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): whom to probe and when to call an election need no secrecy, and equal seeds must
-/// replay equal runs on every machine and with every version of the crates.
+/// SplitMix64 (Steele, Lea and Flood, 2014): whom to probe and when to call an election need no secrecy, and equal
+/// seeds must replay equal runs on every machine and with every version of the crates.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(pub(crate) u64);
 
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// A bijection in which each bit of the result depends on every bit of `x` (the step and the finaliser of SplitMix64, with
-/// Stafford's constants).
+/// A bijection in which each bit of the result depends on every bit of `x` (the step and the finaliser of SplitMix64,
+/// with Stafford's constants).
 pub(crate) const fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(STEP);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
+}
+
+/// All of a name, mixed: where nodes are drawn by it, equal on every machine.
+pub(crate) fn mix_all(name: &[u8; 32]) -> u64 {
+    let (words, _) = name.as_chunks::<8>();
+    words.iter().fold(0, |hash, word| mix(hash ^ u64::from_le_bytes(*word)))
 }
 
 impl Random {
@@ -29,6 +35,23 @@ impl Random {
     pub(crate) fn below(&mut self, count: usize) -> usize {
         let drawn = self.draw() % u64::try_from(count).expect("a usize has at most 64 bits");
         usize::try_from(drawn).expect("below a usize")
+    }
+}
+
+/// A hasher for names that are hashes themselves: their first bytes. The same in every run.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct IdHasher(u64);
+
+impl std::hash::Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        let mut first = [0; 8];
+        let length = bytes.len().min(8);
+        first[..length].copy_from_slice(&bytes[..length]);
+        self.0 = self.0.rotate_left(7) ^ u64::from_le_bytes(first);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -41,11 +41,14 @@ fn changes() -> Vec<(&'static str, Change)> {
         ("set overrides", Change::SetOverrides(vec![Override { partition: Partition(7), volumes }])),
         ("begin", Change::Begin(vec![move_to(&history(5, 3), Partition(7), [1, 2, 3])])),
         ("advance", Change::Advance { partitions: partitions.clone(), to: Stage::Synced }),
+        ("advance to settled", Change::Advance { partitions: partitions.clone(), to: Stage::Settled }),
         ("finish", Change::Finish(partitions.clone())),
         ("abort", Change::Abort(partitions)),
         ("set voters", Change::SetVoters(voters(3))),
         ("settle voters", Change::SettleVoters),
         ("set dead", Change::SetDead { node: node_id(9), dead: true }),
+        ("set leaving", Change::SetLeaving { volumes: vec![volume_id(9, 9), volume_id(1, 2)], leaving: true }),
+        ("reshape", Change::Reshape { spec: Box::new(spec(2)) }),
         ("roll back", Change::RollBack { to: 1, spec: Box::new(spec(1)) }),
     ]
 }
@@ -85,12 +88,40 @@ fn message() -> Message {
     panic!("it asks for votes after 2 s");
 }
 
+/// The bytes of a message with an entry and a snapshot: both are as in a step that is made durable.
+fn full_message() -> Vec<u8> {
+    let all = persist();
+    let (number, local) = (all.number, all.local);
+    let snapshot = Persist { number, snapshot: all.snapshot, local, entries: Vec::new(), vote: None }.encode();
+    let entries = Persist { number, snapshot: None, local, entries: all.entries, vote: None }.encode();
+    // Version and number, whether there is a snapshot, it, whether it is local; a list; whether there is a vote.
+    let (snapshot, entries) = (&snapshot[10..snapshot.len() - 6], &entries[11..entries.len() - 1]);
+    let empty = message().encode();
+    [&empty[..empty.len() - 5], entries, &[1], snapshot].concat()
+}
+
+#[test]
+fn voters_send_nine_kinds_of_message() {
+    let mut bytes = message().encode();
+    for kind in 0..=u8::MAX {
+        bytes[1] = kind;
+        match Message::decode(&bytes) {
+            Ok(message) => assert!((1..=9).contains(&kind) && message.encode() == bytes, "{kind}"),
+            Err(error) => {
+                assert_eq!(error, BadBytes::Tag { what: "message", got: kind });
+                assert!(!(1..=9).contains(&kind), "{kind}");
+            }
+        }
+    }
+}
+
 /// A history with all that a state can have.
 fn state() -> deadwax_dht::log::History {
     let mut history = history(5, 3);
     let begin = Change::Begin(vec![move_to(&history, Partition(7), [1, 2, 3])]);
     push(&mut history, begin);
     push(&mut history, Change::SetDead { node: node_id(4), dead: true });
+    push(&mut history, Change::SetLeaving { volumes: vec![volume_id(5, 2), volume_id(5, 1)], leaving: true });
     push(&mut history, Change::SetVoters(vec![node_id(1), node_id(2), node_id(5)]));
     history
 }
@@ -105,6 +136,7 @@ fn values() -> Vec<(String, Vec<u8>)> {
     values.push(("step".to_owned(), persist().encode()));
     values.push(("durable state".to_owned(), durable().encode()));
     values.push(("message".to_owned(), message().encode()));
+    values.push(("message, with an entry and a snapshot".to_owned(), full_message()));
     values
 }
 

@@ -427,3 +427,31 @@ fn whatever_is_decided_can_be_taken_and_keeps_the_rules() {
         assert!(records > 10, "seed {seed}: {records} records");
     }
 }
+
+#[test]
+fn a_reshape_is_of_the_newest_epoch_and_keeps_what_moves_and_the_number_of_copies() {
+    let mut known = history(6, 3);
+    push(&mut known, Change::SetLeaving { volumes: vec![volume_id(6, 1), volume_id(6, 2)], leaving: true });
+    let reshape = |spec: MapSpec| Change::Reshape { spec: Box::new(spec) };
+    assert_eq!(rule(&known, reshape(spec(6))), BadChange::Reshape { got: 1, epoch: 2 });
+    let mut next = MapSpec { epoch: 2, ..spec(5) };
+    let copies = MapSpec { policy: Policy { copies: 2, ..Policy::default() }, ..next.clone() };
+    assert_eq!(rule(&known, reshape(copies)), BadChange::Copies { got: 2, copies: 3 });
+    let mut after = known.clone();
+    push(&mut after, reshape(next.clone()));
+    assert!(after.state().leaving().is_empty(), "who is gone leaves no more");
+    // It touches all.
+    let late = after.decide(&proposal(2, 0, Change::AddNode(node(9))));
+    assert!(matches!(late, Err(Refusal::Clash { epoch: 3, thing: Thing::All })), "{late:?}");
+    let each = move_to(&known, P, [4, 5, 6]);
+    push(&mut known, Change::Begin(vec![each.clone()]));
+    next.epoch = 3;
+    let needed = BadChange::NeededVolume { partition: P, volume: volume_id(6, 1) };
+    assert_eq!(rule(&known, reshape(next)), needed);
+    let leave = |volumes, leaving| Change::SetLeaving { volumes, leaving };
+    assert_eq!(rule(&known, leave(vec![], true)), BadChange::Volumes(0));
+    assert_eq!(rule(&known, leave(vec![volume_id(6, 1)], true)), BadChange::Nothing);
+    assert_eq!(rule(&known, leave(vec![volume_id(1, 1); 2], true)), BadChange::VolumeTwice(volume_id(1, 1)));
+    assert_eq!(rule(&known, leave(vec![volume_id(9, 1)], true)), BadChange::LeavingNotInMap(volume_id(9, 1)));
+    assert_eq!(rule(&known, leave(vec![volume_id(9, 1)], false)), BadChange::NoVolume(volume_id(9, 1)));
+}

@@ -1,5 +1,6 @@
-//! The map log in a simulated world: messages are lost, doubled and reordered, machines are cut off and crash, voters are
-//! replaced. Seeds replay; a failure prints its seed, and `DEADWAX_SEED` runs that one alone; `DEADWAX_SEEDS` runs so many.
+//! The map log in a simulated world: messages are lost, doubled and reordered, machines are cut off and crash, voters
+//! are replaced. Seeds replay; a failure prints its seed, and `DEADWAX_SEED` runs that one alone; `DEADWAX_SEEDS` runs
+//! so many.
 
 #[path = "map_log/cluster.rs"]
 #[allow(dead_code, reason = "each test file uses a part")]
@@ -18,8 +19,8 @@ use self::world::{Faults, World};
 
 /// How many worlds the regular run makes.
 const SEEDS: u64 = 210;
-/// After all is well, the longest until a change is decided, in ms: two elections that tie, and one that does not, of at
-/// most 2 s each, and some messages.
+/// After all is well, the longest until a change is decided, in ms: two elections that tie, and one that does not, of
+/// at most 2 s each, and some messages.
 const RESUME_MS: u64 = 8_000;
 
 fn each_seed(seeds: u64, run: impl Fn(u64)) {

@@ -115,7 +115,8 @@ fn weights_are_respected() {
             (*nodes, *copies) = (*nodes + 1, *copies + count);
         }
         for (weight, (nodes, copies)) in by_weight {
-            // A zone that gives two or three copies favours small nodes a little: a large one cannot hold a track twice.
+            // A zone that gives two or three copies favours small nodes a little: a large one cannot hold a track
+            // twice.
             near(copies, u64::from(3 * PARTITIONS * weight * nodes / all), 5);
         }
     }

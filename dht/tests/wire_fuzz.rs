@@ -65,6 +65,9 @@ fn message() -> impl Strategy<Value = Message> {
                 |(partition, tracks, digest)| PartitionDigest { partition: Partition(partition), tracks, digest };
             Message::DigestList(digests.into_iter().map(digest).collect())
         }),
+        any::<u32>().prop_map(|ms| Message::Within { ms }),
+        (any::<bool>(), proptest::collection::vec(any::<u8>(), 1..5_000))
+            .prop_map(|(more, bytes)| Message::Peer { more, bytes: bytes.into() }),
         Just(Message::Ready),
         Just(Message::End),
     ]
@@ -96,7 +99,7 @@ proptest! {
     #[test]
     fn any_header_is_a_header_or_an_error(mut bytes: [u8; HEADER_BYTES], repair: bool) {
         if repair {
-            bytes[..5].copy_from_slice(b"DWAX\x01");
+            bytes[..5].copy_from_slice(b"DWAX\x03");
             bytes[6..8].fill(0);
             let crc = crc32fast::hash(&bytes[..36]);
             bytes[36..].copy_from_slice(&crc.to_le_bytes());

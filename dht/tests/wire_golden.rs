@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use deadwax_dht::wire::{
     BadFrame, Decoder, ErrorCode, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, Message, NodeStatus,
-    PartitionDigest, Stamp, VolumeState, VolumeStatus,
+    PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest, Stamp, VolumeState, VolumeStatus, negotiate,
 };
 use deadwax_dht::{ClusterId, NodeId, VolumeId};
 use deadwax_track::{ByteRange, Partition, Tags, TrackId};
@@ -59,9 +59,12 @@ fn messages() -> Vec<Message> {
         Message::Ready,
         Message::Stored { already: true, bytes: 1000, pieces: 1 },
         Message::Data(Bytes::from_static(b"track bytes")),
+        Message::StandIn { volume: VOLUME, id: TRACK, bytes: 1000, tags: tags() },
+        Message::Within { ms: 1500 },
         Message::Get { volume: VOLUME, id: TRACK, range: ByteRange::new(5, 9).expect("not empty") },
         Message::Found { bytes: 1000 },
         Message::End,
+        Message::Pull { volume: VOLUME, id: TRACK, range: ByteRange::new(5, 9).expect("not empty") },
         Message::Info { volume: VOLUME, id: TRACK },
         Message::TrackInfo { bytes: 1000, tags: tags(), pieces: vec![[0x55; 32]] },
         Message::Has { volume: VOLUME, id: TRACK },
@@ -75,6 +78,7 @@ fn messages() -> Vec<Message> {
         Message::DigestList(vec![PartitionDigest { partition: Partition(0x1234), tracks: 1, digest: [0x66; 16] }]),
         Message::List { volume: VOLUME, partition: Partition(0x1234), after: Some(TRACK), limit: 100 },
         Message::Ids(vec![TRACK]),
+        Message::Peer { more: true, bytes: Bytes::from_static(b"an envelope's beginning") },
     ]
 }
 
@@ -89,6 +93,38 @@ fn every_kind_keeps_its_golden_bytes() {
     assert_golden(&now, "wire_golden.txt");
     let kinds: Vec<Kind> = messages().iter().map(Message::kind).collect();
     assert_eq!(kinds, Kind::ALL, "each kind has one golden message, in order");
+}
+
+#[test]
+fn codes_and_states_keep_their_numbers() {
+    let codes = [
+        ErrorCode::Busy,
+        ErrorCode::NotFound,
+        ErrorCode::TakenDown { number: 5 },
+        ErrorCode::NoSpace,
+        ErrorCode::Corrupt,
+        ErrorCode::Invalid,
+        ErrorCode::WrongNode,
+        ErrorCode::WrongCluster,
+        ErrorCode::Moved { epoch: 5 },
+        ErrorCode::Version,
+        ErrorCode::Fenced,
+        ErrorCode::Internal,
+    ];
+    for (number, code) in (0..).zip(codes) {
+        assert_eq!(Message::error(code, "").frame(stamp())[HEADER_BYTES], number, "{code:?}");
+    }
+    let frame = |state| {
+        let mut status = status();
+        status.volumes[0].state = state;
+        Message::NodeStatus(Box::new(status)).frame(stamp())[HEADER_BYTES..].to_vec()
+    };
+    let serving = frame(VolumeState::Serving);
+    for (number, state) in (0..).zip([VolumeState::Serving, VolumeState::ReadOnly, VolumeState::Fenced]) {
+        let differs: Vec<u8> =
+            frame(state).into_iter().zip(&serving).filter(|(now, first)| now != *first).map(|(now, _)| now).collect();
+        assert_eq!(differs, if number == 0 { vec![] } else { vec![number] }, "{state:?}");
+    }
 }
 
 #[test]
@@ -128,7 +164,7 @@ fn every_flipped_bit_is_found() {
 fn every_cut_and_every_extra_byte_is_found() {
     for message in messages() {
         let payload = message.payload();
-        if message.kind() == Kind::Data {
+        if matches!(message.kind(), Kind::Data | Kind::Peer) {
             continue;
         }
         for cut in 0..payload.len() {
@@ -173,6 +209,43 @@ fn what_is_wrong_with_a_header_is_told_apart() {
         assert!(min <= max && max <= FRAME_PAYLOAD_MAX, "{kind:?}");
         assert_eq!(Kind::from_number(*kind as u8), Some(*kind));
     }
+}
+
+/// A program that speaks these versions, in a handshake: which frames it reads, and what is agreed.
+struct Program(std::ops::RangeInclusive<u8>);
+
+impl Program {
+    fn reads(&self, frame: &[u8]) -> bool {
+        // The place of the version byte is the same in all versions.
+        self.0.contains(&frame[4])
+    }
+
+    fn agrees(&self, with: &Self) -> Option<u8> {
+        negotiate(self.0.clone(), *with.0.start(), *with.0.end())
+    }
+}
+
+#[test]
+fn programs_of_two_versions_understand_each_other() {
+    let (old, new) = (Program(2..=2), Program(PROTOCOL_MIN..=PROTOCOL_VERSION));
+    let future = Program(4..=5);
+    assert_eq!((old.agrees(&new), new.agrees(&old)), (Some(2), Some(2)));
+    assert_eq!(new.agrees(&new), Some(PROTOCOL_VERSION));
+    assert_eq!((new.agrees(&future), future.agrees(&old)), (None, None));
+    for message in messages() {
+        let (kind, frame) = (message.kind(), message.frame(stamp()));
+        assert!(new.reads(&frame), "{kind:?}");
+        // Whatever was there before the version that both agree on is read by the old one, and nothing else is.
+        assert_eq!(old.reads(&frame), kind.since() <= 2, "{kind:?}");
+    }
+    let handshake = [Kind::Hello, Kind::Welcome, Kind::Error];
+    assert!(handshake.iter().all(|kind| kind.since() <= PROTOCOL_MIN), "before anything is agreed");
+    let early = header(|bytes| {
+        bytes[5] = Kind::Within as u8;
+        bytes[12] = 4;
+    });
+    let refused = BadFrame::TooNew { kind: Kind::Within, version: PROTOCOL_MIN };
+    assert_eq!(FrameHeader::decode(&early), Err(refused));
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod ring;
 #[cfg(feature = "competition")]
 mod rivals;
 mod shard;
+mod sim;
 mod system;
 mod tracks;
 
@@ -63,6 +64,8 @@ enum Command {
     Crash(crash::Options),
     /// How long it takes to work out who holds what after a change of a large cluster's map.
     Placement(placement::Options),
+    /// Whole clusters in virtual time, with all that may go wrong; placement and routing at scale.
+    Sim(sim::Options),
     /// The engine beside plain files, fjall and RocksDB.
     #[cfg(feature = "competition")]
     Rivals(rivals::Options),
@@ -80,6 +83,7 @@ fn main() -> anyhow::Result<()> {
         Command::Life(options) => life::run(&options, cli.seed)?,
         Command::Crash(options) => crash::run(&options, cli.seed)?,
         Command::Placement(options) => placement::run(&options, cli.seed)?,
+        Command::Sim(options) => sim::run(&options, cli.seed)?,
         #[cfg(feature = "competition")]
         Command::Rivals(options) => rivals::run(&options, cli.seed)?,
         Command::Gateway(options) => gateway::run(&options, cli.seed)?,

@@ -24,6 +24,11 @@ pub struct ClientConfig {
     pub put_grace_ms: u64,
     /// The same, for a holder that was out of reach when last heard of. Default 50.
     pub put_grace_suspect_ms: u64,
+    /// How long a put may take in all, from the offer to the acknowledgement. Default 86,400,000, a day: what stalls
+    /// ends sooner, by the times above; this ends what crawls.
+    pub put_ms: u64,
+    /// How long a get may take in all, without the time that its reader is elsewhere. Default 86,400,000.
+    pub get_ms: u64,
     /// How long a node that was out of reach is asked last. Default 1,000.
     pub suspect_ms: u64,
     /// How long an idle connection is kept. Default 20,000; below the time after which nodes close one.
@@ -49,6 +54,8 @@ impl Default for ClientConfig {
             durable_ms: 30_000,
             put_grace_ms: 2_000,
             put_grace_suspect_ms: 50,
+            put_ms: 86_400_000,
+            get_ms: 86_400_000,
             suspect_ms: 1_000,
             idle_ms: 20_000,
             idle_max: 64,

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::time::Duration;
 
 use bytes::Bytes;
-use deadwax_dht::wire::{BadFrame, Decoder, FrameHeader, Kind, Message, PROTOCOL_VERSION, Stamp};
+use deadwax_dht::wire::{BadFrame, Decoder, FrameHeader, Kind, Message, PROTOCOL_MIN, PROTOCOL_VERSION, Stamp};
 use deadwax_dht::{Failure, FailureKind, Map};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -31,6 +31,8 @@ pub(crate) struct Receiver {
     socket: OwnedReadHalf,
     decoder: Decoder,
     stamp: Stamp,
+    /// The epoch of the node's map, by its last frame.
+    pub(crate) epoch: u64,
 }
 
 impl Connection {
@@ -48,17 +50,19 @@ impl Connection {
         let (receiver, sender) = socket.into_split();
         let stamp = Stamp::new(0, map.epoch(), map.cluster());
         let sender = Sender { socket: sender, stamp };
-        let receiver = Receiver { socket: receiver, decoder: Decoder::new(), stamp };
+        let receiver = Receiver { socket: receiver, decoder: Decoder::new(), stamp, epoch: stamp.epoch };
         let mut connection = Self { sender, receiver };
         let hello = Message::Hello {
-            protocol_min: PROTOCOL_VERSION,
+            protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL_VERSION,
             cluster: *map.cluster(),
             node: Some(node.id),
         };
         connection.sender.send(&hello).await?;
         match connection.receiver.receive().await? {
-            Message::Welcome { protocol: PROTOCOL_VERSION, node: got, .. } if got == node.id => Ok(connection),
+            Message::Welcome { protocol: PROTOCOL_MIN..=PROTOCOL_VERSION, node: got, .. } if got == node.id => {
+                Ok(connection)
+            }
             Message::Welcome { node: got, .. } if got != node.id => {
                 Err(Failure::new(FailureKind::Refused, format!("is node {}, not {}", got.short(), node.id.short())))
             }
@@ -108,6 +112,7 @@ impl Receiver {
         loop {
             if let Some(frame) = self.decoder.next_frame().map_err(bad_frame)? {
                 let got = frame.header.stamp;
+                self.epoch = got.epoch;
                 // A node that could not read the request does not know its number.
                 if frame.header.kind != Kind::Error
                     && (got.request != self.stamp.request || got.cluster != self.stamp.cluster)

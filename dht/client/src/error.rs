@@ -89,6 +89,7 @@ impl Error {
             Verdict::NoSpace => Self::NoSpace(holders),
             Verdict::Busy => Self::Busy(holders),
             Verdict::Corrupt => Self::Corrupt(holders),
+            Verdict::Expired => Self::Unavailable { what: format!("{}: its time is over", what()), holders },
             Verdict::Unavailable => Self::Unavailable { what: what(), holders },
         }
     }

@@ -1,8 +1,11 @@
 //! Reading a range of a track, whatever its holders do meanwhile.
 
+use std::fmt;
+use std::pin::Pin;
+
 use bytes::Bytes;
 use deadwax_dht::wire::{ErrorCode, Message};
-use deadwax_dht::{Failure, GetPlan, GetStep, Holder, NodeId, ReadDeadlines};
+use deadwax_dht::{Failure, GetPlan, GetStep, NodeId, ReadDeadlines, Targets};
 use deadwax_track::{ByteRange, TrackId};
 use tokio::time::timeout_at;
 
@@ -16,15 +19,44 @@ use crate::{Client, Error};
 pub struct GetStream {
     client: Client,
     id: TrackId,
-    holders: Vec<Holder>,
+    targets: Targets,
     plan: GetPlan,
-    /// Whom to ask, until it has answered.
-    asking: Option<(usize, ByteRange)>,
-    /// The holder (an index) that was asked last, and so sent what came last.
+    /// One, or two while a second holder is asked beside a slow one.
+    requests: Vec<Request>,
+    /// The holder (an index) that was asked or answered last, and so sent what came last.
     asked: usize,
-    lease: Option<Lease>,
     bytes_total: u64,
     ended: bool,
+}
+
+/// A request that is under way. Dropped, it closes its connection.
+struct Request {
+    holder: usize,
+    /// Until the first answer.
+    asking: Option<Asking>,
+    lease: Option<Lease>,
+}
+
+type Asking = Pin<Box<dyn Future<Output = Result<(Lease, Message), Failure>> + Send + Sync>>;
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request").field("holder", &self.holder).field("lease", &self.lease).finish_non_exhaustive()
+    }
+}
+
+impl Request {
+    /// The holder's next word. Dropped and called again, it goes on; not after a failure.
+    async fn hear(&mut self) -> Result<Message, Failure> {
+        if let Some(asking) = &mut self.asking {
+            let (lease, reply) = asking.as_mut().await?;
+            self.asking = None;
+            self.lease = Some(lease);
+            return Ok(reply);
+        }
+        let lease = self.lease.as_mut().expect("who has answered has a connection");
+        lease.connection.receiver.receive().await
+    }
 }
 
 /// What the stream came to.
@@ -44,18 +76,22 @@ impl Client {
     /// As [`get`](Self::get), but asks the nodes `avoid` after all others: what they sent before did not pass its
     /// proof, say. They are still asked where no other can give the bytes.
     pub async fn get_avoiding(&self, id: TrackId, range: ByteRange, avoid: &[NodeId]) -> Result<GetStream, Error> {
-        let (holders, mut order) = self.reading_order(&id);
-        let map = &self.inner.map;
-        order.sort_by_key(|index| avoid.contains(&map.nodes()[holders[*index].node].id));
-        let config = &self.inner.config;
+        let (targets, mut readers) = self.readers(&id);
+        let (nodes, config) = (self.inner.map.nodes(), &self.inner.config);
+        for reader in &mut readers.order {
+            reader.is_down |= avoid.contains(&nodes[targets.holders()[reader.holder].node].id);
+        }
+        readers.order.sort_by_key(|reader| reader.is_down);
         // The pool's own deadlines, for a connection and then for the answer, are those that a request usually meets:
         // it knows why.
-        let deadlines = ReadDeadlines { first_ms: 2 * config.first_ms + 1, stall_ms: config.read_stall_ms };
-        let read_quorum = self.inner.map.policy().read_quorum(holders.len());
-        let plan = GetPlan::new(&order, read_quorum, range, deadlines);
-        let client = self.clone();
-        let mut stream =
-            GetStream { client, id, holders, plan, asking: None, asked: 0, lease: None, bytes_total: 0, ended: false };
+        let deadlines = ReadDeadlines {
+            first_ms: 2 * config.first_ms + 1,
+            stall_ms: config.read_stall_ms,
+            whole: Some(self.now().saturating_add(config.get_ms)),
+        };
+        let plan = GetPlan::new(readers, range, deadlines);
+        let (client, requests) = (self.clone(), Vec::with_capacity(2));
+        let mut stream = GetStream { client, id, targets, plan, requests, asked: 0, bytes_total: 0, ended: false };
         match stream.advance().await? {
             Came::Found(bytes) => stream.bytes_total = bytes,
             Came::Bytes(_) | Came::End => unreachable!("a plan takes no bytes and no end before the track is found"),
@@ -74,7 +110,7 @@ impl GetStream {
     /// The node that sent the bytes which [`next`](Self::next) gave last, or that is about to send the first.
     #[must_use]
     pub fn node(&self) -> NodeId {
-        self.client.inner.map.nodes()[self.holders[self.asked].node].id
+        self.client.inner.map.nodes()[self.targets.holders()[self.asked].node].id
     }
 
     /// The next bytes of the range, nothing at its end. After an error there is nothing more. May be dropped while it
@@ -94,7 +130,7 @@ impl GetStream {
                 }
                 Err(error) => {
                     self.ended = true;
-                    self.lease = None;
+                    self.requests.clear();
                     return Some(Err(error));
                 }
             }
@@ -104,77 +140,117 @@ impl GetStream {
     /// Follows the plan until something comes of it.
     async fn advance(&mut self) -> Result<Came, Error> {
         loop {
-            let until = match self.plan.poll(self.client.now()) {
-                GetStep::Ask { holder, range, until } => {
-                    self.lease = None;
-                    self.asking = Some((holder, range));
-                    self.asked = holder;
-                    until
+            let now = self.client.now();
+            let step = self.client.reading(|reading| {
+                let step = self.plan.poll(now, &mut reading.hedges);
+                while let Some((holder, ms)) = self.plan.take_sample() {
+                    let node = self.client.inner.map.nodes()[self.targets.holders()[holder].node].id;
+                    reading.latency.record(now, node, ms);
                 }
+                step
+            });
+            let until = match step {
+                GetStep::Ask { holder, range, hedge } => {
+                    self.ask(holder, range);
+                    if !hedge {
+                        self.asked = holder;
+                    }
+                    continue;
+                }
+                GetStep::Drop { holder } => {
+                    self.end(holder);
+                    continue;
+                }
+                // The newer map cannot be fetched yet: the other holders may have the bytes.
+                GetStep::Moved { .. } => continue,
                 GetStep::Wait { until } => until,
                 GetStep::Done => return Ok(Came::End),
                 GetStep::NotFound => return Err(Error::NotFound),
                 GetStep::Failed(verdict) => {
                     let map = &self.client.inner.map;
-                    let holders = Holders::of(map, &self.holders, self.plan.failures());
+                    let holders = Holders::of(map, self.targets.holders(), self.plan.failures());
                     let (next, absent) = (self.plan.next_byte(), self.plan.absent());
                     let what = || format!("get {} from byte {next}: {absent} holders do not have it", self.id);
                     return Err(Error::of(verdict, what, holders));
                 }
             };
             // Where the time is over, the plan knows at the next poll.
-            if let Ok(reply) = timeout_at(self.client.at(until), self.hear()).await
-                && let Some(came) = self.handle(reply)
+            if let Ok((holder, reply)) = timeout_at(self.client.at(until), self.hear()).await
+                && let Some(came) = self.handle(holder, reply)
             {
+                self.asked = holder;
+                self.plan.handle_away(self.client.now());
                 return Ok(came);
             }
         }
     }
 
-    /// The next word of the holder that is asked. Dropped and called again, it goes on.
-    async fn hear(&mut self) -> Result<Message, Failure> {
-        if let Some((holder, range)) = self.asking {
-            let holder = self.holders[holder];
-            let request = Message::Get { volume: holder.volume, id: self.id, range };
-            let (lease, reply) = self.client.inner.pool.ask(holder.node, &request).await.inspect_err(|_| {
-                self.asking = None;
-            })?;
-            self.asking = None;
-            self.lease = Some(lease);
-            return Ok(reply);
-        }
-        let lease = self.lease.as_mut().expect("a plan that waits has a connection to wait for");
-        lease.connection.receiver.receive().await
+    fn ask(&mut self, holder: usize, range: ByteRange) {
+        let place = self.targets.holders()[holder];
+        let request = Message::Get { volume: place.volume, id: self.id, range };
+        let pool = self.client.inner.pool.clone();
+        let asking: Asking = Box::pin(async move { pool.ask(place.node, &request).await });
+        self.requests.push(Request { holder, asking: Some(asking), lease: None });
     }
 
-    fn handle(&mut self, reply: Result<Message, Failure>) -> Option<Came> {
+    /// Forgets the holder's request, and closes its connection.
+    fn end(&mut self, holder: usize) {
+        self.requests.retain(|request| request.holder != holder);
+    }
+
+    /// The next word of a holder that was asked. Dropped and called again, it goes on.
+    async fn hear(&mut self) -> (usize, Result<Message, Failure>) {
+        match self.requests.as_mut_slice() {
+            [one] => (one.holder, one.hear().await),
+            [one, two] => {
+                let (first, second) = (one.holder, two.holder);
+                tokio::select! {
+                    biased;
+                    reply = one.hear() => (first, reply),
+                    reply = two.hear() => (second, reply),
+                }
+            }
+            other => unreachable!("a plan waits for one holder or two, not {}", other.len()),
+        }
+    }
+
+    fn handle(&mut self, holder: usize, reply: Result<Message, Failure>) -> Option<Came> {
         let now = self.client.now();
         match reply {
             Ok(Message::Found { bytes }) => {
-                self.plan.handle_found(now, bytes);
+                self.plan.handle_found(now, holder, bytes);
                 return (self.plan.track_bytes() == Some(bytes)).then_some(Came::Found(bytes));
             }
             Ok(Message::Data(bytes)) => {
-                return self.plan.handle_data(now, bytes.len() as u64).then_some(Came::Bytes(bytes));
+                return self.plan.handle_data(now, holder, bytes.len() as u64).then_some(Came::Bytes(bytes));
             }
             Ok(Message::End) => {
-                self.plan.handle_end();
-                self.give_back();
+                self.plan.handle_end(holder);
+                self.give_back(holder);
             }
             Ok(Message::Error { code: ErrorCode::NotFound, .. }) => {
-                self.plan.handle_absent();
-                self.give_back();
+                let epoch = self.give_back(holder);
+                self.plan.handle_absent(holder, epoch);
             }
-            Ok(Message::Error { code, message }) => self.plan.handle_failed(Failure::from_reply(code, message)),
-            Ok(other) => self.plan.handle_failed(unexpected(&other)),
-            Err(failure) => self.plan.handle_failed(failure),
+            Ok(Message::Error { code, message }) => self.fail(holder, Failure::from_reply(code, message)),
+            Ok(other) => self.fail(holder, unexpected(&other)),
+            Err(failure) => self.fail(holder, failure),
         }
         None
     }
 
-    fn give_back(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
-        }
+    fn fail(&mut self, holder: usize, failure: Failure) {
+        self.end(holder);
+        self.plan.handle_failed(holder, failure);
+    }
+
+    /// Keeps the connection of a holder that has said all. Also, the epoch of its map.
+    fn give_back(&mut self, holder: usize) -> u64 {
+        let at = self.requests.iter().position(|request| request.holder == holder);
+        let request = self.requests.remove(at.expect("who spoke was asked"));
+        let lease = request.lease.expect("who has answered has a connection");
+        let epoch = lease.connection.receiver.epoch;
+        lease.give_back();
+        epoch
     }
 }

@@ -9,7 +9,8 @@
 //! [`presence`](Client::presence), [`take_down`](Client::take_down), [`status`](Client::status). The rules are state
 //! machines of `deadwax-dht`; this crate drives them with sockets and a clock.
 //!
-//! **Absent on purpose.** Caching, HTTP, retries of whole requests, stand-ins for holders that are down, hedged reads.
+//! **Absent on purpose.** Caching, HTTP, retries of whole requests. Not yet: fetching a newer map, and stand-ins for
+//! holders that are down, whose copies nothing would bring home.
 
 mod background;
 mod config;
@@ -24,10 +25,10 @@ mod read;
 mod status;
 mod takedown;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use deadwax_dht::{Holder, Map};
+use deadwax_dht::{HedgeBudget, Latency, Map, Readers, Targets};
 use deadwax_track::TrackId;
 use tokio::time::Instant;
 
@@ -58,8 +59,16 @@ struct Inner {
     config: ClientConfig,
     pool: Arc<Pool>,
     background: Background,
+    reading: Mutex<Reading>,
     /// The state machines' clock counts from here.
     began: Instant,
+}
+
+/// What all reads of a client share.
+#[derive(Debug, Default)]
+struct Reading {
+    latency: Latency,
+    hedges: HedgeBudget,
 }
 
 impl Client {
@@ -67,7 +76,8 @@ impl Client {
     #[must_use]
     pub fn new(map: Arc<Map>, config: ClientConfig) -> Self {
         let pool = Arc::new(Pool::new(Arc::clone(&map), config.clone()));
-        Self { inner: Arc::new(Inner { map, config, pool, background: Background::default(), began: Instant::now() }) }
+        let (background, reading) = (Background::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { map, config, pool, background, reading, began: Instant::now() }) }
     }
 
     /// The map that it goes by.
@@ -92,12 +102,20 @@ impl Client {
         self.inner.began + Duration::from_millis(ms)
     }
 
-    /// The track's holders, and their indexes in the order in which a read asks them: as the map has them, those that
-    /// were out of reach a moment ago last.
-    fn reading_order(&self, id: &TrackId) -> (Vec<Holder>, Vec<usize>) {
-        let holders = self.inner.map.holders(id.partition()).to_vec();
-        let mut order: Vec<usize> = (0..holders.len()).collect();
-        order.sort_by_key(|index| self.inner.pool.is_suspect(holders[*index].node));
-        (holders, order)
+    /// The track's holders, and whom of them a read asks in which order: the fast first, those that were out of reach a
+    /// moment ago last.
+    fn readers(&self, id: &TrackId) -> (Targets, Readers) {
+        let (map, pool) = (&self.inner.map, &self.inner.pool);
+        let targets = Targets::of(map, id.partition());
+        let is_down = |node| pool.is_suspect(node);
+        let now = self.now();
+        let order = self.reading(|reading| reading.latency.order(now, &targets, map.nodes(), None, is_down));
+        let readers = Readers::new(&targets, map.policy(), order);
+        (targets, readers)
+    }
+
+    fn reading<T>(&self, with: impl FnOnce(&mut Reading) -> T) -> T {
+        // No code panics while it holds the lock; if one did, hints would be lost.
+        with(&mut self.inner.reading.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use deadwax_dht::wire::{DATA_BYTES_MAX, Message};
-use deadwax_dht::{Grace, Holder, PutQuorum, PutStep, Verdict};
+use deadwax_dht::{Grace, PutQuorum, PutStep, Targets, Verdict};
 use deadwax_track::{TRACK_BYTES_MAX, Tags, TrackId, piece_count};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -45,9 +45,11 @@ pub struct PutWriter {
     /// What a holder that has the track says; the caller may be wrong about it.
     true_bytes: u64,
     written: u64,
-    holders: Vec<Holder>,
-    quorum: PutQuorum,
+    tags: Tags,
+    quorum: Box<PutQuorum>,
+    /// A task for each target that was asked and takes part.
     lanes: Vec<Option<Lane>>,
+    sender: mpsc::Sender<(usize, LaneEvent)>,
     events: mpsc::Receiver<(usize, LaneEvent)>,
 }
 
@@ -60,23 +62,24 @@ impl Client {
             return Err(Error::Invalid(format!("a track has 1 to {TRACK_BYTES_MAX} bytes, not {bytes}")));
         }
         let map = &self.inner.map;
-        let holders = map.holders(id.partition()).to_vec();
+        let targets = Targets::of(map, id.partition());
+        let holders = targets.holders();
         let suspects: Vec<usize> =
             (0..holders.len()).filter(|index| self.inner.pool.is_doubted(holders[*index].node)).collect();
         let config = &self.inner.config;
-        let grace = Grace { well_ms: config.put_grace_ms, suspect_ms: config.put_grace_suspect_ms };
-        let quorum = PutQuorum::new(&holders, map.policy(), &suspects, grace);
-        // Room for every event there can be, so that no task waits for a put that is busy.
-        let (sender, events) = mpsc::channel(2 * holders.len());
-        let lane = |(index, holder): (usize, &Holder)| {
-            let offer = Message::Put { volume: holder.volume, id, bytes, tags: tags.clone() };
-            Some(Lane::start(self, (index, holder.node), offer, bytes, &sender))
+        let grace = Grace {
+            well_ms: config.put_grace_ms,
+            suspect_ms: config.put_grace_suspect_ms,
+            // Nobody stands in yet.
+            stand_in_ms: config.put_grace_ms,
         };
-        let lanes = holders.iter().enumerate().map(lane).collect();
-        drop(sender);
-        PutWriter { client: self.clone(), id, bytes, true_bytes: bytes, written: 0, quorum, lanes, events, holders }
-            .open()
-            .await
+        let count = targets.volumes().len();
+        // Room for every event there can be, so that no task waits for a put that is busy.
+        let (sender, events) = mpsc::channel(2 * count);
+        let deadline = self.now().saturating_add(config.put_ms);
+        let quorum = Box::new(PutQuorum::new(targets, map.policy(), &suspects, grace, Some(deadline)));
+        let (client, tags, lanes) = (self.clone(), tags.clone(), (0..count).map(|_| None).collect());
+        PutWriter { client, id, bytes, true_bytes: bytes, written: 0, tags, quorum, lanes, sender, events }.open().await
     }
 }
 
@@ -84,6 +87,7 @@ impl PutWriter {
     async fn open(mut self) -> Result<Put, Error> {
         loop {
             match self.quorum.poll(self.client.now()) {
+                PutStep::Ask { target } => self.ask(target),
                 PutStep::Wait { until } => self.wait(until).await?,
                 PutStep::Already { copies, zones } => return Ok(Put::Already(self.stored(copies, zones))),
                 PutStep::Begin { .. } if self.true_bytes != self.bytes => {
@@ -98,9 +102,17 @@ impl PutWriter {
                     return Ok(Put::Writer(self));
                 }
                 PutStep::GiveUp(verdict) => return Err(self.given_up(verdict)),
+                PutStep::Moved { .. } => return Err(self.given_up(Verdict::Unavailable)),
                 PutStep::Acknowledged { .. } => unreachable!("nothing was sent"),
             }
         }
+    }
+
+    /// Starts the task that offers the track to the target.
+    fn ask(&mut self, target: usize) {
+        let at = self.quorum.targets().volumes()[target];
+        let offer = Message::Put { volume: at.volume, id: self.id, bytes: self.bytes, tags: self.tags.clone() };
+        self.lanes[target] = Some(Lane::start(&self.client, (target, at.node), offer, self.bytes, &self.sender));
     }
 
     /// Waits for what a holder does next.
@@ -111,8 +123,7 @@ impl PutWriter {
         };
         match event {
             Ok(Some((holder, event))) => self.handle(holder, event),
-            // Every task says how it ended before it ends: only a runtime that shuts down keeps them from it.
-            Ok(None) => return Err(self.given_up(Verdict::Unavailable)),
+            Ok(None) => unreachable!("we hold a sender"),
             Err(_) => {}
         }
         Ok(())
@@ -159,6 +170,7 @@ impl PutWriter {
         }
         match self.quorum.poll(self.client.now()) {
             PutStep::GiveUp(verdict) => Err(self.given_up(verdict)),
+            PutStep::Moved { .. } => Err(self.given_up(Verdict::Unavailable)),
             _ => Ok(()),
         }
     }
@@ -177,7 +189,10 @@ impl PutWriter {
                     return Ok(self.stored(copies, zones));
                 }
                 PutStep::GiveUp(verdict) => return Err(self.given_up(verdict)),
-                PutStep::Begin { .. } => unreachable!("the writer exists because it was said before"),
+                PutStep::Moved { .. } => return Err(self.given_up(Verdict::Unavailable)),
+                PutStep::Begin { .. } | PutStep::Ask { .. } => {
+                    unreachable!("the writer exists because all that was said before")
+                }
             }
         }
     }
@@ -188,7 +203,7 @@ impl PutWriter {
     }
 
     fn given_up(&self, verdict: Verdict) -> Error {
-        let failures = Holders::of(&self.client.inner.map, &self.holders, self.quorum.failures());
+        let failures = Holders::of(&self.client.inner.map, self.quorum.targets().volumes(), self.quorum.failures());
         let ((copies, zones), durable) = (self.quorum.needed(), self.quorum.durable().0);
         let what = || format!("put {}: needs {copies} copies in {zones} zones, has {durable}", self.id);
         Error::of(verdict, what, failures)

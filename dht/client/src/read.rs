@@ -85,15 +85,17 @@ impl Client {
         request: impl Fn(deadwax_dht::VolumeId) -> Message,
         answer: impl Fn(Message) -> Answer<T>,
     ) -> Result<T, Error> {
-        let (holders, order) = self.reading_order(&id);
-        let map = &self.inner.map;
-        let mut plan = ReadPlan::new(&order, map.policy().read_quorum(holders.len()));
+        let (targets, readers) = self.readers(&id);
+        let (map, holders) = (&self.inner.map, targets.holders());
+        let mut plan = ReadPlan::new(readers);
         loop {
             let holder = match plan.poll() {
                 ReadStep::Ask { holder } => holder,
                 ReadStep::NotFound => return Err(Error::NotFound),
+                // The newer map cannot be fetched yet: who has the track may still say so.
+                ReadStep::Moved { .. } => continue,
                 ReadStep::Failed(verdict) => {
-                    let failures = Holders::of(map, &holders, plan.failures());
+                    let failures = Holders::of(map, holders, plan.failures());
                     let absent = plan.absent();
                     let what = || format!("{what} of {id}: {absent} holders do not have it");
                     return Err(Error::of(verdict, what, failures));
@@ -101,20 +103,21 @@ impl Client {
                 ReadStep::Done => unreachable!("an answer is returned at once"),
             };
             let place = holders[holder];
-            let reply = match self.inner.pool.ask(place.node, &request(place.volume)).await {
+            let (epoch, reply) = match self.inner.pool.ask(place.node, &request(place.volume)).await {
                 Ok((lease, reply)) => {
+                    let epoch = lease.connection.receiver.epoch;
                     lease.give_back();
-                    reply
+                    (epoch, reply)
                 }
                 Err(failure) => {
-                    plan.handle_failed(failure, false);
+                    plan.handle_failed(holder, failure, None);
                     continue;
                 }
             };
             match answer(reply) {
                 Answer::Is(it) => return Ok(it),
-                Answer::Absent => plan.handle_absent(),
-                Answer::Failed(failure) => plan.handle_failed(failure, false),
+                Answer::Absent => plan.handle_absent(holder, epoch),
+                Answer::Failed(failure) => plan.handle_failed(holder, failure, None),
             }
         }
     }

@@ -13,8 +13,8 @@ use crate::volumes::LocalVolume;
 /// Between tries to reach a shard whose queue is full.
 const TELL_RETRY: Duration = Duration::from_millis(10);
 
-/// Watches this shard's part of a volume until it is out or closed, and tells the others. What they found out before this
-/// part was open holds for it too.
+/// Watches this shard's part of a volume until it is out or closed, and tells the others. What they found out before
+/// this part was open holds for it too.
 pub(crate) fn join(shard: &Rc<Shard>, number: usize, volume: &Arc<NodeVolume>, local: &LocalVolume) {
     let mut troubles = local.troubles();
     let (shard, watched) = (Rc::clone(shard), Arc::clone(volume));

@@ -77,8 +77,9 @@ pub struct Config {
     #[serde(default = "default::reserve_bytes")]
     pub reserve_bytes: u64,
 
-    /// Bytes a second that each volume reads to check all that it holds, over and over, where nothing more urgent is to be done.
-    /// Default 4 MiB: 10 TiB a month. 0: never. Rot that nobody looks for is found when the other copies are gone.
+    /// Bytes a second that each volume reads to check all that it holds, over and over, where nothing more urgent is to
+    /// be done. Default 4 MiB: 10 TiB a month. 0: never. Rot that nobody looks for is found when the other copies are
+    /// gone.
     #[serde(default = "default::scrub_bytes_per_second")]
     pub scrub_bytes_per_second: u64,
 
@@ -115,7 +116,8 @@ pub struct Config {
     #[serde(default)]
     pub insecure_listen: bool,
 
-    /// The file that the settings were read from, to be read again on SIGHUP. No setting: [`load`](Self::load) fills it in.
+    /// The file that the settings were read from, to be read again on SIGHUP. No setting: [`load`](Self::load) fills it
+    /// in.
     #[serde(skip)]
     pub source: Option<PathBuf>,
 }

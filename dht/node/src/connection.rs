@@ -3,7 +3,9 @@
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use deadwax_dht::wire::{BadFrame, ErrorCode, FrameHeader, Kind, Message, PROTOCOL_VERSION, Stamp};
+use deadwax_dht::wire::{
+    BadFrame, ErrorCode, FrameHeader, Kind, Message, PROTOCOL_MIN, PROTOCOL_VERSION, Stamp, negotiate,
+};
 use deadwax_engine::Priority;
 use deadwax_track::{ByteRange, Tags, TrackId};
 
@@ -88,8 +90,8 @@ impl Connection {
         }
     }
 
-    /// Serves requests while they come. Puts run where they leave the shard's time to those who read: the connection goes
-    /// there and comes back.
+    /// Serves requests while they come. Puts run where they leave the shard's time to those who read: the connection
+    /// goes there and comes back.
     async fn requests(mut self, guest: &Guest) -> (Self, Result<(), End>) {
         self.socket.set_read_timeout(self.shard.node.config.stall_timeout());
         if let Err(end) = self.greet().await {
@@ -142,10 +144,11 @@ impl Connection {
             Err(why) => return refuse(ErrorCode::Invalid, why.to_string()),
         };
         let own = Rc::clone(&self.shard);
-        if !(protocol_min..=protocol_max).contains(&PROTOCOL_VERSION) {
-            let why = format!("this node speaks protocol {PROTOCOL_VERSION}, you {protocol_min} to {protocol_max}");
+        let Some(protocol) = negotiate(PROTOCOL_MIN..=PROTOCOL_VERSION, protocol_min, protocol_max) else {
+            let ours = format!("{PROTOCOL_MIN} to {PROTOCOL_VERSION}");
+            let why = format!("this node speaks protocol {ours}, you {protocol_min} to {protocol_max}");
             return refuse(ErrorCode::Version, why);
-        }
+        };
         if cluster != own.node.cluster || header.stamp.cluster != own.node.cluster.prefix() {
             let why = format!("this node is in cluster {}, you mean {cluster}", own.node.cluster);
             return refuse(ErrorCode::WrongCluster, why);
@@ -153,7 +156,7 @@ impl Connection {
         if let Some(meant) = node.filter(|meant| *meant != own.node.id) {
             return refuse(ErrorCode::WrongNode, format!("this is node {}, you mean {meant}", own.node.id));
         }
-        let welcome = Message::Welcome { protocol: PROTOCOL_VERSION, node: own.node.id, epoch: own.node.epoch() };
+        let welcome = Message::Welcome { protocol, node: own.node.id, epoch: own.node.epoch() };
         self.reply(request, &welcome).await
     }
 

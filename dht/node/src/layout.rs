@@ -84,7 +84,8 @@ pub(crate) fn check_mapped(config: &Config, mapped: &Mapped, volume: &VolumeId, 
     Err(Error::Map { path: config.map.clone(), why })
 }
 
-/// No volume may be in two directories: one is a copy of the other's drive, and what is written to one is not in the other.
+/// No volume may be in two directories: one is a copy of the other's drive, and what is written to one is not in the
+/// other.
 pub(crate) fn check_once<'a>(volumes: impl IntoIterator<Item = (VolumeId, &'a PathBuf)>) -> Result<(), Error> {
     let mut seen: Vec<(VolumeId, &PathBuf)> = Vec::new();
     for (id, dir) in volumes {

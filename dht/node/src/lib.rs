@@ -12,7 +12,8 @@
 //! they change while the node runs, `accord` how shards agree on a drive that fails.
 //!
 //! **Absent on purpose.** TLS and tokens (until then other than loopback is refused, see
-//! [`Config::insecure_listen`]), changes of the map while running that others agree on, repair: what scrub finds is logged.
+//! [`Config::insecure_listen`]), changes of the map while running that others agree on, repair: what scrub finds is
+//! logged.
 
 mod accord;
 mod answers;

@@ -79,9 +79,9 @@ impl Stopper {
 /// calls `on_ready` once it accepts connections. On the way out requests under way may end (up to
 /// `drain_timeout_s`), then the volumes are closed. A second signal exits at once; nothing acknowledged is lost then.
 ///
-/// **SIGHUP** has the node read its settings and the map again ([`Stopper::reload`] too). A volume directory that is new
-/// there is opened and served: it must have been initialised (`deadwax cluster init`), and the map must give it to this
-/// node. A volume that is no longer there is retired: no request begins on it, those under way end (up to
+/// **SIGHUP** has the node read its settings and the map again ([`Stopper::reload`] too). A volume directory that is
+/// new there is opened and served: it must have been initialised (`deadwax cluster init`), and the map must give it to
+/// this node. A volume that is no longer there is retired: no request begins on it, those under way end (up to
 /// `drain_timeout_s`), it is closed, and its drive may be unmounted. A volume that is fenced or read-only is tried
 /// again. Where the settings, the map or a new directory are not in order, nothing changes and the log says why. Other
 /// settings take effect at the next start.

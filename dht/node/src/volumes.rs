@@ -274,9 +274,9 @@ pub(crate) const fn is_left_out(why: &deadwax_engine::Error) -> bool {
     }
 }
 
-/// The [`refusal`] for an error in reading a track that the index has: a drive that cannot read its copy has a bad copy, and
-/// whoever asks must know that there is one. Of an error that could be any request's it would be taken that this holder
-/// knows nothing, and with enough others that do not have the track, that there is none.
+/// The [`refusal`] for an error in reading a track that the index has: a drive that cannot read its copy has a bad
+/// copy, and whoever asks must know that there is one. Of an error that could be any request's it would be taken that
+/// this holder knows nothing, and with enough others that do not have the track, that there is none.
 fn unreadable(why: &deadwax_engine::Error) -> Refusal {
     if why.kind() == ErrorKind::Io {
         tracing::error!(%why, "a drive cannot read a track that it has");

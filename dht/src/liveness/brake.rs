@@ -13,8 +13,8 @@ pub const MASS_WINDOW_MS: u64 = 10 * 60 * 1_000;
 /// How many names the text of a brake shows.
 const NAMES_SHOWN: usize = 5;
 
-/// How many of a zone's `nodes` are a mass: more than a fifth, and at least two, as one node is what repair is for; of a
-/// zone with one node that one, as it is the whole zone.
+/// How many of a zone's `nodes` are a mass: more than a fifth, and at least two, as one node is what repair is for; of
+/// a zone with one node that one, as it is the whole zone.
 ///
 /// So 1 of 1, 2 of 2 to 9, 3 of 10 to 14, 21 of 100.
 #[must_use]
@@ -24,7 +24,8 @@ pub const fn mass(nodes: usize) -> usize {
     if mass > nodes { nodes } else { mass }
 }
 
-/// A zone where a mass vanished at once: a switch, a power feed, a cable. While it holds, silence makes nobody there dead.
+/// A zone where a mass vanished at once: a switch, a power feed, a cable. While it holds, silence makes nobody there
+/// dead.
 ///
 /// Whoever goes down while it holds comes under it too. It ends when no more are down than half of the [`mass`] that it
 /// took (their 30 minutes then begin anew), or by an operator's word.

@@ -21,6 +21,7 @@ use bytes::{Buf, BufMut};
 use foca::{Header, Member, Message, State};
 
 use super::identity::Identity;
+use super::summary::{Summary, is_summary};
 use crate::NodeId;
 
 /// The most bytes of a datagram: fits any path's MTU with headers to spare (RFC 8085, section 3.2).
@@ -28,6 +29,9 @@ pub const DATAGRAM_BYTES_MAX: usize = 1_400;
 
 /// The version of these bytes. 1: the first.
 const VERSION: u8 = 1;
+/// The second byte of a probe, and of its answer.
+pub(super) const PING: u8 = 0;
+pub(super) const ACK: u8 = 1;
 const HEADER_BYTES: usize = 94;
 const IDENTITY_BYTES: usize = 40;
 pub(super) const UPDATE_BYTES: usize = IDENTITY_BYTES + 3;
@@ -61,9 +65,13 @@ pub(super) struct Datagram {
     pub(super) updates: Vec<Member<Identity>>,
 }
 
-/// Whether `bytes` are a datagram of the cluster whose [`ClusterId::prefix`](crate::ClusterId::prefix) is `cluster`, and
-/// the name of the node that it says it is from. Total: any bytes give a value or an error.
+/// Whether `bytes` are a datagram (of SWIM, or a cell's summary) of the cluster whose
+/// [`ClusterId::prefix`](crate::ClusterId::prefix) is `cluster`, and the name of the node that it says it is from.
+/// Total: any bytes give a value or an error.
 pub fn check(cluster: u64, bytes: &[u8]) -> Result<NodeId, BadDatagram> {
+    if is_summary(bytes) {
+        return Summary::decode(cluster, bytes).map(|summary| summary.sender);
+    }
     Datagram::decode(Codec { cluster }, bytes).map(|datagram| datagram.header.src.node)
 }
 
@@ -139,8 +147,8 @@ pub(super) struct Codec {
 impl Codec {
     fn put_header(self, header: &Header<Identity>, out: &mut impl BufMut) {
         let (kind, probe) = match header.message {
-            Message::Ping(probe) => (0, probe),
-            Message::Ack(probe) => (1, probe),
+            Message::Ping(probe) => (PING, probe),
+            Message::Ack(probe) => (ACK, probe),
             Message::PingReq { probe_number, .. } => (2, probe_number),
             Message::IndirectPing { probe_number, .. } => (3, probe_number),
             Message::IndirectAck { probe_number, .. } => (4, probe_number),
@@ -180,8 +188,8 @@ impl Codec {
         let src_incarnation = from.get_u16_le();
         let dst = identity(from)?;
         let message = match kind {
-            0 => Message::Ping(probe),
-            1 => Message::Ack(probe),
+            PING => Message::Ping(probe),
+            ACK => Message::Ack(probe),
             2 => Message::PingReq { target: identity(from)?, probe_number: probe },
             3 => Message::IndirectPing { origin: identity(from)?, probe_number: probe },
             4 => Message::IndirectAck { target: identity(from)?, probe_number: probe },
@@ -300,14 +308,42 @@ mod tests {
         }
     }
 
+    /// An identity's bytes.
+    fn drawn(byte: u8) -> Vec<u8> {
+        [&[byte; 32][..], &[7, 0, 0, 0, 0, byte, 0, 0]].concat()
+    }
+
     #[test]
     fn the_bytes_are_as_drawn() {
-        let header = Header { src: identity(1), src_incarnation: 0x0203, dst: identity(2), message: Message::Ping(4) };
-        let updates = vec![Member::new(identity(3), 0x0405, State::Suspect)];
-        let bytes = Datagram { header, updates }.encode(Codec { cluster: 0x1122_3344_5566_7788 });
-        assert_eq!(bytes[..12], [1, 0, 4, 0, 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]);
-        assert_eq!((bytes[12], bytes[44], bytes[49], bytes[52], bytes[53]), (1, 7, 1, 3, 2));
-        assert_eq!((bytes[54], bytes[86], bytes[94], bytes[95], bytes[96]), (2, 7, 0, 1, 3));
-        assert_eq!(bytes[136..], [5, 4, 1]);
+        let (third, probe_number) = (identity(3), 9);
+        let cases = [
+            (Message::Ping(4), 0, 4),
+            (Message::Ack(5), 1, 5),
+            (Message::PingReq { target: third, probe_number }, 2, 9),
+            (Message::IndirectPing { origin: third, probe_number }, 3, 9),
+            (Message::IndirectAck { target: third, probe_number }, 4, 9),
+            (Message::ForwardedAck { origin: third, probe_number }, 5, 9),
+            (Message::Announce, 6, 0),
+            (Message::Feed, 7, 0),
+            (Message::Gossip, 8, 0),
+            (Message::TurnUndead, 9, 0),
+        ];
+        for (message, kind, probe) in cases {
+            let states = [State::Alive, State::Suspect, State::Down];
+            let updates = states.map(|state| Member::new(third, 0x0405, state)).to_vec();
+            let updates = if has_updates(&message) { updates } else { Vec::new() };
+            let header = Header { src: identity(1), src_incarnation: 0x0203, dst: identity(2), message };
+            let bytes = Datagram { header, updates }.encode(Codec { cluster: 0x1122_3344_5566_7788 });
+            let mut drawn_bytes = vec![1, kind, probe, 0, 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11];
+            drawn_bytes.extend([drawn(1), vec![3, 2], drawn(2)].concat());
+            if (2..=5).contains(&kind) {
+                drawn_bytes.extend(drawn(3));
+            }
+            if ![6, 9].contains(&kind) {
+                drawn_bytes.extend([0, 3]);
+                (0..3).for_each(|state| drawn_bytes.extend([drawn(3), vec![5, 4, state]].concat()));
+            }
+            assert_eq!(bytes, drawn_bytes, "kind {kind}");
+        }
     }
 }

@@ -4,18 +4,36 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::brake::{Brake, MASS_WINDOW_MS, mass};
+use super::cells::{Cells, Place};
 use super::contact::Contact;
-use super::report::{DeadBy, DownBy, NodeReport, Report, Standing};
+use super::herald::Herald;
+use super::peer::{Absence, FAILING_MS, FAILURES_MAX, Peer};
+use super::report::{NodeReport, Report, Standing};
 use super::runtime::Event;
+use super::summary::{Summary, What, is_summary};
 use super::swim::Swim;
-use crate::{Map, NodeId};
+use super::watch::Watch;
+use crate::NodeId;
 
 /// How long a node must be silent to be dead, in ms of this node's contact with others.
 pub const SILENCE_MS: u64 = 30 * 60 * 1_000;
-/// How many requests in a row must fail for a node to count as down.
-pub const FAILURES_MAX: u8 = 3;
-/// How long that lasts after the last failure, in ms: then it is tried again.
-pub const FAILING_MS: u64 = 30 * 1_000;
+/// How often those with an absence or failures are looked through, in ms.
+const SWEEP_MS: u64 = 1_000;
+
+/// What may differ from node to node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LivenessSettings {
+    /// How often the node probes another of its cell, in ms: 500 to 10,000. Default 1,000. Longer costs less where
+    /// nothing happens, and a crash is found later: about two of it, and two for the suspicion. Hazard: where nodes
+    /// differ in it, those that are probed rarely are found late.
+    pub probe_ms: u64,
+}
+
+impl Default for LivenessSettings {
+    fn default() -> Self {
+        Self { probe_ms: 1_000 }
+    }
+}
 
 /// What the driver carries out or shows.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,76 +66,45 @@ pub enum Effect {
     },
 }
 
-/// A node's absence, as SWIM tells it.
-#[derive(Clone, Copy, Debug)]
-struct Absence {
-    since_ms: u64,
-    /// When it began, in ms of contact: of the mass that vanished with it.
-    fell_at: u64,
-    /// Since when nothing was heard from it, in ms of contact.
-    silent_from: u64,
-    /// Since when it is dead by silence, in ms of the driver's clock.
-    silent: Option<u64>,
-    /// An operator said that this absence is no reason to stop.
-    released: bool,
-}
-
-#[derive(Debug)]
-struct Peer {
-    zone: Arc<str>,
-    address: Arc<str>,
-    absence: Option<Absence>,
-    /// Requests that failed since one succeeded, the first and the last of them.
-    failures: u8,
-    failing_from: u64,
-    failed_at: u64,
-    /// Since when the map's log calls it dead.
-    declared: Option<u64>,
-}
-
-impl Peer {
-    fn standing(&self, now: u64) -> Standing {
-        if let Some(since_ms) = self.declared {
-            return Standing::Dead { since_ms, by: DeadBy::Declared };
-        }
-        if let Some(absence) = self.absence {
-            return match absence.silent {
-                Some(since_ms) => Standing::Dead { since_ms, by: DeadBy::Silence },
-                None => Standing::Down { since_ms: absence.since_ms, by: DownBy::Swim },
-            };
-        }
-        if self.failures >= FAILURES_MAX && now.saturating_sub(self.failed_at) < FAILING_MS {
-            return Standing::Down { since_ms: self.failing_from, by: DownBy::Requests };
-        }
-        Standing::Up
-    }
-}
-
 /// Who is there, as far as this node knows: SWIM, the standing of each node, and the brakes.
 ///
-/// **How to drive it.** [`set_map`](Self::set_map) first. Then tell what comes (`handle_datagram`, `request_*`), and call
-/// [`poll`](Self::poll) after each and when [`next_deadline`](Self::next_deadline) has come, and carry out what it gives.
-/// Times are ms of one clock; where it jumps, or nobody polls for a while, that time does not count against anybody.
-/// Equal inputs and seeds give equal effects.
+/// **How to drive it.** [`set_map`](Self::set_map) first. Then tell what comes (`handle_datagram`, `request_*`), and
+/// call [`poll`](Self::poll) after each and when [`next_deadline`](Self::next_deadline) has come, and carry out what it
+/// gives. Times are ms of one clock; where it jumps, or nobody polls for a while, that time does not count against
+/// anybody. Equal inputs and seeds give equal effects.
 ///
-/// **Failures.** Datagrams may be lost, doubled and late. One that is not of this cluster, not from the node that it names,
-/// or from or about a node that the map does not have is ignored, in whole or in that part.
+/// **Failures.** Datagrams may be lost, doubled and late. One that is not of this cluster, not from the node that it
+/// names, or from or about a node that the map does not have is ignored, in whole or in that part.
 ///
-/// **Bounds.** A few hundred bytes for each node of the map. At most 256 datagrams for an input or a poll; about 2 a second
-/// where nothing happens and 20 where news are spread, of at most 1,400 bytes each. Handling one takes time in proportion
-/// to the number of nodes: where there are 10,000, some 0.1 ms, and as much again for each change that it tells.
+/// **Cells.** SWIM runs among the nodes of the node's own [cell](Cells). A node of another cell is up unless requests
+/// to it fail, or the map's log calls it dead; but a voter hears from the cells who of them is not there, and judges
+/// all nodes. Only a voter's [`dead`](Self::dead) is to be acted upon.
+///
+/// **Bounds.** Some 10 KB, and 100 bytes for each node that is not up; at a voter 200 bytes more for each cell. At most
+/// 256 datagrams for an input or a poll, and for a voter 64 for each cell that fell silent; about 2 a probe's period
+/// where nothing happens and 20 a second where news are spread, of at most 1,400 bytes each. Handling one takes time in
+/// proportion to the number of nodes in the cell: some microseconds.
 pub struct Liveness {
-    node: NodeId,
+    pub(super) node: NodeId,
+    pub(super) cluster: u64,
     swim: Swim,
-    contact: Contact,
-    now: u64,
-    peers: BTreeMap<NodeId, Peer>,
+    pub(super) contact: Contact,
+    pub(super) herald: Herald,
+    pub(super) watch: Watch,
+    pub(super) now: u64,
+    pub(super) cells: Arc<Cells>,
+    /// None: the map does not have this node.
+    pub(super) own: Option<Place>,
+    voters: BTreeSet<NodeId>,
+    /// Of whom something is known. Whoever of the map is not here is up.
+    pub(super) peers: BTreeMap<NodeId, Peer>,
     /// Those with an absence.
-    absent: BTreeSet<NodeId>,
+    pub(super) absent: BTreeSet<NodeId>,
     /// Those with failures.
     failing: BTreeSet<NodeId>,
-    /// How many live in each zone, this node among them, without those declared dead.
-    zones: BTreeMap<Arc<str>, usize>,
+    swept_at: u64,
+    /// How many of each zone are declared dead.
+    pub(super) declared: BTreeMap<Arc<str>, usize>,
     brakes: BTreeMap<Arc<str>, Brake>,
     effects: Vec<Effect>,
 }
@@ -125,83 +112,139 @@ pub struct Liveness {
 impl Liveness {
     /// The view of `node`, which knows nobody yet.
     ///
-    /// `life`: which start of its process this is; each must have a larger one, such as ms since 1970 at the start. Where
-    /// it is not larger the node's first seconds are confused, and it goes on from the life that others remember.
+    /// `life`: which start of its process this is; each must have a larger one, such as ms since 1970 at the start.
+    /// Where it is not larger the node's first seconds are confused, and it goes on from the life that others remember.
     /// `cluster`: [`ClusterId::prefix`](crate::ClusterId::prefix). `seed`: another for each node and start. `now`: ms.
     #[must_use]
-    pub fn new(node: NodeId, life: u64, cluster: u64, seed: u64, now: u64) -> Self {
+    pub fn new(node: NodeId, life: u64, cluster: u64, seed: u64, settings: LivenessSettings, now: u64) -> Self {
+        let probe_ms = settings.probe_ms.clamp(500, 10_000);
         Self {
             node,
-            swim: Swim::new(node, life, cluster, seed, now),
-            contact: Contact::new(now),
+            cluster,
+            swim: Swim::new(node, life, cluster, seed, probe_ms, now),
+            contact: Contact::new(now, probe_ms),
+            herald: Herald::new(!seed),
+            watch: Watch::default(),
             now,
+            cells: Arc::new(Cells::default()),
+            own: None,
+            voters: BTreeSet::new(),
             peers: BTreeMap::new(),
             absent: BTreeSet::new(),
             failing: BTreeSet::new(),
-            zones: BTreeMap::new(),
+            swept_at: now,
+            declared: BTreeMap::new(),
             brakes: BTreeMap::new(),
             effects: Vec::new(),
         }
     }
 
-    /// Takes over the map and whom its log calls dead ([`State::dead`](crate::log::State::dead)). A node that is new in it
-    /// counts as up until it fails to answer; one that is gone from it is forgotten.
-    pub fn set_map(&mut self, now: u64, map: &Map, dead: &BTreeSet<NodeId>) {
+    /// Takes over the map's cells, whom its log calls dead ([`State::dead`](crate::log::State::dead)), and the log's
+    /// voters. A node that is new in it counts as up until it fails to answer; one that is gone from it is forgotten. A
+    /// node that is no voter any more forgets what other cells told.
+    pub fn set_map(&mut self, now: u64, cells: &Arc<Cells>, dead: &BTreeSet<NodeId>, voters: &BTreeSet<NodeId>) {
         self.now = now;
-        self.swim.set_members(now, map.nodes().iter().map(|node| node.id));
-        let mut before = std::mem::take(&mut self.peers);
-        self.zones.clear();
-        for node in map.nodes() {
-            let zone: Arc<str> = node.zone.as_str().into();
-            let counts = usize::from(!dead.contains(&node.id));
-            *self.zones.entry(zone.clone()).or_default() += counts;
-            if node.id == self.node {
-                continue;
+        let mut was: BTreeMap<NodeId, Standing> =
+            self.peers.iter().map(|(node, peer)| (*node, peer.standing(now))).collect();
+        self.cells = cells.clone();
+        self.own = cells.place(&self.node);
+        self.voters.clone_from(voters);
+        let own_cell = self.own.map(|place| place.cell);
+        self.set_members(own_cell);
+        let watches = self.watches();
+        self.peers.retain(|node, peer| {
+            let cell = cells.place(node).map(|place| place.cell);
+            if !watches && cell != own_cell {
+                peer.absence = None;
             }
-            let old = before.remove(&node.id);
-            let was = old.as_ref().map_or(Standing::Up, |peer| peer.standing(now));
-            let declared = dead.contains(&node.id);
-            let peer = Peer {
-                zone,
-                address: node.address.as_str().into(),
-                absence: old.as_ref().and_then(|peer| peer.absence),
-                failures: old.as_ref().map_or(0, |peer| peer.failures),
-                failing_from: old.as_ref().map_or(0, |peer| peer.failing_from),
-                failed_at: old.as_ref().map_or(0, |peer| peer.failed_at),
-                declared: declared.then(|| old.and_then(|peer| peer.declared).unwrap_or(now)),
-            };
-            let standing = peer.standing(now);
-            self.peers.insert(node.id, peer);
-            if standing != was {
-                self.effects.push(Effect::Changed { node: node.id, standing });
-            }
+            peer.declared = peer.declared.filter(|_| dead.contains(node));
+            cell.is_some() && *node != self.node && !peer.is_blank()
+        });
+        for node in dead.iter().filter(|node| cells.contains(node) && **node != self.node) {
+            self.peers.entry(*node).or_default().declared.get_or_insert(now);
+            was.entry(*node).or_insert(Standing::Up);
+        }
+        self.declared.clear();
+        for node in dead.iter().filter(|node| cells.contains(node)) {
+            *self.declared.entry(cells.zone(node).clone()).or_default() += 1;
         }
         let known = &self.peers;
-        self.absent.retain(|node| known.contains_key(node));
+        self.absent.retain(|node| known.get(node).is_some_and(|peer| peer.absence.is_some()));
         self.failing.retain(|node| known.contains_key(node));
+        for (node, was) in was {
+            let standing = known.get(&node).map_or(Standing::Up, |peer| peer.standing(now));
+            if standing != was && cells.contains(&node) {
+                self.effects.push(Effect::Changed { node, standing });
+            }
+        }
         for brake in self.brakes.values_mut() {
-            let counts = |peer: &Peer| peer.declared.is_none() && *peer.zone == *brake.zone;
-            brake.nodes.retain(|node| known.get(node).is_some_and(counts));
+            let counts = |node: &NodeId, peer: &Peer| {
+                peer.absence.is_some() && peer.declared.is_none() && **cells.zone(node) == *brake.zone
+            };
+            brake.nodes.retain(|node| known.get(node).is_some_and(|peer| counts(node, peer)));
         }
         self.lift();
         self.follow();
+        self.tell();
+    }
+
+    /// Tells SWIM, the herald and the watch what the map says.
+    fn set_members(&mut self, own_cell: Option<u32>) {
+        let cells = self.cells.clone();
+        let members = own_cell.into_iter().flat_map(|cell| cells.members(cell as usize)).copied();
+        self.swim.set_members(self.now, members);
+        let outside = |node: &&NodeId| cells.place(node).is_some_and(|place| Some(place.cell) != own_cell);
+        self.herald.set_voters(self.now, self.voters.iter().filter(outside).copied().collect());
+        if self.watches() {
+            self.watch.set_cells(&cells, own_cell, self.contact.contact_ms());
+        } else {
+            self.watch.clear();
+        }
+    }
+
+    /// Whether this node judges those of other cells.
+    pub(super) fn watches(&self) -> bool {
+        self.own.is_some() && self.cells.count() > 1 && self.voters.contains(&self.node)
     }
 
     /// Handles a datagram that `from` sent, as the driver has proof.
     pub fn handle_datagram(&mut self, now: u64, from: NodeId, bytes: &[u8]) {
         self.now = now;
+        if is_summary(bytes) {
+            self.handle_summary(from, bytes);
+            return;
+        }
         if self.swim.handle_datagram(now, from, bytes) {
             self.heard(from);
         }
         self.follow();
     }
 
+    fn handle_summary(&mut self, from: NodeId, bytes: &[u8]) {
+        let Ok(summary) = Summary::decode(self.cluster, bytes) else { return };
+        let Some(place) = self.cells.place(&from).filter(|_| summary.sender == from && from != self.node) else {
+            return;
+        };
+        self.heard(from);
+        match summary.what {
+            What::Question if self.voters.contains(&from) => self.summarize([from].iter(), self.absent_here()),
+            What::Question => {}
+            What::Absent { cell, absent } => {
+                let contact_ms = self.contact.contact_ms();
+                if cell == self.cells.name(place.cell) && self.watch.hear(cell, place.at, absent, contact_ms) {
+                    self.judge(place.cell);
+                }
+            }
+        }
+    }
+
     /// A request to `node` was answered, in whatever way.
     pub fn request_succeeded(&mut self, now: u64, node: NodeId) {
         self.now = now;
-        if self.peers.contains_key(&node) {
-            self.failing.remove(&node);
-            self.change(node, |peer| peer.failures = 0);
+        if self.cells.contains(&node) && node != self.node {
+            if self.failing.remove(&node) {
+                self.change(node, |peer| peer.failures = 0);
+            }
             self.heard(node);
         }
     }
@@ -210,7 +253,7 @@ impl Liveness {
     /// [`FAILING_MS`]. They never make it dead.
     pub fn request_failed(&mut self, now: u64, node: NodeId) {
         self.now = now;
-        if self.peers.contains_key(&node) {
+        if self.cells.contains(&node) && node != self.node {
             self.failing.insert(node);
             self.change(node, |peer| {
                 if peer.failures == 0 || now.saturating_sub(peer.failed_at) >= FAILING_MS {
@@ -242,30 +285,47 @@ impl Liveness {
         self.now = now;
         self.swim.poll(now);
         self.follow();
-        self.bury();
-        self.forgive();
+        self.look();
+        // What each of these finds may wait for the next poll.
+        if !(self.absent.is_empty() && self.failing.is_empty()) && now.abs_diff(self.swept_at) >= SWEEP_MS {
+            self.swept_at = now;
+            self.bury();
+            self.forgive();
+        }
+        if let Some((voters, absent)) = self.herald.poll(now) {
+            let voters = voters.to_vec();
+            self.summarize(voters.iter(), absent);
+        }
         for (to, bytes) in self.swim.take_outbox() {
-            if let Some(peer) = self.peers.get(&to) {
-                self.effects.push(Effect::Send { to, address: peer.address.clone(), bytes });
-            }
+            self.send(to, bytes);
         }
         std::mem::take(&mut self.effects)
     }
 
-    /// When to poll next, in ms: at most a second ahead.
+    /// When to poll next, in ms: at most a probe's period ahead.
     #[must_use]
     pub fn next_deadline(&self) -> u64 {
-        self.swim.next_deadline()
+        let swim = self.swim.next_deadline();
+        self.herald.deadline().map_or(swim, |due| due.min(swim))
     }
 
-    /// How `node` stands; none: the map does not have it. A node is up for itself, but where the log calls it dead: that
-    /// the node learns from the log.
+    pub(super) fn send(&mut self, to: NodeId, bytes: Vec<u8>) {
+        if let Some(address) = self.cells.address(&to) {
+            self.effects.push(Effect::Send { to, address: address.clone(), bytes });
+        }
+    }
+
+    /// How `node` stands; none: the map does not have it. A node is up for itself, but where the log calls it dead:
+    /// that the node learns from the log.
     #[must_use]
     pub fn standing(&self, node: &NodeId) -> Option<Standing> {
         if *node == self.node {
             return Some(Standing::Up);
         }
-        self.peers.get(node).map(|peer| peer.standing(self.now))
+        match self.peers.get(node) {
+            Some(peer) => Some(peer.standing(self.now)),
+            None => self.cells.contains(node).then_some(Standing::Up),
+        }
     }
 
     /// Whether `node` is up.
@@ -296,16 +356,16 @@ impl Liveness {
     /// What status shows.
     #[must_use]
     pub fn report(&self) -> Report {
-        let mut up = 0;
+        let mut up = self.cells.nodes() - usize::from(self.own.is_some());
         let mut not_up = Vec::new();
         for (node, peer) in &self.peers {
             let standing = peer.standing(self.now);
             if standing.is_up() {
-                up += 1;
                 continue;
             }
+            up -= 1;
             let silent = |absence: Absence| self.contact.contact_ms() - absence.silent_from;
-            let (zone, silent_ms) = (peer.zone.to_string(), peer.absence.map_or(0, silent));
+            let (zone, silent_ms) = (self.cells.zone(node).to_string(), peer.absence.map_or(0, silent));
             not_up.push(NodeReport { node: *node, zone, standing, silent_ms });
         }
         Report { up, not_up, brakes: self.brakes.values().cloned().collect(), heard_ms: self.contact.heard_at() }
@@ -313,10 +373,15 @@ impl Liveness {
 
     /// Changes what is known of a node of the map.
     fn change(&mut self, node: NodeId, change: impl FnOnce(&mut Peer)) {
-        let peer = self.peers.get_mut(&node).expect("a node of the map");
+        let mut peer = self.peers.get(&node).copied().unwrap_or_default();
         let was = peer.standing(self.now);
-        change(peer);
+        change(&mut peer);
         let standing = peer.standing(self.now);
+        if peer.is_blank() {
+            self.peers.remove(&node);
+        } else {
+            self.peers.insert(node, peer);
+        }
         if standing != was {
             self.effects.push(Effect::Changed { node, standing });
         }
@@ -337,23 +402,31 @@ impl Liveness {
 
     /// Follows SWIM.
     fn follow(&mut self) {
-        for event in self.swim.take_events() {
+        let events = self.swim.take_events();
+        if events.is_empty() {
+            return;
+        }
+        for event in events {
             match event {
                 Event::Down(node) => self.fell(node),
-                Event::Up(node) => {
-                    self.absent.remove(&node);
-                    self.change(node, |peer| peer.absence = None);
-                    let zone = &self.peers[&node].zone;
-                    if let Some(brake) = self.brakes.get_mut(zone) {
-                        brake.nodes.remove(&node);
-                        self.lift();
-                    }
-                }
+                Event::Up(node) => self.rose(node),
             }
+        }
+        self.tell();
+    }
+
+    pub(super) fn rose(&mut self, node: NodeId) {
+        if self.absent.remove(&node) {
+            self.change(node, |peer| peer.absence = None);
+        }
+        if let Some(brake) = self.brakes.get_mut(self.cells.zone(&node))
+            && brake.nodes.remove(&node)
+        {
+            self.lift();
         }
     }
 
-    fn fell(&mut self, node: NodeId) {
+    pub(super) fn fell(&mut self, node: NodeId) {
         let (now, contact_ms) = (self.now, self.contact.contact_ms());
         self.absent.insert(node);
         self.change(node, |peer| {
@@ -365,23 +438,23 @@ impl Liveness {
                 released: false,
             });
         });
-        let peer = &self.peers[&node];
-        if peer.declared.is_some() {
+        if self.peers[&node].declared.is_some() {
             return;
         }
-        let zone = peer.zone.clone();
+        let zone = self.cells.zone(&node).clone();
         if let Some(brake) = self.brakes.get_mut(&zone) {
             brake.nodes.insert(node);
             return;
         }
-        let fresh = |peer: &Peer| {
+        let fresh = |node: &&NodeId| {
+            let peer = &self.peers[*node];
             let at_once = |absence: Absence| {
                 absence.silent.is_none() && !absence.released && contact_ms - absence.fell_at <= MASS_WINDOW_MS
             };
-            peer.zone == zone && peer.declared.is_none() && peer.absence.is_some_and(at_once)
+            *self.cells.zone(node) == zone && peer.declared.is_none() && peer.absence.is_some_and(at_once)
         };
-        let nodes: BTreeSet<NodeId> = self.absent.iter().filter(|node| fresh(&self.peers[*node])).copied().collect();
-        let of = self.zones[&zone];
+        let nodes: BTreeSet<NodeId> = self.absent.iter().filter(fresh).copied().collect();
+        let of = self.zone_nodes(&zone);
         if nodes.len() >= mass(of) {
             let name = zone.to_string();
             self.effects.push(Effect::Braked { zone: name.clone() });
@@ -411,8 +484,10 @@ impl Liveness {
         let is_due = |node: &&NodeId| {
             let peer = &self.peers[*node];
             let silent = |absence: Absence| {
-                let braked = self.brakes.contains_key(&peer.zone) && !absence.released;
-                absence.silent.is_none() && !braked && contact_ms - absence.silent_from >= SILENCE_MS
+                absence.silent.is_none()
+                    && contact_ms - absence.silent_from >= SILENCE_MS
+                    && (absence.released || !self.brakes.contains_key(self.cells.zone(node)))
+                    && self.is_sure(node)
             };
             peer.absence.is_some_and(silent)
         };
@@ -433,11 +508,10 @@ impl Liveness {
         let old: Vec<NodeId> = self.failing.iter().filter(is_old).copied().collect();
         for node in old {
             self.failing.remove(&node);
-            let peer = self.peers.get_mut(&node).expect("a node of the map");
-            let counted = peer.failures >= FAILURES_MAX;
-            peer.failures = 0;
+            let counted = self.peers[&node].failures >= FAILURES_MAX;
+            self.change(node, |peer| peer.failures = 0);
             if counted {
-                let standing = peer.standing(now);
+                let standing = self.standing(&node).expect("a node of the map");
                 self.effects.push(Effect::Changed { node, standing });
             }
         }

@@ -4,8 +4,8 @@ use deadwax_track::Partition;
 
 use super::codec::{BadBytes, Reader, Writer};
 use super::spec::{
-    read_node, read_overrides, read_partitions, read_policy, read_rack, read_spec, read_volume, write_node,
-    write_overrides, write_partitions, write_policy, write_rack, write_spec, write_volume,
+    read_node, read_overrides, read_partitions, read_policy, read_rack, read_spec, read_volume, read_volumes,
+    write_node, write_overrides, write_partitions, write_policy, write_rack, write_spec, write_volume, write_volumes,
 };
 use super::transition::{Move, Stage};
 use crate::{MapSpec, Node, NodeId, Override, Policy, Volume, VolumeId};
@@ -89,6 +89,20 @@ pub enum Change {
         /// Whether it is dead.
         dead: bool,
     },
+    /// Drives that shall be emptied, or need not be any more. Each keeps what it holds until transitions have moved it.
+    SetLeaving {
+        /// Which drives, 1 to [`MOVES_MAX`](super::MOVES_MAX), each once.
+        volumes: Vec<VolumeId>,
+        /// Whether they leave.
+        leaving: bool,
+    },
+    /// Other nodes, drives, weights, zones, racks or policy, with overrides by which every partition keeps its holders:
+    /// [`pin`](crate::rebalance::pin) works them out. So nothing moves by the record itself; transitions move it
+    /// afterwards. That the overrides do so is the proposer's word: to check it would cost every node seconds.
+    Reshape {
+        /// The map. Its epoch is the one that it was planned at, the newest.
+        spec: Box<MapSpec>,
+    },
     /// A new epoch with the map of an earlier one. Voters, deaths and transitions stay as they are.
     RollBack {
         /// The earlier epoch.
@@ -136,6 +150,11 @@ impl Change {
                 out.node(node);
                 out.bool(*dead);
             }
+            Self::SetLeaving { volumes, leaving } => {
+                write_volumes(out, volumes);
+                out.bool(*leaving);
+            }
+            Self::Reshape { spec } => write_spec(out, spec),
             Self::RollBack { to, spec } => {
                 out.u64(*to);
                 write_spec(out, spec);
@@ -164,6 +183,8 @@ impl Change {
             Self::SettleVoters => 17,
             Self::SetDead { .. } => 18,
             Self::RollBack { .. } => 19,
+            Self::SetLeaving { .. } => 20,
+            Self::Reshape { .. } => 21,
         }
     }
 
@@ -192,6 +213,8 @@ impl Change {
             17 => Self::SettleVoters,
             18 => Self::SetDead { node: from.node()?, dead: from.bool("death")? },
             19 => Self::RollBack { to: from.u64()?, spec: Box::new(read_spec(from)?) },
+            20 => Self::SetLeaving { volumes: read_volumes(from)?, leaving: from.bool("leaving")? },
+            21 => Self::Reshape { spec: Box::new(read_spec(from)?) },
             got => return Err(BadBytes::Tag { what: "change", got }),
         })
     }

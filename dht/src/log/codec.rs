@@ -117,6 +117,11 @@ impl<'a> Reader<'a> {
         if self.0.is_empty() { Ok(()) } else { Err(BadBytes::Extra(self.0.len())) }
     }
 
+    /// All that is left.
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+
     pub(crate) fn raw(&mut self, length: usize) -> Result<&'a [u8], BadBytes> {
         let (bytes, rest) = self.0.split_at_checked(length).ok_or(BadBytes::Short)?;
         self.0 = rest;

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use deadwax_track::Partition;
+
 use super::batch::{Batch, Checkpoint};
 use super::change::Change;
 use super::record::{Proposal, Record};
@@ -148,8 +150,8 @@ impl History {
         Self { checkpoint: Arc::new(checkpoint), checkpoint_hash, kept: VecDeque::new(), kept_bytes: 0, state }
     }
 
-    /// The history that a batch with a checkpoint holds: for a node that has none yet. Nothing but the sender's word says
-    /// that it is this cluster's: the caller compares [`State::spec`]'s cluster, and believes peers that it has
+    /// The history that a batch with a checkpoint holds: for a node that has none yet. Nothing but the sender's word
+    /// says that it is this cluster's: the caller compares [`State::spec`]'s cluster, and believes peers that it has
     /// admitted.
     pub fn from_batch(batch: &Batch) -> Result<Self, BadHistory> {
         let checkpoint = batch.checkpoint.as_ref().ok_or(BadHistory::NoCheckpoint)?;
@@ -233,6 +235,18 @@ impl History {
         Some(Change::RollBack { to, spec: Box::new(spec) })
     }
 
+    /// Whether the holders of `partition` may have changed after `epoch`. True where that is not known any more.
+    #[must_use]
+    pub fn moved_since(&self, partition: Partition, epoch: u64) -> bool {
+        epoch < self.oldest()
+            || self
+                .kept
+                .iter()
+                .rev()
+                .take_while(|kept| kept.record.epoch > epoch)
+                .any(|kept| kept.touch.moves(partition))
+    }
+
     /// What a node at `epoch` is missing; [`Batch::is_empty`] when nothing. A node without any history is at 0.
     #[must_use]
     pub fn since(&self, epoch: u64) -> Batch {
@@ -242,8 +256,8 @@ impl History {
         Batch { checkpoint, records: missing.map(|kept| Record::clone(&kept.record)).collect() }
     }
 
-    /// Takes what a peer gave: returns how many epochs this history is further. Records that are known are compared. The
-    /// records before a bad one are taken; of a batch with a checkpoint that is needed all or nothing is.
+    /// Takes what a peer gave: returns how many epochs this history is further. Records that are known are compared.
+    /// The records before a bad one are taken; of a batch with a checkpoint that is needed all or nothing is.
     pub fn catch_up(&mut self, batch: &Batch) -> Result<u64, BadHistory> {
         let before = self.epoch();
         if let Some(checkpoint) = &batch.checkpoint {
@@ -309,8 +323,8 @@ impl History {
         }
     }
 
-    /// The record that `proposal` becomes if it comes next, or why it does not: the same on every node with this history.
-    /// Nothing is changed.
+    /// The record that `proposal` becomes if it comes next, or why it does not: the same on every node with this
+    /// history. Nothing is changed.
     pub fn decide(&self, proposal: &Proposal) -> Result<Record, Refusal> {
         self.decide_with_state(proposal).map(|(record, _)| record)
     }

@@ -2,24 +2,29 @@
 //!
 //! **Participants.** Three to seven *voters* keep a Raft log (Ongaro and Ousterhout, "In search of an understandable
 //! consensus algorithm", 2014) of [`Proposal`]s; every node, voter or not, has a [`History`]: the chain of [`Record`]s
-//! that came of them. A *driver* (a node's daemon, a simulation) moves messages, writes to the drive, and tells the time.
+//! that came of them. A *driver* (a node's daemon, a simulation) moves messages, writes to the drive, and tells the
+//! time.
 //!
 //! **Where to start.** [`Change`] is what can be asked for; [`State`] what an epoch describes and the rules;
 //! [`History`] the verified chain; [`Consensus`] the voter.
 //!
 //! **The way of a change.** Somebody plans it at an epoch and sends it to the voter that leads, as a [`Proposal`].
-//! [`Consensus::propose`] refuses at once what breaks a rule. When Raft has committed it, each voter decides it alone and
-//! alike ([`History::decide`]): it becomes the next record unless a rule is broken, or a record that came after the
+//! [`Consensus::propose`] refuses at once what breaks a rule. When Raft has committed it, each voter decides it alone
+//! and alike ([`History::decide`]): it becomes the next record unless a rule is broken, or a record that came after the
 //! proposal's epoch touched what it touches. The proposer is told. Records go to all other nodes by [`History::since`],
 //! from any that has them, and are checked by their hashes.
 //!
+//! **The way of a partition.** Its [`Stage`]s are records of this log; when each may come is for those who propose it
+//! to know ([`crate::rebalance`]): `Synced` when the new holders have said that they have all, `Settled` only when
+//! enough of the old ones know `Synced`'s epoch. `transition.rs` draws it.
+//!
 //! **What happens on each failure.**
 //!
-//! - *Fewer than a majority of voters are there:* no change is decided. Every history stays and answers, so that reads and
-//!   writes go on at the last epoch.
+//! - *Fewer than a majority of voters are there:* no change is decided. Every history stays and answers, so that reads
+//!   and writes go on at the last epoch.
 //! - *A message is lost, comes twice or late:* Raft sends it again. Nothing depends on order.
-//! - *A voter stops:* it goes on from its [`Durable`] state. One that has lost it must not vote in its old seat: replace
-//!   it by [`Change::SetVoters`] without it, and later with it, which gives it a new seat.
+//! - *A voter stops:* it goes on from its [`Durable`] state. One that has lost it must not vote in its old seat:
+//!   replace it by [`Change::SetVoters`] without it, and later with it, which gives it a new seat.
 //! - *A node was away for long:* [`History::since`] gives a checkpoint and the records after it.
 //! - *Bytes are forged, or of another chain:* a typed error; nothing is changed.
 //!
@@ -52,6 +57,10 @@ pub use consensus::{
 pub use history::{BadHistory, History, Refusal};
 pub use record::{Proposal, Record, Ticket};
 pub use rules::BadChange;
+pub(crate) use spec::{
+    read_node, read_policy, read_rack, read_spec, read_volume, write_node, write_policy, write_rack, write_spec,
+    write_volume,
+};
 pub use state::{BadState, State, Voter};
 pub use touch::Thing;
 pub use transition::{Holders, Move, Stage, Transition};
@@ -70,7 +79,7 @@ pub const RECORDS_BYTES_MAX: usize = 32 * MIB;
 pub const MOVES_MAX: usize = 4_096;
 /// The most bytes of a state: 10,000 nodes of some 100 drives, with short names.
 pub const STATE_BYTES_MAX: usize = 24 * MIB;
-/// The most bytes of a record. One that rolls back carries a whole map.
+/// The most bytes of a record. One that rolls back, or reshapes, carries a whole map.
 pub const RECORD_BYTES_MAX: usize = STATE_BYTES_MAX + 4 * 1024;
 /// The most bytes of a proposal.
 pub const PROPOSAL_BYTES_MAX: usize = RECORD_BYTES_MAX;

@@ -9,7 +9,7 @@ use super::state::{State, Voter};
 use super::transition::{Move, Stage, Transition};
 use super::{MOVES_MAX, VOTERS_MAX, VOTERS_MIN};
 use crate::map::{check as check_spec, holders_in};
-use crate::{BadMap, Node, NodeId, Override, VolumeId};
+use crate::{BadMap, MapSpec, Node, NodeId, Override, VolumeId};
 
 /// Why a change cannot be. Ask the operator, or plan anew from the newest state: the same change will not do later.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -37,6 +37,16 @@ pub enum BadChange {
     VoterNotInMap(NodeId),
     #[error("seat {0} is out of order, or was never given")]
     Seat(u64),
+    #[error("it names {0} volumes; it may name 1 to {MOVES_MAX}")]
+    Volumes(usize),
+    #[error("volume {0} is named twice")]
+    VolumeTwice(VolumeId),
+    #[error("volume {0} is leaving, but is not in the map")]
+    LeavingNotInMap(VolumeId),
+    #[error("a map planned at epoch {got} cannot follow epoch {epoch}, or is another cluster's")]
+    Reshape { got: u64, epoch: u64 },
+    #[error("a reshape has {got} copies; there are {copies}, and no override holds another number in place")]
+    Copies { got: u8, copies: u8 },
     #[error("node {0} is declared dead, but is not in the map")]
     DeadNotInMap(NodeId),
     #[error("it names {0} partitions; it may name 1 to {MOVES_MAX}")]
@@ -67,12 +77,13 @@ pub(super) fn apply(mut state: State, change: &Change) -> Result<State, BadChang
         Change::RemoveNode(id) => {
             node(&mut state, id)?;
             state.spec.nodes.retain(|node| node.id != *id);
-            state.dead.remove(id);
+            forget_gone(&mut state);
         }
         Change::AddVolume { node: id, volume } => node(&mut state, id)?.volumes.push(*volume),
         Change::RetireVolume(id) => {
             let node = owner(&mut state, id)?;
             node.volumes.retain(|volume| volume.id != *id);
+            state.leaving.remove(id);
         }
         Change::SetWeight { volume: id, weight } => {
             let volumes = owner(&mut state, id)?.volumes.iter_mut();
@@ -112,7 +123,10 @@ pub(super) fn apply(mut state: State, change: &Change) -> Result<State, BadChang
             }
             state.spec = (**spec).clone();
             state.spec.epoch = epoch;
+            forget_gone(&mut state);
         }
+        Change::SetLeaving { volumes, leaving } => set_leaving(&mut state, volumes, *leaving)?,
+        Change::Reshape { spec } => reshape(&mut state, spec)?,
     }
     Ok(state)
 }
@@ -150,6 +164,54 @@ pub(super) fn seat(mut state: State, voters: &[NodeId]) -> Result<State, BadChan
         state.outgoing = before;
     }
     Ok(state)
+}
+
+fn set_leaving(state: &mut State, volumes: &[VolumeId], leaving: bool) -> Result<(), BadChange> {
+    if !(1..=MOVES_MAX).contains(&volumes.len()) {
+        return Err(BadChange::Volumes(volumes.len()));
+    }
+    let mut named = BTreeSet::new();
+    if let Some(twice) = volumes.iter().find(|volume| !named.insert(**volume)) {
+        return Err(BadChange::VolumeTwice(*twice));
+    }
+    if leaving {
+        // That they are in the map is asked of the state that comes of it.
+        state.leaving.extend(named);
+    } else {
+        if let Some(other) = volumes.iter().find(|volume| !state.leaving.contains(volume)) {
+            owner(state, other)?;
+        }
+        state.leaving.retain(|volume| !named.contains(volume));
+    }
+    Ok(())
+}
+
+fn reshape(state: &mut State, spec: &MapSpec) -> Result<(), BadChange> {
+    let (epoch, policy) = (state.spec.epoch, state.spec.policy);
+    if spec.epoch != epoch || spec.cluster != state.spec.cluster {
+        return Err(BadChange::Reshape { got: spec.epoch, epoch });
+    }
+    if spec.policy.copies != policy.copies {
+        return Err(BadChange::Copies { got: spec.policy.copies, copies: policy.copies });
+    }
+    state.spec = spec.clone();
+    forget_gone(state);
+    Ok(())
+}
+
+/// Whoever is not in the map is neither dead nor leaving.
+fn forget_gone(state: &mut State) {
+    let nodes: BTreeSet<NodeId> = state.spec.nodes.iter().map(|node| node.id).collect();
+    state.dead.retain(|node| nodes.contains(node));
+    if !state.leaving.is_empty() {
+        let volumes = volumes_of(&state.spec);
+        let gone: Vec<VolumeId> = state.leaving.iter().filter(|volume| !volumes.contains(volume)).copied().collect();
+        gone.iter().for_each(|volume| _ = state.leaving.remove(volume));
+    }
+}
+
+fn volumes_of(spec: &MapSpec) -> BTreeSet<&VolumeId> {
+    spec.nodes.iter().flat_map(|node| &node.volumes).map(|volume| &volume.id).collect()
 }
 
 fn distinct(partitions: impl ExactSizeIterator<Item = Partition>) -> Result<(), BadChange> {
@@ -275,6 +337,12 @@ pub(super) fn check(state: &State) -> Result<(), BadChange> {
     if let Some(gone) = state.dead.iter().find(|node| !nodes.contains(node)) {
         return Err(BadChange::DeadNotInMap(*gone));
     }
+    if !state.leaving.is_empty() {
+        let volumes = volumes_of(&state.spec);
+        if let Some(gone) = state.leaving.iter().find(|volume| !volumes.contains(volume)) {
+            return Err(BadChange::LeavingNotInMap(*gone));
+        }
+    }
     check_transitions(state)
 }
 
@@ -302,8 +370,7 @@ fn check_transitions(state: &State) -> Result<(), BadChange> {
     if state.transitions.is_empty() {
         return Ok(());
     }
-    let volumes: BTreeSet<&VolumeId> =
-        state.spec.nodes.iter().flat_map(|node| &node.volumes).map(|volume| &volume.id).collect();
+    let volumes = volumes_of(&state.spec);
     let copies = state.spec.policy.copies;
     for (partition, transition) in &state.transitions {
         let partition = *partition;

@@ -5,7 +5,7 @@ use deadwax_track::Partition;
 use super::codec::{BadBytes, Reader, Writer};
 use crate::{ClusterId, MapSpec, Node, Override, Policy, Volume, VolumeId};
 
-pub(super) fn write_spec(out: &mut Writer, spec: &MapSpec) {
+pub(crate) fn write_spec(out: &mut Writer, spec: &MapSpec) {
     out.u32(spec.version);
     out.raw(spec.cluster.as_bytes());
     out.u64(spec.epoch);
@@ -14,7 +14,7 @@ pub(super) fn write_spec(out: &mut Writer, spec: &MapSpec) {
     write_overrides(out, &spec.overrides);
 }
 
-pub(super) fn read_spec(from: &mut Reader<'_>) -> Result<MapSpec, BadBytes> {
+pub(crate) fn read_spec(from: &mut Reader<'_>) -> Result<MapSpec, BadBytes> {
     Ok(MapSpec {
         version: from.u32()?,
         cluster: ClusterId::from_bytes(from.array()?),
@@ -25,16 +25,16 @@ pub(super) fn read_spec(from: &mut Reader<'_>) -> Result<MapSpec, BadBytes> {
     })
 }
 
-pub(super) fn write_policy(out: &mut Writer, policy: Policy) {
+pub(crate) fn write_policy(out: &mut Writer, policy: Policy) {
     out.raw(&[policy.copies, policy.write_quorum, policy.zones_min]);
 }
 
-pub(super) fn read_policy(from: &mut Reader<'_>) -> Result<Policy, BadBytes> {
+pub(crate) fn read_policy(from: &mut Reader<'_>) -> Result<Policy, BadBytes> {
     let [copies, write_quorum, zones_min] = from.array()?;
     Ok(Policy { copies, write_quorum, zones_min })
 }
 
-pub(super) fn write_node(out: &mut Writer, node: &Node) {
+pub(crate) fn write_node(out: &mut Writer, node: &Node) {
     out.node(&node.id);
     out.text(&node.zone);
     write_rack(out, node.rack.as_deref());
@@ -42,7 +42,7 @@ pub(super) fn write_node(out: &mut Writer, node: &Node) {
     out.list(node.volumes.iter(), |out, volume| write_volume(out, *volume));
 }
 
-pub(super) fn read_node(from: &mut Reader<'_>) -> Result<Node, BadBytes> {
+pub(crate) fn read_node(from: &mut Reader<'_>) -> Result<Node, BadBytes> {
     Ok(Node {
         id: from.node()?,
         zone: from.text()?,
@@ -52,23 +52,23 @@ pub(super) fn read_node(from: &mut Reader<'_>) -> Result<Node, BadBytes> {
     })
 }
 
-pub(super) fn write_rack(out: &mut Writer, rack: Option<&str>) {
+pub(crate) fn write_rack(out: &mut Writer, rack: Option<&str>) {
     out.bool(rack.is_some());
     if let Some(rack) = rack {
         out.text(rack);
     }
 }
 
-pub(super) fn read_rack(from: &mut Reader<'_>) -> Result<Option<String>, BadBytes> {
+pub(crate) fn read_rack(from: &mut Reader<'_>) -> Result<Option<String>, BadBytes> {
     if from.bool("rack")? { from.text().map(Some) } else { Ok(None) }
 }
 
-pub(super) fn write_volume(out: &mut Writer, volume: Volume) {
+pub(crate) fn write_volume(out: &mut Writer, volume: Volume) {
     out.volume(&volume.id);
     out.u32(volume.weight);
 }
 
-pub(super) fn read_volume(from: &mut Reader<'_>) -> Result<Volume, BadBytes> {
+pub(crate) fn read_volume(from: &mut Reader<'_>) -> Result<Volume, BadBytes> {
     Ok(Volume { id: from.volume()?, weight: from.u32()? })
 }
 

@@ -1,4 +1,4 @@
-//! What an epoch describes: the map, who votes, who is dead, and which partitions move.
+//! What an epoch describes: the map, who votes, who is dead, which drives leave, and which partitions move.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,6 +39,7 @@ pub struct State {
     /// The newest seat that was given.
     pub(super) seats: u64,
     pub(super) dead: BTreeSet<NodeId>,
+    pub(super) leaving: BTreeSet<VolumeId>,
     pub(super) transitions: BTreeMap<Partition, Transition>,
 }
 
@@ -51,6 +52,7 @@ impl State {
             outgoing: Vec::new(),
             seats: 0,
             dead: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             transitions: BTreeMap::new(),
         };
         let mut state = rules::seat(empty, voters)?;
@@ -108,6 +110,12 @@ impl State {
         &self.dead
     }
 
+    /// The volumes that are to be emptied: they hold what they hold, and nothing new comes to them.
+    #[must_use]
+    pub const fn leaving(&self) -> &BTreeSet<VolumeId> {
+        &self.leaving
+    }
+
     /// The transitions that are under way.
     #[must_use]
     pub const fn transitions(&self) -> &BTreeMap<Partition, Transition> {
@@ -156,6 +164,7 @@ impl State {
         }
         out.u64(self.seats);
         out.list(self.dead.iter(), Writer::node);
+        out.list(self.leaving.iter(), Writer::volume);
         out.list(self.transitions.iter(), |out, (partition, transition)| {
             out.u16(partition.0);
             transition.write(out);
@@ -172,10 +181,12 @@ impl State {
         let (voters, outgoing) = (from.list(40, voter)?, from.list(40, voter)?);
         let seats = from.u64()?;
         let dead = rising("dead nodes", from.list(32, Reader::node)?.into_iter().map(|node| (node, ())))?;
+        let leaving = rising("leaving volumes", from.list(16, Reader::volume)?.into_iter().map(|id| (id, ())))?;
         let moves = from.list(11, |from| Ok((read_partition(from)?, Transition::read(from)?)))?;
         let transitions = rising("transitions", moves.into_iter())?;
         from.finish()?;
-        let state = Self { spec, voters, outgoing, seats, dead: dead.into_keys().collect(), transitions };
+        let (dead, leaving) = (dead.into_keys().collect(), leaving.into_keys().collect());
+        let state = Self { spec, voters, outgoing, seats, dead, leaving, transitions };
         rules::check(&state)?;
         Ok(state)
     }

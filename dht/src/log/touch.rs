@@ -54,7 +54,7 @@ impl Touch {
         let (mut writes, mut reads) = (BTreeSet::new(), BTreeSet::new());
         let partition_of = |partition: &Partition| Thing::Partition(*partition);
         match change {
-            Change::Genesis { .. } | Change::RollBack { .. } => {
+            Change::Genesis { .. } | Change::RollBack { .. } | Change::Reshape { .. } => {
                 writes.insert(All);
             }
             Change::AddNode(node) => {
@@ -73,6 +73,7 @@ impl Touch {
             Change::RetireVolume(volume) | Change::SetWeight { volume, .. } => {
                 writes.insert(Volume(*volume));
             }
+            Change::SetLeaving { volumes, .. } => writes.extend(volumes.iter().map(|volume| Volume(*volume))),
             Change::SetZone { node, .. }
             | Change::SetRack { node, .. }
             | Change::SetAddress { node, .. }
@@ -104,6 +105,16 @@ impl Touch {
             }
         }
         Self { writes, reads }
+    }
+
+    /// Whether the holders of `partition` may be others afterwards: it was named, or something that placement looks at
+    /// was changed.
+    pub(super) fn moves(&self, partition: Partition) -> bool {
+        self.writes.iter().any(|thing| match thing {
+            Thing::Partition(named) => *named == partition,
+            Thing::All | Thing::Policy | Thing::Node(_) | Thing::Volume(_) => true,
+            Thing::Voters => false,
+        })
     }
 
     /// What both touch so that they clash, the first such thing in order.

@@ -6,9 +6,16 @@
 //!      └────── abort ────────┴─────────────────────┘
 //! ```
 //!
+//! *Joint -> Synced:* each new holder has found that it has what enough old ones have (it says so by
+//! [`Synced`](crate::rebalance::Synced)). *Synced -> Settled:* so many old holders know the epoch of `Synced` that
+//! those who may not know it are fewer than a read quorum. Nobody writes to the old set from `Settled` on: old holders
+//! who had not heard even of `Synced` would go on to say *absent* of what was written since, and be believed. *Settled
+//! -> finished:* at once; what the old holders still have are strays from then on, and go when all new ones have them.
+//! These are rules for those who propose the records ([`crate::rebalance`]); the log itself sees to the order only.
+//!
 //! The rule is that of joint consensus (Ongaro and Ousterhout, "In search of an understandable consensus algorithm",
-//! 2014, section 6), for data instead of votes: as long as both sets count, a write needs its quorum in each of them, so
-//! that either set alone may go on afterwards.
+//! 2014, section 6), for data instead of votes: as long as both sets count, a write needs its quorum in each of them,
+//! so that either set alone may go on afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 

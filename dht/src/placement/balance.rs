@@ -1,16 +1,18 @@
-//! Which partitions must lie elsewhere than rendezvous puts them, so that every volume has its fair share; and, from one
-//! map to the next, so that little more travels than must.
+//! Which partitions must lie elsewhere than rendezvous puts them, so that every volume has its fair share; and, from
+//! one map to the next, so that little more travels than must.
 //!
-//! A change goes in five steps. Every partition stays where it is if the new rules allow that, else it is repaired.
+//! A change goes in six steps. Every partition stays where it is if the new rules allow that, else it is repaired.
 //! Then what rendezvous would newly give to volumes whose share grew goes there. Volumes that have too many or too few
-//! copies give or take one at a time, at first such as travel in any case. At last, travels beyond what is unavoidable
-//! are called off where that leaves everyone within bounds. What then differs from rendezvous is the override table.
+//! copies give or take one at a time, at first such as travel in any case. Travels beyond what is unavoidable are
+//! called off where that leaves everyone within bounds. At last, what comes in the place of lost copies is spread over
+//! those that take it. What then differs from rendezvous is the override table.
 //! Ceph calls such a table *upmap*. All in integers and in a fixed order: equal on every machine.
 
 use std::collections::BTreeMap;
 
 use deadwax_track::Partition;
 
+use super::arrivals::spread;
 use super::assignment::{Assignment, GONE, Step};
 use super::fair::{COPY, fair_shares};
 use super::roster::Roster;
@@ -76,9 +78,69 @@ pub(crate) fn rebalance(before: &Map, after: &Map) -> Balanced {
     let unavoidable = forced.values().sum::<u32>().max(whole(due));
     table.tolerate(STRAINED_TOLERANCE);
     call_off(&mut table, unavoidable + unavoidable * SURPLUS / 1000);
+    table.tolerate(CHANGED_TOLERANCE);
+    spread(&mut table);
     let (overrides, after) = (overrides(&table), table.held);
     let gone = (0..).zip(&step.index).filter(|(_, index)| **index == GONE).map(|(volume, _)| volume).collect();
     Balanced { assignment: wanted, overrides, before: had, after, gone, fair, due, forced }
+}
+
+/// Places all copies so that `after`'s rules are kept and its volumes have their shares, from wherever the copies are
+/// in `before`: for a change that is half done, or done to the map with all copies pinned to where they were. Where
+/// each volume is within bounds nothing is moved for the sake of shares: doing again what was done changes nothing.
+///
+/// What is unavoidable is measured from the copies that there are, and not from earlier shares.
+pub(crate) fn rebalance_on(before: &Map, after: &Map) -> Balanced {
+    let step = Step::new(before, after);
+    let wanted = before.assignment().advance(before, after, &step);
+    let roster = after.roster();
+    let had = carried(before, &step);
+    let fair = fair_shares(roster);
+    let mut was = vec![0; fair.len()];
+    for volume in had.volumes.iter().filter(|volume| **volume != GONE) {
+        was[*volume as usize] += COPY;
+    }
+    let due = due(roster, &had, &was, &fair);
+    let (held, forced) = repaired(roster, &wanted, &had);
+    let mut table = Table::new(roster, &wanted, &had, held.clone(), &fair, STRAINED_TOLERANCE);
+    let off = table.off();
+    if off > 0 {
+        table.tolerate(CHANGED_TOLERANCE);
+        mend(&mut table);
+        table.even_out();
+        let unavoidable = forced.values().sum::<u32>().max(whole(due));
+        table.tolerate(STRAINED_TOLERANCE);
+        call_off(&mut table, unavoidable + unavoidable * SURPLUS / 1000);
+        // Where the rules forbid fair shares, moving on and on would not bring them: only what helps is worth it.
+        if table.off() >= off {
+            table = Table::new(roster, &wanted, &had, held, &fair, STRAINED_TOLERANCE);
+        }
+    }
+    table.tolerate(CHANGED_TOLERANCE);
+    spread(&mut table);
+    let (overrides, after) = (overrides(&table), table.held);
+    let gone = (0..).zip(&step.index).filter(|(_, index)| **index == GONE).map(|(volume, _)| volume).collect();
+    Balanced { assignment: wanted, overrides, before: had, after, gone, fair, due, forced }
+}
+
+/// Gives volumes that have too few copies such as rendezvous puts there, within everyone's bounds, until they have
+/// their fair share: each is needed in any case, and most take an override away.
+fn mend(table: &mut Table<'_>) {
+    let few: Vec<bool> = table.counts.iter().zip(&table.floors).map(|(count, floor)| count < floor).collect();
+    for partition in 0..=u16::MAX {
+        if !table.overridden[usize::from(partition)] {
+            continue;
+        }
+        let wanted = table.wanted.holders(partition);
+        for &to in wanted.iter().filter(|to| few[**to as usize]) {
+            let mut givers = table.held.of(partition).iter().filter(|from| !wanted.contains(from));
+            let give = |from: &u32| Move { partition, from: *from, to };
+            let change = givers.find(|from| table.can_spare(**from) && table.may(give(from))).map(give);
+            if let Some(change) = change.filter(|_| table.fullness(to) < WHOLE_PPM) {
+                table.make(change);
+            }
+        }
+    }
 }
 
 fn whole(share: u64) -> u32 {
@@ -146,8 +208,8 @@ fn due(roster: &Roster, had: &Holdings, was: &[u64], fair: &[u64]) -> u64 {
     arriving.into_iter().zip(sums).map(most).sum()
 }
 
-/// Gives what rendezvous puts elsewhere since the change to volumes whose share is more than it `was`, within everyone's
-/// bounds.
+/// Gives what rendezvous puts elsewhere since the change to volumes whose share is more than it `was`, within
+/// everyone's bounds.
 fn follow(table: &mut Table<'_>, was: &[u64], old: &Assignment, step: &Step) {
     // A volume that has much to get stops at its fair share: so it has room for what others have too many.
     let few: Vec<bool> = table.counts.iter().zip(&table.floors).map(|(count, floor)| count < floor).collect();

@@ -6,8 +6,10 @@
 //! so that taking draws in order is the best choice, and one more volume changes at most one holder of a partition.
 //!
 //! [`Assignment`] is the result for all partitions; from one map to the next only what a changed volume can touch is
-//! drawn again. `fair.rs` says what each volume should hold, [`balance`] which partitions must lie elsewhere for that.
+//! drawn again. `fair.rs` says what each volume should hold, [`balance`] which partitions must lie elsewhere for that,
+//! and `arrivals.rs` who takes over the copies of a volume that is lost or leaves.
 
+mod arrivals;
 mod assignment;
 mod balance;
 mod choice;
@@ -17,8 +19,8 @@ mod log2;
 mod roster;
 mod table;
 
-pub(crate) use self::assignment::{Assignment, GONE};
-pub(crate) use self::balance::{Balanced, rebalance, settle};
+pub(crate) use self::assignment::{Assignment, GONE, Step};
+pub(crate) use self::balance::{Balanced, rebalance, rebalance_on, settle};
 pub(crate) use self::fair::COPY;
 pub(crate) use self::roster::{Roster, Seat};
 use crate::VolumeId;

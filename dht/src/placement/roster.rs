@@ -9,8 +9,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use deadwax_track::Partition;
+
 use super::Holder;
 use super::draw::Drawer;
+use crate::VolumeId;
 use crate::map::Node;
 
 /// A volume. [`Roster::volumes`] has its index.
@@ -29,6 +32,10 @@ impl Seat {
 
     pub(crate) const fn weight(&self) -> u32 {
         self.drawer.weight()
+    }
+
+    pub(crate) const fn rack(&self) -> usize {
+        self.rack
     }
 }
 
@@ -60,6 +67,26 @@ pub(crate) struct Roster {
 }
 
 impl Roster {
+    /// The `count` volumes of each zone with the lowest draws for `partition` that lie on none of `nodes`, one a node,
+    /// zone by zone: who stands in for a holder.
+    pub(crate) fn stand_ins(&self, partition: Partition, nodes: &[usize], count: usize) -> Vec<Holder> {
+        let mut chosen = Vec::new();
+        for zone in &self.zones {
+            let seats = self.volumes[zone.volumes.clone()].iter().filter(|seat| !nodes.contains(&seat.holder.node));
+            let mut drawn: Vec<(u128, VolumeId, Holder)> =
+                seats.map(|seat| (seat.drawer.draw(partition), seat.holder.volume, seat.holder)).collect();
+            drawn.sort_unstable_by_key(|(draw, volume, _)| (*draw, *volume));
+            let mut taken: Vec<usize> = Vec::new();
+            for (_, _, holder) in drawn {
+                if taken.len() < count && !taken.contains(&holder.node) {
+                    taken.push(holder.node);
+                    chosen.push(holder);
+                }
+            }
+        }
+        chosen
+    }
+
     /// The volumes of `nodes`, whose zones are indexes into a list of `zones`, each of which has a node.
     pub(crate) fn new(nodes: &[Node], zones: usize, zone_of: impl Fn(&Node) -> usize, copies: usize) -> Self {
         let mut racks = BTreeMap::new();
@@ -87,6 +114,14 @@ impl Roster {
 
     pub(super) fn seat(&self, volume: u32) -> &Seat {
         &self.volumes[volume as usize]
+    }
+
+    /// Puts the holders of `partition` into the order in which the map names them.
+    pub(crate) fn sort_by_draw(&self, partition: Partition, volumes: &mut [u32]) {
+        volumes.sort_by_cached_key(|volume| {
+            let seat = self.seat(*volume);
+            (seat.drawer.draw(partition), seat.holder.volume)
+        });
     }
 
     pub(crate) fn zones(&self) -> &[ZoneRule] {

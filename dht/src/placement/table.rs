@@ -112,6 +112,12 @@ impl<'a> Table<'a> {
         u64::from(self.counts[volume as usize]) * COPY * WHOLE_PPM / self.fair[volume as usize].max(1)
     }
 
+    /// How many copies volumes have beyond their bounds, or lack.
+    pub(super) fn off(&self) -> u32 {
+        let volumes = 0..u32::try_from(self.counts.len()).expect("a map has fewer than 2^32 volumes");
+        volumes.map(|volume| self.excess(volume) + self.lack(volume)).sum()
+    }
+
     pub(super) fn has_room(&self, volume: u32) -> bool {
         self.counts[volume as usize] < self.ceilings[volume as usize]
     }
@@ -162,7 +168,7 @@ impl<'a> Table<'a> {
     }
 
     /// Whether rendezvous wants just this.
-    fn mends(&self, Move { partition, from, to }: Move) -> bool {
+    pub(super) fn mends(&self, Move { partition, from, to }: Move) -> bool {
         let wanted = self.wanted.holders(partition);
         self.overridden[usize::from(partition)]
             && wanted.contains(&to)
@@ -277,8 +283,8 @@ impl<'a> Table<'a> {
         while self.lack(volume) > 0 && self.relay(volume, false) {}
     }
 
-    /// Where no volume that could take a copy from `volume` (or, if not `away`, give it one) is within reach: passes one
-    /// on by way of others, on the shortest way there is. Whether it did.
+    /// Where no volume that could take a copy from `volume` (or, if not `away`, give it one) is within reach: passes
+    /// one on by way of others, on the shortest way there is. Whether it did.
     fn relay(&mut self, volume: u32, away: bool) -> bool {
         let mut came_from = BTreeMap::from([(volume, volume)]);
         let mut queue = VecDeque::from([volume]);
@@ -304,8 +310,8 @@ impl<'a> Table<'a> {
         false
     }
 
-    /// Goes back from `end` the way that it was found. The last on the way moves first, and as many copies as the others
-    /// can pass on in their turn.
+    /// Goes back from `end` the way that it was found. The last on the way moves first, and as many copies as the
+    /// others can pass on in their turn.
     fn pass_on(&mut self, came_from: &BTreeMap<u32, u32>, end: u32, away: bool) -> bool {
         let (ceiling, floor, count) = (&self.ceilings, &self.floors, self.counts[end as usize]);
         let able = if away { ceiling[end as usize] - count } else { count - floor[end as usize] };
@@ -321,8 +327,8 @@ impl<'a> Table<'a> {
         some > 0
     }
 
-    /// Gives up to `some` copies, such that fewest partitions become overridden. How many it gave. (Callers ask for a part
-    /// of what they need, so that others take part.)
+    /// Gives up to `some` copies, such that fewest partitions become overridden. How many it gave. (Callers ask for a
+    /// part of what they need, so that others take part.)
     fn give(&mut self, from: u32, to: u32, some: u32) -> u32 {
         let mut given = 0;
         let partitions = self.partitions[from as usize].clone();

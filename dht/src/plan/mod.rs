@@ -6,7 +6,7 @@ use deadwax_track::PARTITIONS;
 
 pub use self::unmet::Unmet;
 use crate::map::{BadMap, Map, MapSpec};
-use crate::placement::{Balanced, COPY, GONE, rebalance};
+use crate::placement::{Balanced, COPY, GONE, rebalance, rebalance_on};
 use crate::{NodeId, VolumeId};
 
 /// How many bytes the tracks of each partition have, one copy of each track.
@@ -76,11 +76,30 @@ impl Plan {
     /// # Panics
     /// If `bytes` are given by partition and not for each.
     pub fn new(before: &Map, proposed: MapSpec, bytes: PartitionBytes<'_>) -> Result<Self, BadMap> {
+        let map = Map::new(MapSpec { overrides: Vec::new(), ..proposed })?;
+        let balanced = rebalance(before, &map);
+        Ok(Self::of(before, map, balanced, bytes))
+    }
+
+    /// What comes of `proposed` from wherever the copies lie in `before`, whether its shares were fair or not: `before`
+    /// may be a change half done. A volume that is within 1.8 % of its share keeps what it has. Else as
+    /// [`new`](Self::new).
+    ///
+    /// # Errors
+    /// What is wrong with `proposed`, as [`Map::new`] says it.
+    ///
+    /// # Panics
+    /// If `bytes` are given by partition and not for each.
+    pub fn onward(before: &Map, proposed: MapSpec, bytes: PartitionBytes<'_>) -> Result<Self, BadMap> {
+        let map = Map::new(MapSpec { overrides: Vec::new(), ..proposed })?;
+        let balanced = rebalance_on(before, &map);
+        Ok(Self::of(before, map, balanced, bytes))
+    }
+
+    fn of(before: &Map, mut map: Map, mut balanced: Balanced, bytes: PartitionBytes<'_>) -> Self {
         if let PartitionBytes::Each(bytes) = bytes {
             assert_eq!(bytes.len(), PARTITIONS as usize, "a number of bytes for each partition");
         }
-        let mut map = Map::new(MapSpec { overrides: Vec::new(), ..proposed })?;
-        let mut balanced = rebalance(before, &map);
         let (shares, bytes_to_move) = shares(before, &map, &balanced, bytes);
         let unmet = unmet::of(&map, &balanced.fair, &shares);
         let due = u128::from(balanced.due) * bytes.sum() / u128::from(PARTITIONS) / u128::from(COPY);
@@ -88,7 +107,7 @@ impl Plan {
         let bytes_unavoidable = due.max(balanced.forced.iter().map(forced).sum());
         map.put(std::mem::take(&mut balanced.overrides));
         map.put_assignment(balanced.assignment);
-        Ok(Self { map, shares, bytes_to_move, bytes_unavoidable, unmet })
+        Self { map, shares, bytes_to_move, bytes_unavoidable, unmet }
     }
 
     /// The proposed map with its overrides: what to publish if the plan is liked.
@@ -115,10 +134,10 @@ impl Plan {
         self.bytes_to_move
     }
 
-    /// What any balanced placement would have to move if the one before was balanced: the bytes by which fair shares grow
-    /// (with what makes up for copies that must leave a zone), or those of copies that are lost or must not stay where
-    /// they are, whichever are more. Volumes that are off their fair shares by some thousandths need a little less, or
-    /// more.
+    /// What any balanced placement would have to move if the one before was balanced: the bytes by which fair shares
+    /// grow (with what makes up for copies that must leave a zone), or those of copies that are lost or must not stay
+    /// where they are, whichever are more. Volumes that are off their fair shares by some thousandths need a little
+    /// less, or more.
     #[must_use]
     pub const fn bytes_unavoidable(&self) -> u128 {
         self.bytes_unavoidable

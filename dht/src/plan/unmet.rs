@@ -56,8 +56,8 @@ pub enum Unmet {
         /// Its fair share beside its share by weight, in millionths: above 1,000,000 it is fuller.
         fullness_ppm: u64,
     },
-    /// A node, or a rack, is so heavy that its share by weight would be more than the one copy of each partition that it
-    /// may hold: the rest of its drives stays empty.
+    /// A node, or a rack, is so heavy that its share by weight would be more than the one copy of each partition that
+    /// it may hold: the rest of its drives stays empty.
     TooHeavy {
         /// The heaviest node there, or the only one.
         node: NodeId,

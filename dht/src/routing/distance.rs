@@ -30,14 +30,24 @@ impl Key {
         Self(words)
     }
 
+    /// Its bytes, the most significant first.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for (chunk, word) in bytes.chunks_exact_mut(8).zip(self.0) {
+            chunk.copy_from_slice(&word.to_be_bytes());
+        }
+        bytes
+    }
+
     /// How far `other` is from here; the same in both directions.
     #[must_use]
     pub fn distance(&self, other: &Self) -> Distance {
         Distance(std::array::from_fn(|at| self.0[at] ^ other.0[at]))
     }
 
-    /// A key of the bucket `bucket` (0 to 255) as seen from here: it has its first `bucket` bits in common with this one
-    /// and not the next. The other bits are those of `random`.
+    /// A key of the bucket `bucket` (0 to 255) as seen from here: it has its first `bucket` bits in common with this
+    /// one and not the next. The other bits are those of `random`.
     #[must_use]
     pub fn in_bucket(&self, bucket: u8, random: [u64; 4]) -> Self {
         let (at, bit) = (usize::from(bucket / 64), bucket % 64);
@@ -47,6 +57,29 @@ impl Key {
         // The bits above `first` come from this key, `first` itself turned over, those below are random.
         let below = first - 1;
         words[at] = (self.0[at] & !(first | below)) | (!self.0[at] & first) | (random[at] & below);
+        Self(words)
+    }
+
+    /// The `count` bits (at most 63) that follow the first `from`, as a number; zeros follow the last.
+    #[must_use]
+    pub(super) fn bits(&self, from: u32, count: u32) -> u64 {
+        debug_assert!(count < 64, "{count} bits");
+        let word = |at: u32| self.0.get(at as usize).copied().unwrap_or(0);
+        let (at, shift) = (from / 64, from % 64);
+        let low = word(at + 1).checked_shr(64 - shift).unwrap_or(0);
+        ((word(at) << shift) | low).checked_shr(64 - count).unwrap_or(0)
+    }
+
+    /// This key with those bits changed to `value`, as far as there are so many.
+    #[must_use]
+    pub(super) fn with_bits(self, from: u32, count: u32, value: u64) -> Self {
+        let mut words = self.0;
+        for bit in 0..count.min(256_u32.saturating_sub(from)) {
+            let at = from + bit;
+            let mask = 1 << (63 - at % 64);
+            let word = &mut words[(at / 64) as usize];
+            *word = if value >> (count - 1 - bit) & 1 == 1 { *word | mask } else { *word & !mask };
+        }
         Self(words)
     }
 }
@@ -74,9 +107,10 @@ impl From<TrackId> for Key {
     }
 }
 
-/// The partition's 16 bits, followed by zeros. Not hashed: node ids are hashes, so every point has as many neighbours as
-/// any other; the keys lie evenly, so that nodes keep more equal numbers of records than with hashed ones; partitions
-/// that are neighbours have the same nodes nearest; and a walk towards a track's own id leads to the same place.
+/// The partition's 16 bits, followed by zeros. Not hashed: node ids are hashes, so every point has as many neighbours
+/// as any other; the keys lie evenly, so that nodes keep more equal numbers of records than with hashed ones;
+/// partitions that are neighbours have the same nodes nearest; and a walk towards a track's own id leads to the same
+/// place.
 impl From<Partition> for Key {
     fn from(partition: Partition) -> Self {
         Self([u64::from(partition.0) << 48, 0, 0, 0])
@@ -98,6 +132,18 @@ mod tests {
                 assert_eq!(key.distance(&own), own.distance(&key));
             }
         }
+    }
+
+    #[test]
+    fn bits_are_read_as_they_were_written() {
+        let own = Key::from_bytes(&[0x5a; 32]);
+        for (from, value) in [(0, 9), (1, 5), (59, 15), (60, 6), (62, 11), (64, 0), (250, 13), (252, 7)] {
+            let key = own.with_bits(from, 4, value);
+            assert_eq!(key.bits(from, 4), value, "from {from}");
+            assert_eq!((key.bits(0, from.min(63)), key.bits(from, 0)), (own.bits(0, from.min(63)), 0));
+            assert_eq!(key.with_bits(from, 4, own.bits(from, 4)), own);
+        }
+        assert_eq!(own.with_bits(256, 4, 15), own);
     }
 
     #[test]

@@ -29,17 +29,20 @@ pub struct LookupRules {
 /// the time has come that `poll` named. It ends each request that it was told to send: by its answer, or, after a
 /// deadline of its own, as failed. Times are milliseconds of any one clock.
 ///
-/// The nearest node that was not asked is asked next, `alpha` at a time; once the nearest of all has answered, nothing
-/// nearer is in sight, and the rest of the k nearest are asked at once. A search for a record ends as soon as
-/// [`records_min`](LookupRules::records_min) nodes have told of one.
+/// The nearest node that was not asked is asked next, `alpha` at a time; once one has answered that is among the k
+/// nearest, after what it told, too, it has told of its own neighbours, and all of the k nearest are asked at once. A
+/// search for a record ends as soon as [`records_min`](LookupRules::records_min) nodes have told of one. In a search
+/// for a record that nobody told of yet, slow ones are replaced by others only if more than a quarter of the k nearest
+/// are slow or dead: with fewer, the others can say that it is absent, which no others can say for them.
 ///
 /// **What absence means.** *Not found* is said only if, of the k nearest nodes that the lookup ever heard of, dead ones
 /// among them, three quarters said that they are [settled](super::Response::NoRecord) and keep no such record, none is
-/// still to be heard, the k nearest of those that live have answered, and nobody at all told of a record. Where fewer than
-/// k nodes are known, all of them must have said so. A record counts as announced once most of the k nearest keep it; so the
-/// two have a node in common as long as fewer than a quarter of them have changed places between. Everything less certain
-/// is *unreachable*: too many are silent or too new, or we are cut off. What is not promised: a part of the network that was
-/// split off for more than a day, whose nodes have forgotten the others, finds that nobody there knows a record.
+/// still to be heard, and nobody at all told of a record. Where fewer than
+/// k nodes are known, all of them must have said so. A record counts as announced once most of the k nearest keep it;
+/// so the two have a node in common as long as fewer than a quarter of them have changed places between. Everything
+/// less certain is *unreachable*: too many are silent or too new, or we are cut off. What is not promised: a part of
+/// the network that was split off for more than a day, whose nodes have forgotten the others, finds that nobody there
+/// knows a record.
 ///
 /// Bounds: 4 k candidates, k requests under way that are not slow yet, 8 k requests in all.
 #[derive(Clone, Debug)]
@@ -182,7 +185,7 @@ impl Lookup {
             self.take_record(record);
         }
         // Where a record was told of, a few more of its keepers are wanted, not all.
-        if !self.wide && self.records == 0 && self.has_arrived() {
+        if !self.wide && self.records == 0 && (self.is_near(id) || self.has_arrived()) {
             self.wide = true;
             self.slots.extend(std::iter::repeat_n(round, self.rules.k - self.rules.alpha));
         }
@@ -202,6 +205,9 @@ impl Lookup {
             return LookupStep::Done(self.end());
         }
         self.free_slow(now);
+        if self.records == 0 && self.partition.is_some() && self.is_absent() {
+            return LookupStep::Done(self.end());
+        }
         if let Some(at) = self.next()
             && self.asked < 8 * self.rules.k
         {
@@ -235,8 +241,8 @@ impl Lookup {
     }
 
     /// How many rounds it took: the longest chain of requests of which each had to wait for the one before, be it
-    /// because that one told of its node or because its slot had to come free (a request that is slow, at the end of its
-    /// patience).
+    /// because that one told of its node or because its slot had to come free (a request that is slow, at the end of
+    /// its patience).
     #[must_use]
     pub const fn rounds(&self) -> u32 {
         self.round
@@ -263,7 +269,8 @@ impl Lookup {
     /// The nearest that may be asked. Slow ones are waited for, but others are asked meanwhile in their place.
     fn next(&self) -> Option<usize> {
         let hopeful = |state: State| !matches!(state, State::Failed | State::Slow { .. });
-        let near = self.candidates.iter().enumerate().filter(|(_, candidate)| hopeful(candidate.state));
+        let of = if self.is_nearly_absent() { self.rules.k } else { usize::MAX };
+        let near = self.candidates.iter().enumerate().take(of).filter(|(_, candidate)| hopeful(candidate.state));
         near.take(self.rules.k).find(|(_, candidate)| candidate.state == State::Known).map(|(at, _)| at)
     }
 
@@ -272,6 +279,21 @@ impl Lookup {
         let hopeful = |state: State| !matches!(state, State::Failed | State::Slow { .. });
         let nearest = self.candidates.iter().find(|candidate| hopeful(candidate.state));
         nearest.is_some_and(|candidate| matches!(candidate.state, State::Answered { .. }))
+    }
+
+    /// Whether the node is among the k nearest that are known.
+    fn is_near(&self, id: &NodeId) -> bool {
+        self.candidates.iter().take(self.rules.k).any(|candidate| candidate.contact.id == *id)
+    }
+
+    /// Whether the k nearest may still say that there is no record, whatever becomes of the slow ones.
+    fn is_nearly_absent(&self) -> bool {
+        let k = self.rules.k;
+        let nearest = self.candidates.iter().take(k);
+        let lost =
+            |state: State| matches!(state, State::Failed | State::Slow { .. } | State::Answered { settled: false });
+        let lost = nearest.filter(|candidate| lost(candidate.state)).count();
+        self.wide && self.partition.is_some() && self.records == 0 && self.candidates.len() >= k && lost <= k / 4
     }
 
     /// The slot that came free in the earliest round.
@@ -320,7 +342,8 @@ impl Lookup {
         }
         let distance = contact.key().distance(&self.target);
         match self.candidates.binary_search_by_key(&distance, |candidate| candidate.distance) {
-            // Only one that was doubtful from the start has failed without being asked: who tells of it may know better.
+            // Only one that was doubtful from the start has failed without being asked: who tells of it may know
+            // better.
             Ok(at) if state == State::Known && self.candidates[at].told == DOUBTFUL => {
                 self.candidates[at] = Candidate { distance, contact, told, state };
             }
@@ -362,8 +385,8 @@ impl Lookup {
         let known = keepers().count();
         let needed = if known < k { known } else { k - k / 4 };
         let settled = keepers().filter(|keeper| keeper.state == State::Answered { settled: true }).count();
-        let heard = |candidate: &Candidate| matches!(candidate.state, State::Answered { .. });
-        known > 0 && settled >= needed && self.living().all(heard)
+        let heard = |state: State| matches!(state, State::Answered { .. } | State::Failed);
+        known > 0 && settled >= needed && keepers().all(|keeper| heard(keeper.state))
     }
 }
 

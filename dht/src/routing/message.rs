@@ -11,6 +11,11 @@ use crate::NodeId;
 /// The longest address, in bytes: as long as one of the map may be.
 pub const ADDRESS_BYTES_MAX: usize = 255;
 
+/// The most contacts of an answer; a cluster's `k` is no larger.
+pub const CONTACTS_MAX: usize = 64;
+/// The most records of an announcement.
+pub const ANNOUNCED_MAX: usize = 64;
+
 /// A node and where it is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Contact {
@@ -49,14 +54,15 @@ pub enum Request {
     FindNode(Key),
     /// Who holds this partition? Answered with [`Record`](Response::Record) or [`NoRecord`](Response::NoRecord).
     FindPartition(Partition),
-    /// Keep this record. Sent by one of its holders; answered with [`Kept`](Response::Kept) or
-    /// [`Refused`](Response::Refused).
-    Announce(PartitionRecord),
+    /// Keep these records, 1 to [`ANNOUNCED_MAX`]. Sent by one of the holders of each; answered with
+    /// [`Kept`](Response::Kept).
+    Announce(Vec<PartitionRecord>),
     /// Which map is the newest that you know of? Answered with [`MapEpoch`](Response::MapEpoch).
     MapEpoch,
 }
 
-/// What a node answers. Lists have at most k contacts, nearest first, never the asker.
+/// What a node answers. Lists have at most k contacts (which is at most [`CONTACTS_MAX`]), nearest first, never the
+/// asker.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Response {
     /// It is there.
@@ -67,19 +73,16 @@ pub enum Response {
     Record(PartitionRecord, Vec<Contact>),
     /// It keeps no record of the partition.
     NoRecord {
-        /// Whether that means anything: not so soon after the node came, since records are announced hourly; nor where
-        /// it had no room to keep them; nor within a day of when most of its neighbours fell silent.
+        /// Whether that means anything: not until every record was announced once since the node came; nor where it had
+        /// no room to keep them; nor within a day of when most of its neighbours fell silent; nor where it heard of a
+        /// map that it does not have: who has that may not know that this node is one of the nearest.
         settled: bool,
         /// The nearest to the partition's key that it knows.
         nodes: Vec<Contact>,
     },
-    /// It keeps the record, or a newer one.
-    Kept {
-        /// Of which epoch.
-        epoch: u64,
-    },
-    /// It does not keep the record: it has no room, or the record is not one that the sender may announce.
-    Refused,
+    /// For each record of the announcement, the epoch of what it now knows of the partition, which may be newer; 0: it
+    /// does not keep it, as it has no room, or the sender may not announce it.
+    Kept(Vec<u64>),
     /// The newest map that it knows of.
     MapEpoch {
         /// Its epoch; 0: it knows of none.

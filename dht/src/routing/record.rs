@@ -12,8 +12,8 @@ use crate::{Map, NodeId, VolumeId};
 /// The most holders in a record: the most copies that a map's policy may ask for.
 pub const RECORD_HOLDERS_MAX: usize = 16;
 
-/// Who holds a partition, at one epoch of the map. A hint: the holders themselves say what they have, and a track proves
-/// itself by its id, so that the worst a wrong record does is to cost a request.
+/// Who holds a partition, at one epoch of the map. A hint: the holders themselves say what they have, and a track
+/// proves itself by its id, so that the worst a wrong record does is to cost a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PartitionRecord {
     /// Which partition.
@@ -122,6 +122,11 @@ impl Records {
     pub fn has_room_for(&self, partition: Partition) -> bool {
         let distance = self.own.distance(&partition.into());
         self.crowded_from.is_none_or(|from| distance < from)
+    }
+
+    /// Forgets records of this epoch and earlier ones: the map says what they said.
+    pub(super) fn drop_until_epoch(&mut self, epoch: u64) {
+        self.kept.retain(|_, kept| kept.record.epoch > epoch);
     }
 
     /// Forgets what has expired.

@@ -11,8 +11,8 @@ const HOUR_MS: u64 = 60 * MINUTE_MS;
 /// differ by node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RouterSettings {
-    /// Contacts a bucket, contacts an answer, and nodes that keep a record. Default 20. More cost memory and announcing,
-    /// and spare rounds.
+    /// Contacts a bucket, contacts an answer, and nodes that keep a record. Default 20. More cost memory and
+    /// announcing, and spare rounds.
     pub k: usize,
     /// Requests under way in a lookup that is still approaching. Default 3. More cost requests and spare waiting where
     /// many nodes are dead.
@@ -32,11 +32,15 @@ pub struct RouterSettings {
     pub quiet_ms: u64,
     /// How long a bucket may go without a lookup in it, in ms. Default 1 hour.
     pub refresh_ms: u64,
-    /// How often a holder announces each of its partitions, in ms. Default 1 hour.
+    /// The same for a node that has the map, which asks nobody for the way, in ms. Default 1 day. Not less than
+    /// `refresh_ms`.
+    pub refresh_mapped_ms: u64,
+    /// How often a record is announced while all its holders live, in ms: they take turns, each its own
+    /// ([`turn_ms`](Self::turn_ms)). Default 6 hours. Less costs k messages a partition each time.
     pub republish_ms: u64,
-    /// In what time a holder announces all its partitions when it has a new map, in ms. Default 5 minutes.
+    /// In what time a holder announces what is new in a new map, in ms. Default 5 minutes.
     pub announce_ms: u64,
-    /// How long a record is kept after it was last announced, in ms. Default 24 hours.
+    /// How long a record is kept after it was last announced, in ms. Default 24 hours. At least twice `republish_ms`.
     pub expire_ms: u64,
     /// How often a node without a map asks for one, in ms. Default 1 minute.
     pub map_missing_ms: u64,
@@ -62,7 +66,8 @@ impl Default for RouterSettings {
             failures_max: 2,
             quiet_ms: 15 * MINUTE_MS,
             refresh_ms: HOUR_MS,
-            republish_ms: HOUR_MS,
+            refresh_mapped_ms: 24 * HOUR_MS,
+            republish_ms: 6 * HOUR_MS,
             announce_ms: 5 * MINUTE_MS,
             expire_ms: 24 * HOUR_MS,
             map_missing_ms: MINUTE_MS,
@@ -93,10 +98,18 @@ impl RouterSettings {
         }
     }
 
-    /// How long a node is new, in ms: within this time every record has been announced once, even if one turn was
-    /// missed in part.
+    /// How often one of `holders` holders announces a record, in ms. As many as can take turns so that each by itself
+    /// still comes before the record expires, with a `republish_ms` to spare: no holder needs to know of the others'
+    /// clocks or lives, and a record is kept for as long as any of them lives.
+    #[must_use]
+    pub fn turn_ms(&self, holders: usize) -> u64 {
+        let turns = (self.expire_ms / self.republish_ms.max(1)).saturating_sub(1).max(1);
+        self.republish_ms.saturating_mul(turns.min(u64::try_from(holders).unwrap_or(u64::MAX)).max(1))
+    }
+
+    /// How long a node is new, in ms: in that time every record that is kept anywhere has been announced once.
     #[must_use]
     pub const fn settle_ms(&self) -> u64 {
-        self.republish_ms.saturating_add(self.republish_ms / 2)
+        self.expire_ms
     }
 }

@@ -22,9 +22,9 @@ impl Entry {
     }
 }
 
-/// Two sorted arrays: new ids go to the small one, which is at most a sixteenth of the large one (or [`SMALL_MIN`]) before it is merged
-/// into it. So a lookup is two binary searches, a million ids move some 16 times at most, and memory is 37 bytes an id
-/// and at most a sixteenth more.
+/// Two sorted arrays: new ids go to the small one, which is at most a sixteenth of the large one (or [`SMALL_MIN`])
+/// before it is merged into it. So a lookup is two binary searches, a million ids move some 16 times at most, and
+/// memory is 37 bytes an id and at most a sixteenth more.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Barred {
     pub(super) large: Vec<Entry>,
@@ -49,6 +49,21 @@ impl Barred {
         };
         let (large, small) = (of(&self.large), of(&self.small));
         self.large[large].iter().chain(&self.small[small])
+    }
+
+    /// At most `limit` distinct ids from `first` to `last`, rising.
+    pub(super) fn between(&self, first: &[u8; 32], last: &[u8; 32], limit: usize) -> Vec<[u8; 32]> {
+        let of = |entries: &'_ Vec<Entry>| {
+            let from = entries.partition_point(|entry| entry.id < *first);
+            let some = entries[from..].iter().take_while(|entry| entry.id <= *last).map(|entry| entry.id);
+            some.take(limit + 1).collect::<Vec<_>>()
+        };
+        let mut ids = of(&self.large);
+        ids.extend(of(&self.small));
+        ids.sort_unstable();
+        ids.dedup();
+        ids.truncate(limit);
+        ids
     }
 
     /// Adds entries; those that are there already change nothing.

@@ -8,11 +8,11 @@ use crate::NodeId;
 /// How long comparisons with other nodes count. All in milliseconds; the bounds that follow are in the module's doc.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LeaseRules {
-    /// With at least half of the members, rounded up. Default 60 s. Shorter costs messages; longer lengthens service after a
-    /// takedown that a majority has.
+    /// With at least half of the members, rounded up. Default 60 s. Shorter costs messages; longer lengthens service
+    /// after a takedown that a majority has.
     pub lease_ms: u64,
-    /// With a majority. Default 1 h: how long one of two equal sites serves on after the other is gone, and how long a site
-    /// that is cut off may serve what the other took down.
+    /// With a majority. Default 1 h: how long one of two equal sites serves on after the other is gone, and how long a
+    /// site that is cut off may serve what the other took down.
     pub grace_ms: u64,
     /// With a majority, where half is no longer to be had: how long the small side of a cut serves on. Default 60 s, as
     /// the lease, so that it stops. Hazard: where it is longer, it takes the lease's place in the bound.
@@ -45,18 +45,25 @@ pub struct Stale {
 pub struct Lease {
     me: NodeId,
     rules: LeaseRules,
-    /// The map's nodes that are not declared dead, with the time of the newest question that counted; this node is not in it.
+    /// The map's nodes that are not declared dead, with the time of the newest question that counted; this node is not
+    /// in it.
     others: BTreeMap<NodeId, Compared>,
     /// Whether this node is a member itself. A cache or a tracker is not: it needs as many members, and none is itself.
     member: bool,
     intact: bool,
     synced: bool,
+    /// Since when it is a member, where it became one after it had known the members; and whether it has since caught
+    /// up with a majority of them, so that it counts as one.
+    joined: u64,
+    vouches: bool,
     /// The latest time that was told.
     clock: u64,
     /// Questions from before this time, that of the start or the last [`void`](Lease::void), count no more.
     floor: u64,
     /// It may serve before this time.
     until: u64,
+    /// Before this time a majority was heard of within the lease.
+    sure_until: u64,
 }
 
 /// When the newest comparisons were asked for: with the node in any state, and in the state of being synced.
@@ -64,38 +71,60 @@ pub struct Lease {
 struct Compared {
     any: Option<u64>,
     synced: Option<u64>,
+    /// Whether it became a member while this node knew the members.
+    joined: bool,
 }
 
 impl Lease {
-    /// The lease of a node that has just started: stale. `intact` says that its log has all that was ever flushed to it;
-    /// false for a node that joins, or whose drive lost some. The nodes that found a cluster are intact.
+    /// The lease of a node that has just started: stale. `intact` says that its log has all that was ever flushed to
+    /// it; false for a node that joins, or whose drive lost some. The nodes that found a cluster are intact.
     pub fn new(me: NodeId, rules: LeaseRules, intact: bool, now: u64) -> Result<Self, BadRules> {
         let LeaseRules { lease_ms, grace_ms, minority_ms } = rules;
         if lease_ms == 0 || minority_ms < lease_ms || grace_ms < minority_ms {
             return Err(BadRules(rules));
         }
-        let others = BTreeMap::new();
-        Ok(Self { me, rules, others, member: false, intact, synced: false, clock: now, floor: now, until: 0 })
+        Ok(Self {
+            me,
+            rules,
+            others: BTreeMap::new(),
+            member: false,
+            intact,
+            synced: false,
+            joined: now,
+            vouches: true,
+            clock: now,
+            floor: now,
+            until: 0,
+            sure_until: 0,
+        })
     }
 
-    /// The map's nodes that are not declared dead, this one among them if it is; at most [`MEMBERS_MAX`], more are a
-    /// broken map. To be told at the start and whenever the map changes.
+    /// The map's [`witnesses`](super::witnesses), this node among them if it is one; at most [`MEMBERS_MAX`], more are
+    /// a broken map. To be told at the start, of the last map that the node had, and whenever the map changes: a node
+    /// that becomes a witness counts for nobody, itself included, until it has caught up with a majority of the others.
+    /// One that was away must be told each map that made it a witness or none, in order.
     ///
     /// # Panics
     ///
     /// When there are more than [`MEMBERS_MAX`].
     pub fn set_members(&mut self, members: &[NodeId], now: u64) {
         assert!(members.len() <= MEMBERS_MAX, "{} members, the most is {MEMBERS_MAX}", members.len());
-        self.member = members.contains(&self.me);
+        let was_member = std::mem::replace(&mut self.member, members.contains(&self.me));
         let known = std::mem::take(&mut self.others);
+        let is_first = known.is_empty() && !was_member;
+        if self.member && !was_member && !is_first {
+            (self.joined, self.vouches) = (now, false);
+        }
         let others = members.iter().filter(|id| **id != self.me);
-        self.others = others.map(|id| (*id, known.get(id).copied().unwrap_or_default())).collect();
+        let new = Compared { joined: !is_first, ..Compared::default() };
+        self.others = others.map(|id| (*id, known.get(id).copied().unwrap_or(new))).collect();
         self.settle(now);
     }
 
     /// This node has all that `peer` said it had in its answer to a question sent at `asked`, merged and flushed.
-    /// `synced` is what the answer said of the peer. One that is no member, or a question from before the last [`void`](Self::void), changes
-    /// nothing: and where the clock went back the driver must forget its questions, whose times mean nothing now.
+    /// `synced` is what the answer said of the peer. One that is no member, or a question from before the last
+    /// [`void`](Self::void), changes nothing: and where the clock went back the driver must forget its questions, whose
+    /// times mean nothing now.
     pub fn compared(&mut self, peer: &NodeId, synced: bool, asked: u64, now: u64) {
         if now < self.clock {
             self.void(now);
@@ -110,11 +139,13 @@ impl Lease {
         self.settle(now);
     }
 
-    /// Forgets all comparisons: the node woke, or its clock jumped. To be called when the wall clock and `now` part by more
-    /// than a second; a clock that goes back or a `now` far ahead needs no call.
+    /// Forgets all comparisons: the node woke, or its clock jumped. To be called when the wall clock and `now` part by
+    /// more than a second; a clock that goes back or a `now` far ahead needs no call.
     pub fn void(&mut self, now: u64) {
-        self.others.values_mut().for_each(|compared| *compared = Compared::default());
-        (self.synced, self.until, self.clock, self.floor) = (false, 0, now, now);
+        for compared in self.others.values_mut() {
+            (compared.any, compared.synced) = (None, None);
+        }
+        (self.synced, self.until, self.sure_until, self.clock, self.floor) = (false, 0, 0, now, now);
         self.settle(now);
     }
 
@@ -124,10 +155,23 @@ impl Lease {
         if now >= self.clock && now < self.until { Ok(()) } else { Err(Stale { since: self.until }) }
     }
 
-    /// Whether this node has caught up since it started or woke, so that others may count it. It goes into every answer.
+    /// Whether this node has compared with a majority within the lease: so it is not on the small side of a cut, where
+    /// a track that the large side stored would seem absent.
+    #[must_use]
+    pub const fn is_sure(&self, now: u64) -> bool {
+        now >= self.clock && now < self.sure_until
+    }
+
+    /// Whether this node is a member and has caught up since it started, woke, or became one, so that others may count
+    /// it. It goes into every answer.
     #[must_use]
     pub const fn synced(&self) -> bool {
-        self.synced
+        self.synced && self.member && self.vouches
+    }
+
+    /// It may serve before this time, unless something is compared in between; 0 where it may not.
+    pub(super) const fn until(&self) -> u64 {
+        self.until
     }
 
     /// How many members there are, and with how many of the others it has compared within the lease.
@@ -141,12 +185,22 @@ impl Lease {
     /// Works out when the lease lapses: when fewer than half, or fewer than a majority, are recent enough.
     fn settle(&mut self, now: u64) {
         self.clock = now.max(self.clock);
-        let me = usize::from(self.member);
-        let members = self.others.len() + me;
+        let members = self.others.len() + usize::from(self.member);
         let (half, majority) = (members.div_ceil(2), members / 2 + 1);
+        if !self.vouches {
+            // What a majority, or half, of the earlier members has is with at least one of these. Where most were
+            // replaced at once nothing more can be had than all that are left.
+            let earlier = self.others.values().filter(|compared| !compared.joined || compared.synced.is_some());
+            let needed = majority.min(earlier.count());
+            let joined = self.joined;
+            let counts = |compared: &&Compared| compared.synced.is_some_and(|asked| asked >= joined);
+            self.vouches = self.others.values().filter(counts).count() >= needed;
+        }
+        let me = usize::from(self.member && self.vouches);
         if !self.synced {
             // A log that lost something may be one of those that made a majority: it needs half beside itself, of nodes
-            // that did not. One that is intact counts itself, and any node, or a cluster that restarts would wait for ever.
+            // that did not. One that is intact counts itself, and any node, or a cluster that restarts would wait for
+            // ever.
             let (needed, intact) =
                 if self.intact { (half.saturating_sub(me), true) } else { (half.min(self.others.len()), false) };
             let counts = |compared: &&Compared| if intact { compared.any } else { compared.synced }.is_some();
@@ -155,7 +209,8 @@ impl Lease {
             self.intact |= self.synced;
         }
         let mut asked: Vec<u64> = self.others.values().filter_map(|compared| compared.synced).collect();
-        // Until when so many members are recent enough; this one has compared with itself just now, and goes on doing so.
+        // Until when so many members are recent enough; this one has compared with itself just now, and goes on doing
+        // so.
         let mut until = |needed: usize, age: u64| match needed - me {
             0 => u64::MAX,
             others if others > asked.len() => 0,
@@ -163,7 +218,9 @@ impl Lease {
         };
         let LeaseRules { lease_ms, grace_ms, minority_ms } = self.rules;
         let near = until(half, lease_ms).max(until(majority, minority_ms));
+        let sure = until(majority, lease_ms);
         let until = near.min(until(majority, grace_ms));
+        self.sure_until = if members > 0 && self.synced { sure } else { 0 };
         // Without members the map is not known yet.
         self.until = if members > 0 && self.synced { until } else { 0 };
     }

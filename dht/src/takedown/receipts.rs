@@ -156,8 +156,8 @@ pub struct Receipts {
 }
 
 impl Receipts {
-    /// Follows copies of `track` beside those that it follows already: all volumes, with their nodes, that held it at any
-    /// epoch since it was put, stand-ins too. To be called again at each epoch that gives it other holders.
+    /// Follows copies of `track` beside those that it follows already: all volumes, with their nodes, that held it at
+    /// any epoch since it was put, stand-ins too. To be called again at each epoch that gives it other holders.
     pub fn expect(&mut self, track: TrackId, copies: &[(VolumeId, NodeId)]) -> Result<(), BadReceipt> {
         if !self.open.contains_key(&track) && self.open.len() >= OPEN_MAX {
             return Err(BadReceipt::Busy);
@@ -216,8 +216,8 @@ impl Receipts {
         self.open.get(track).map(progress)
     }
 
-    /// At most `limit` open tracks after `after` (from the first: none), with how far each is. The last one's id is where
-    /// the next page begins.
+    /// At most `limit` open tracks after `after` (from the first: none), with how far each is. The last one's id is
+    /// where the next page begins.
     #[must_use]
     pub fn page(&self, after: Option<&TrackId>, limit: usize) -> Vec<(TrackId, Progress)> {
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(*after));
@@ -231,8 +231,8 @@ impl Receipts {
         copies.map(|(volume, copy)| (*volume, copy.node, copy.state))
     }
 
-    /// Forgets a complete track: its receipts are on the drive. Says whether it was complete. If it has holders again later,
-    /// [`expect`](Self::expect) opens it anew.
+    /// Forgets a complete track: its receipts are on the drive. Says whether it was complete. If it has holders again
+    /// later, [`expect`](Self::expect) opens it anew.
     pub fn close(&mut self, track: &TrackId) -> bool {
         let complete = self.progress(track).is_some_and(|progress| progress.is_complete());
         complete && self.open.remove(track).is_some()

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use deadwax_track::TrackId;
+use deadwax_track::{Partition, TrackId};
 use ed25519_dalek::VerifyingKey;
 
 use super::barred::{Barred, Entry};
@@ -54,6 +54,9 @@ pub enum IssueError {
     /// The log, or the issuer's chain, is full.
     #[error("log is full")]
     Full,
+    /// Too much is being written: try again soon.
+    #[error("records are being written")]
+    Busy,
 }
 
 /// What came of merging.
@@ -94,7 +97,8 @@ struct Held {
 type HeldKey = (u8, u32, [u8; 16]);
 
 /// All takedowns that are known here. Memory is 37 to 40 bytes a takedown for the barred ids and 20 to 40 for the
-/// chains; the records themselves lie in the driver's file, [`TAKEDOWN_BYTES`](super::TAKEDOWN_BYTES) each, called by their *slot*.
+/// chains; the records themselves lie in the driver's file, [`TAKEDOWN_BYTES`](super::TAKEDOWN_BYTES) each, called by
+/// their *slot*.
 #[derive(Clone, Debug)]
 pub struct TakedownLog {
     cluster: ClusterId,
@@ -131,9 +135,9 @@ impl TakedownLog {
         Ok(())
     }
 
-    /// Fills an empty log, whose issuers are allowed, from the records on the drive, in the order of their slots. Each is
-    /// checked against the chain, and the signatures that vouch for the rest. What is torn at the file's end is left out by
-    /// the caller, who then says that the log is not intact.
+    /// Fills an empty log, whose issuers are allowed, from the records on the drive, in the order of their slots. Each
+    /// is checked against the chain, and the signatures that vouch for the rest. What is torn at the file's end is left
+    /// out by the caller, who then says that the log is not intact.
     pub fn rebuild(mut self, records: impl IntoIterator<Item = Takedown>) -> Result<Self, BadLog> {
         // Records that no later one has vouched for yet.
         let mut bare: BTreeMap<[u8; 32], Takedown> = BTreeMap::new();
@@ -176,8 +180,8 @@ impl TakedownLog {
     }
 
     /// Takes a track down, signed by `key`: one of the issuers. `time` is in milliseconds since 1970. Write and flush
-    /// the record before it is told to anybody. One process at a time issues with a key, and only on a node that has all of that
-    /// key's records, or the chain forks: no harm to what is barred, but an alarm.
+    /// the record before it is told to anybody. One process at a time issues with a key, and only on a node that has
+    /// all of that key's records, or the chain forks: no harm to what is barred, but an alarm.
     pub fn issue(&mut self, key: &NodeKey, track: TrackId, time: u64, reason: &str) -> Result<Takedown, IssueError> {
         if let Some(name) = self.number_of(&track) {
             return Err(IssueError::Already(name));
@@ -201,7 +205,8 @@ impl TakedownLog {
         Ok(record)
     }
 
-    /// Takes others' records, at most [`RECORDS_MAX`] at once; more are counted as refused. What is known changes nothing.
+    /// Takes others' records, at most [`RECORDS_MAX`] at once; more are counted as refused. What is known changes
+    /// nothing.
     ///
     /// Of consecutive records only the last one's signature is checked, because it signs all before it through the
     /// hashes; where it is bad, the one before, and so on, and those behind the good one are dropped. Each head is thus
@@ -263,7 +268,8 @@ impl TakedownLog {
         held || self.issuers[index].chain.knows(&mark)
     }
 
-    /// Gives a record, whose signature is checked or vouched for and which is new, the next slot; none where it has no place.
+    /// Gives a record, whose signature is checked or vouched for and which is new, the next slot; none where it has no
+    /// place.
     fn take(&mut self, index: usize, record: &Takedown, hash: [u8; 32], merged: &mut Merged) -> Option<Entry> {
         let number = u32::try_from(record.number).ok().filter(|number| *number > 0)?;
         let (slot, next) = (self.slots, self.slots.checked_add(1)?);
@@ -316,6 +322,18 @@ impl TakedownLog {
         self.barred.get(track.as_bytes()).is_some()
     }
 
+    /// At most `limit` barred tracks of `partition`, those after `after`, rising: for a volume that may still have
+    /// them.
+    #[must_use]
+    pub fn barred_in(&self, partition: Partition, after: Option<&TrackId>, limit: usize) -> Vec<TrackId> {
+        let (mut first, mut last) = ([0; 32], [0xff; 32]);
+        first[..2].copy_from_slice(&partition.0.to_be_bytes());
+        last[..2].copy_from_slice(&partition.0.to_be_bytes());
+        let from = after.map_or(first, |after| *after.as_bytes());
+        let ids = self.barred.between(&from, &last, limit + 1).into_iter().map(TrackId::from_bytes);
+        ids.filter(|id| after != Some(id)).take(limit).collect()
+    }
+
     /// The takedown of the track: of several, the one of the lowest number, then of the lowest key, so that equal logs
     /// name the same.
     #[must_use]
@@ -344,8 +362,8 @@ impl TakedownLog {
         Heads(marks.filter(|(_, marks)| !marks.is_empty()).collect())
     }
 
-    /// Whether all records that `heads` speaks of are here, with all before them. An issuer that is not known here makes
-    /// it false: this node's map is behind.
+    /// Whether all records that `heads` speaks of are here, with all before them. An issuer that is not known here
+    /// makes it false: this node's map is behind.
     #[must_use]
     pub fn covers(&self, heads: &Heads) -> bool {
         heads.0.iter().all(|(key, marks)| {

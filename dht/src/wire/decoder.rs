@@ -15,9 +15,10 @@ pub struct Frame {
 
 /// Cuts a stream into frames without copying their payloads.
 ///
-/// Call [`next_frame`](Self::next_frame) until it answers nothing, then read from the socket into [`space`](Self::space), and
-/// again. Memory: at most one frame's payload beyond what the caller still holds, known to be within bounds before it
-/// is taken. After an error every call answers that error: what follows a bad frame has no meaning.
+/// Call [`next_frame`](Self::next_frame) until it answers nothing, then read from the socket into
+/// [`space`](Self::space), and again. Memory: at most one frame's payload beyond what the caller still holds, known to
+/// be within bounds before it is taken. After an error every call answers that error: what follows a bad frame has no
+/// meaning.
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: BytesMut,

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  0  magic        4 bytes   "DWAX"
-//!  4  version      u8        PROTOCOL_VERSION
+//!  4  version      u8        the oldest that has this kind of message, PROTOCOL_MIN at least
 //!  5  kind         u8        which message the payload is
 //!  6  flags        u16       none is defined: zero, and checked
 //!  8  request      u32       the client counts its requests on a connection; a reply repeats the number
@@ -22,8 +22,11 @@ use deadwax_track::{KIB, MIB};
 
 use crate::ClusterId;
 
-/// The version that this code speaks. 1: the first. 2: a volume's status says why it does not serve.
-pub const PROTOCOL_VERSION: u8 = 2;
+/// The newest version that this code speaks. 1: the first. 2: a volume's status says why it does not serve. 3: nodes
+/// speak to one another ([`Peer`](Kind::Peer), [`Pull`](Kind::Pull)), stand-ins, deadlines.
+pub const PROTOCOL_VERSION: u8 = 3;
+/// The oldest: nodes of two versions that follow each other serve together while a cluster is upgraded.
+pub const PROTOCOL_MIN: u8 = 2;
 /// The bytes of a header.
 pub const HEADER_BYTES: usize = 40;
 /// The most track bytes in one [`Data`](Kind::Data) frame.
@@ -34,6 +37,7 @@ pub const FRAME_PAYLOAD_MAX: usize = mib(1) + kib(128);
 const MAGIC: [u8; 4] = *b"DWAX";
 const HEADER_CRC_AT: usize = 36;
 
+const _: () = assert!(0 < PROTOCOL_MIN && PROTOCOL_MIN <= PROTOCOL_VERSION);
 const _: () = assert!(HEADER_CRC_AT + 4 == HEADER_BYTES);
 const _: () = assert!(DATA_BYTES_MAX <= FRAME_PAYLOAD_MAX && FRAME_PAYLOAD_MAX < u32::MAX as usize);
 
@@ -48,7 +52,7 @@ const fn kib(count: u64) -> usize {
 }
 
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $name:ident = $number:literal, $min:expr, $max:expr;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $since:literal, $min:expr, $max:expr;)*) => {
         /// Which message a frame carries. A number, once given, is never reused.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         #[repr(u8)]
@@ -69,6 +73,14 @@ macro_rules! kinds {
                 }
             }
 
+            /// The first version of the protocol that has it.
+            #[must_use]
+            pub const fn since(self) -> u8 {
+                match self {
+                    $(Self::$name => $since,)*
+                }
+            }
+
             /// The fewest and most payload bytes of this kind: known before memory is taken for them.
             #[must_use]
             pub const fn payload_bounds(self) -> (usize, usize) {
@@ -82,51 +94,66 @@ macro_rules! kinds {
 
 kinds! {
     /// Client: first on a connection.
-    Hello = 1, 19, 51;
+    Hello = 1, 1, 19, 51;
     /// Node: the answer to it.
-    Welcome = 2, 41, 41;
+    Welcome = 2, 1, 41, 41;
     /// Node: the answer to any request that failed.
-    Error = 3, 12, kib(4);
+    Error = 3, 1, 12, kib(4);
     /// Client: offers a track.
-    Put = 16, 66, kib(20);
+    Put = 16, 1, 66, kib(20);
     /// Node: send the bytes.
-    Ready = 17, 0, 0;
+    Ready = 17, 1, 0, 0;
     /// Node: the track is durable.
-    Stored = 18, 13, 13;
+    Stored = 18, 1, 13, 13;
     /// Either: track bytes, raw.
-    Data = 19, 1, DATA_BYTES_MAX;
+    Data = 19, 1, 1, DATA_BYTES_MAX;
+    /// Client: offers a track in place of a holder that is not there.
+    StandIn = 20, 3, 66, kib(20);
+    /// Client: the next request is of no use after a while.
+    Within = 21, 3, 4, 4;
     /// Client: asks for a range of a track.
-    Get = 32, 64, 64;
+    Get = 32, 1, 64, 64;
     /// Node: the range follows.
-    Found = 33, 8, 8;
+    Found = 33, 1, 8, 8;
     /// Node: that was all of it.
-    End = 34, 0, 0;
+    End = 34, 1, 0, 0;
+    /// Node, to a node: asks for a range of a track of which it lacks a copy.
+    Pull = 35, 3, 64, 64;
     /// Client: asks for tags and manifest.
-    Info = 48, 48, 48;
+    Info = 48, 1, 48, 48;
     /// Node: tags and manifest.
-    TrackInfo = 49, 26, kib(100);
+    TrackInfo = 49, 1, 26, kib(100);
     /// Client: asks whether a track is there.
-    Has = 50, 48, 48;
+    Has = 50, 1, 48, 48;
     /// Node: it is.
-    Present = 51, 8, 8;
+    Present = 51, 1, 8, 8;
     /// Node: it is not.
-    Absent = 52, 0, 0;
+    Absent = 52, 1, 0, 0;
     /// Node: it was taken down.
-    TakenDown = 53, 8, 8;
+    TakenDown = 53, 1, 8, 8;
     /// Client: takes a track down.
-    TakeDown = 54, 56, 56;
+    TakeDown = 54, 1, 56, 56;
     /// Client: asks how the node is.
-    Status = 64, 0, 0;
+    Status = 64, 1, 0, 0;
     /// Node: how it is.
-    NodeStatus = 65, 84, FRAME_PAYLOAD_MAX;
+    NodeStatus = 65, 1, 84, FRAME_PAYLOAD_MAX;
     /// Client: asks for digests of partitions.
-    Digests = 80, 22, 22;
+    Digests = 80, 1, 22, 22;
     /// Node: the digests.
-    DigestList = 81, 8, FRAME_PAYLOAD_MAX;
+    DigestList = 81, 1, 8, FRAME_PAYLOAD_MAX;
     /// Client: asks for the ids in a partition.
-    List = 82, 23, 55;
+    List = 82, 1, 23, 55;
     /// Node: the ids.
-    Ids = 83, 8, FRAME_PAYLOAD_MAX;
+    Ids = 83, 1, 8, FRAME_PAYLOAD_MAX;
+    /// Node, to a node: an envelope of the cluster's core, or a part of one. Not answered.
+    Peer = 96, 3, 2, FRAME_PAYLOAD_MAX;
+}
+
+/// The version that two sides speak: the newest that both know. None: they have none in common.
+#[must_use]
+pub fn negotiate(own: std::ops::RangeInclusive<u8>, min: u8, max: u8) -> Option<u8> {
+    let newest = (*own.end()).min(max);
+    (newest >= (*own.start()).max(min)).then_some(newest)
 }
 
 /// What a sender writes into each of its frames.
@@ -153,6 +180,8 @@ impl Stamp {
 /// [`Message::decode`](super::Message::decode).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FrameHeader {
+    /// The version that it is written in.
+    pub version: u8,
     /// Which message the payload is.
     pub kind: Kind,
     /// Who sent it, for which request.
@@ -176,8 +205,16 @@ pub enum BadFrame {
         got: u32,
     },
     /// The sender speaks a version that this code does not.
-    #[error("frame has protocol version {0}, this program speaks {PROTOCOL_VERSION}")]
+    #[error("frame has protocol version {0}, this program speaks {PROTOCOL_MIN} to {PROTOCOL_VERSION}")]
     Version(u8),
+    /// The version has no such message.
+    #[error("frame of protocol version {version} has kind {kind:?}, which came later")]
+    TooNew {
+        /// The frame's kind.
+        kind: Kind,
+        /// The version that it says it is of.
+        version: u8,
+    },
     /// No message has this number.
     #[error("frame has unknown kind {0}")]
     Kind(u8),
@@ -209,7 +246,8 @@ pub enum BadFrame {
 }
 
 impl FrameHeader {
-    /// The header of a frame whose payload is `parts`, one after the other (a vectored write needs no joined copy).
+    /// The header of a frame whose payload is `parts`, one after the other (a vectored write needs no joined copy). In
+    /// the oldest version that has the kind: it is the same in all since, and whoever speaks any of them reads it.
     ///
     /// # Panics
     /// Where the parts together are shorter or longer than `kind` allows.
@@ -224,7 +262,8 @@ impl FrameHeader {
         let (min, max) = kind.payload_bounds();
         assert!((min..=max).contains(&bytes), "a {kind:?} frame has {min} to {max} bytes, got {bytes}");
         let payload_bytes = u32::try_from(bytes).expect("a frame's payload is below 4 GiB");
-        Self { kind, stamp, payload_bytes, payload_crc: crc.finalize() }
+        let version = kind.since().max(PROTOCOL_MIN);
+        Self { version, kind, stamp, payload_bytes, payload_crc: crc.finalize() }
     }
 
     /// How many bytes follow the header.
@@ -238,7 +277,7 @@ impl FrameHeader {
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
         out[0..4].copy_from_slice(&MAGIC);
-        out[4] = PROTOCOL_VERSION;
+        out[4] = self.version;
         out[5] = self.kind as u8;
         out[8..12].copy_from_slice(&self.stamp.request.to_le_bytes());
         out[12..16].copy_from_slice(&self.payload_bytes.to_le_bytes());
@@ -262,10 +301,14 @@ impl FrameHeader {
         if expected != got {
             return Err(BadFrame::HeaderCrc { expected, got });
         }
-        if bytes[4] != PROTOCOL_VERSION {
-            return Err(BadFrame::Version(bytes[4]));
+        let version = bytes[4];
+        if !(PROTOCOL_MIN..=PROTOCOL_VERSION).contains(&version) {
+            return Err(BadFrame::Version(version));
         }
         let kind = Kind::from_number(bytes[5]).ok_or(BadFrame::Kind(bytes[5]))?;
+        if kind.since() > version {
+            return Err(BadFrame::TooNew { kind, version });
+        }
         let flags = u16::from_le_bytes(array(bytes, 6));
         if flags != 0 {
             return Err(BadFrame::Flags(flags));
@@ -280,7 +323,7 @@ impl FrameHeader {
             epoch: u64::from_le_bytes(array(bytes, 16)),
             cluster: u64::from_le_bytes(array(bytes, 24)),
         };
-        Ok(Self { kind, stamp, payload_bytes, payload_crc: u32::from_le_bytes(array(bytes, 32)) })
+        Ok(Self { version, kind, stamp, payload_bytes, payload_crc: u32::from_le_bytes(array(bytes, 32)) })
     }
 
     /// Whether `payload` is the one that the header was made for.

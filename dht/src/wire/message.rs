@@ -1,9 +1,10 @@
 //! The payload of every message: the one place that knows their bytes.
 //!
-//! [`Data`](Message::Data) is raw. All others are bincode 2 (<https://docs.rs/bincode/2.0.1>, its `spec.md`) with
-//! fixed-width little-endian integers: fields one after the other without padding, a `bool` and an `Option`'s tag one
-//! byte, an enum's tag u32, text and lists after their length as u64. The fields in order are those of the tuples in
-//! [`Message::payload`]; golden bytes of each kind are in `tests/wire_golden.txt`.
+//! [`Data`](Message::Data) is raw, and [`Peer`](Message::Peer) is a `bool` and raw. All others are bincode 2
+//! (<https://docs.rs/bincode/2.0.1>, its `spec.md`) with fixed-width little-endian integers: fields one after the other
+//! without padding, a `bool` and an `Option`'s tag one byte, an enum's tag u32, text and lists after their length as
+//! u64. The fields in order are those of the tuples in [`Message::payload`]; golden bytes of each kind are in
+//! `tests/wire_golden.txt`.
 //!
 //! The crate bincode is unmaintained after 2.0.1, so only this file names it.
 
@@ -20,6 +21,8 @@ use crate::{ClusterId, NodeId, VolumeId};
 pub const DIGEST_PARTITIONS_MAX: u32 = 16_384;
 /// The most ids in one [`Ids`](Message::Ids) reply.
 pub const IDS_MAX: u32 = 16_384;
+/// The most bytes of an envelope in one [`Peer`](Message::Peer) message.
+pub const PEER_BYTES_MAX: usize = FRAME_PAYLOAD_MAX - 1;
 /// The most bytes of an [`Error`](Message::Error)'s text.
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 2_048;
 
@@ -68,6 +71,24 @@ pub enum Message {
         /// Its tags.
         tags: Tags,
     },
+    /// Client: offers a track to a volume that does not hold its partition, in place of one that does and is not there.
+    /// Else as [`Put`](Self::Put).
+    StandIn {
+        /// Where to.
+        volume: VolumeId,
+        /// The track.
+        id: TrackId,
+        /// Its length; 1 to [`TRACK_BYTES_MAX`].
+        bytes: u64,
+        /// Its tags.
+        tags: Tags,
+    },
+    /// Client: the next request on this connection is of no use after so many milliseconds: a node that has not begun
+    /// it by then answers `Busy`. Not answered itself.
+    Within {
+        /// How many, from when it is read.
+        ms: u32,
+    },
     /// Node: space is reserved, send the bytes.
     Ready,
     /// Node: the track is durable on the volume.
@@ -88,6 +109,15 @@ pub enum Message {
         /// The track.
         id: TrackId,
         /// Which of its bytes. A range that goes beyond the track's end is `Invalid`.
+        range: ByteRange,
+    },
+    /// Node, to a node: as [`Get`](Self::Get), for a copy that the asker lacks; it takes its turn behind clients.
+    Pull {
+        /// From where.
+        volume: VolumeId,
+        /// The track.
+        id: TrackId,
+        /// Which of its bytes.
         range: ByteRange,
     },
     /// Node: the bytes follow.
@@ -169,6 +199,14 @@ pub enum Message {
     },
     /// Node: the ids, ascending. Fewer than the limit: there are no more.
     Ids(Vec<TrackId>),
+    /// Node, to a node: an [`Envelope`](crate::core::Envelope)'s bytes, or the next of them; the receiver puts those of
+    /// one connection together, up to [`ENVELOPE_BYTES_MAX`](crate::core::ENVELOPE_BYTES_MAX).
+    Peer {
+        /// Whether more of the envelope follows.
+        more: bool,
+        /// 1 to [`PEER_BYTES_MAX`].
+        bytes: Bytes,
+    },
 }
 
 /// What one partition of a volume holds. Equal sets of tracks give equal digests.
@@ -265,6 +303,9 @@ impl Message {
             Self::Welcome { .. } => Kind::Welcome,
             Self::Error { .. } => Kind::Error,
             Self::Put { .. } => Kind::Put,
+            Self::StandIn { .. } => Kind::StandIn,
+            Self::Within { .. } => Kind::Within,
+            Self::Pull { .. } => Kind::Pull,
             Self::Ready => Kind::Ready,
             Self::Stored { .. } => Kind::Stored,
             Self::Data(_) => Kind::Data,
@@ -284,6 +325,7 @@ impl Message {
             Self::DigestList(_) => Kind::DigestList,
             Self::List { .. } => Kind::List,
             Self::Ids(_) => Kind::Ids,
+            Self::Peer { .. } => Kind::Peer,
         }
     }
 
@@ -298,9 +340,12 @@ impl Message {
             }
             Self::Welcome { protocol, node, epoch } => pack(&(protocol, node, epoch)),
             Self::Error { code, message } => pack(&(code, message)),
-            Self::Put { volume, id, bytes, tags } => pack(&(volume, id, bytes, tags.encode())),
+            Self::Put { volume, id, bytes, tags } | Self::StandIn { volume, id, bytes, tags } => {
+                pack(&(volume, id, bytes, tags.encode()))
+            }
+            Self::Within { ms } => pack(ms),
             Self::Stored { already, bytes, pieces } => pack(&(already, bytes, pieces)),
-            Self::Get { volume, id, range } => pack(&(volume, id, range)),
+            Self::Get { volume, id, range } | Self::Pull { volume, id, range } => pack(&(volume, id, range)),
             Self::Found { bytes } | Self::Present { bytes } => pack(bytes),
             Self::Info { volume, id } | Self::Has { volume, id } => pack(&(volume, id)),
             Self::TrackInfo { bytes, tags, pieces } => pack(&(bytes, tags.encode(), pieces)),
@@ -311,6 +356,7 @@ impl Message {
             Self::DigestList(digests) => pack(digests),
             Self::List { volume, partition, after, limit } => pack(&(volume, partition, after, limit)),
             Self::Ids(ids) => pack(ids),
+            Self::Peer { more, bytes } => [&[u8::from(*more)][..], bytes].concat().into(),
         }
     }
 
@@ -332,25 +378,46 @@ impl Message {
     pub fn decode(kind: Kind, payload: Bytes) -> Result<Self, BadMessage> {
         let message = match kind {
             Kind::Data => Self::Data(payload),
-            Kind::Put | Kind::Get | Kind::Info | Kind::Has | Kind::TakeDown | Kind::Digests | Kind::List => {
-                Self::decode_request(kind, &payload)?
-            }
+            Kind::Peer => Self::decode_peer(payload)?,
+            Kind::Put
+            | Kind::StandIn
+            | Kind::Get
+            | Kind::Pull
+            | Kind::Info
+            | Kind::Has
+            | Kind::TakeDown
+            | Kind::Digests
+            | Kind::List => Self::decode_request(kind, &payload)?,
             _ => Self::decode_reply(kind, &payload)?,
         };
         message.check()?;
         Ok(message)
     }
 
+    fn decode_peer(mut payload: Bytes) -> Result<Self, BadMessage> {
+        // A frame of the kind has two bytes at least.
+        let more = match payload.first() {
+            Some(0) => false,
+            Some(1) => true,
+            other => return Err(BadMessage::Payload { kind: Kind::Peer, why: format!("begins with {other:?}") }),
+        };
+        Ok(Self::Peer { more, bytes: payload.split_off(1) })
+    }
+
     /// Requests about a volume.
     fn decode_request(kind: Kind, payload: &[u8]) -> Result<Self, BadMessage> {
         Ok(match kind {
-            Kind::Put => {
+            Kind::Put | Kind::StandIn => {
                 let (volume, id, bytes, tags): (_, _, _, Vec<u8>) = unpack(kind, payload)?;
-                Self::Put { volume, id, bytes, tags: unpack_tags(kind, &tags)? }
+                let tags = unpack_tags(kind, &tags)?;
+                match kind {
+                    Kind::Put => Self::Put { volume, id, bytes, tags },
+                    _ => Self::StandIn { volume, id, bytes, tags },
+                }
             }
-            Kind::Get => {
+            Kind::Get | Kind::Pull => {
                 let (volume, id, range) = unpack(kind, payload)?;
-                Self::Get { volume, id, range }
+                if kind == Kind::Get { Self::Get { volume, id, range } } else { Self::Pull { volume, id, range } }
             }
             Kind::Info => {
                 let (volume, id) = unpack(kind, payload)?;
@@ -383,6 +450,7 @@ impl Message {
             Kind::End => unpack(kind, payload).map(|()| Self::End)?,
             Kind::Absent => unpack(kind, payload).map(|()| Self::Absent)?,
             Kind::Status => unpack(kind, payload).map(|()| Self::Status)?,
+            Kind::Within => Self::Within { ms: unpack(kind, payload)? },
             Kind::Found => Self::Found { bytes: unpack(kind, payload)? },
             Kind::Present => Self::Present { bytes: unpack(kind, payload)? },
             Kind::TakenDown => Self::TakenDown { number: unpack(kind, payload)? },
@@ -422,7 +490,9 @@ impl Message {
             limit((1..=TRACK_BYTES_MAX).contains(&bytes), "the track's length, which is 1 to 512 MiB,", bytes)
         };
         match self {
-            Self::Data(bytes) => limit(!bytes.is_empty(), "the data's length, which is not 0,", 0),
+            Self::Data(bytes) | Self::Peer { bytes, .. } => {
+                limit(!bytes.is_empty(), "the data's length, which is not 0,", 0)
+            }
             Self::Hello { protocol_min, protocol_max, .. } => limit(
                 protocol_min <= protocol_max,
                 "the oldest protocol, which is not above the newest,",
@@ -431,9 +501,11 @@ impl Message {
             Self::Error { message, .. } => {
                 limit(message.len() <= ERROR_MESSAGE_BYTES_MAX, "the text's length", message.len() as u64)
             }
-            Self::Put { bytes, .. } | Self::Stored { bytes, .. } | Self::Found { bytes } | Self::Present { bytes } => {
-                track(*bytes)
-            }
+            Self::Put { bytes, .. }
+            | Self::StandIn { bytes, .. }
+            | Self::Stored { bytes, .. }
+            | Self::Found { bytes }
+            | Self::Present { bytes } => track(*bytes),
             Self::TrackInfo { bytes, pieces, .. } => {
                 limit(pieces.len() as u64 <= PIECES_MAX, "the number of pieces", pieces.len() as u64)?;
                 track(*bytes)

@@ -18,6 +18,8 @@
 //! | `Hello`, first and once | `Welcome`, or `Error` (`Version`, `WrongCluster`, `WrongNode`) and the node closes |
 //! | `Put` | `Stored{already: true}`, or `Ready`, or `Error` (`NoSpace`, `Busy`, `TakenDown`, `Fenced`, ...) |
 //! | after `Ready`: `Data`, exactly `bytes` of it | `Stored{already: false}` when all is durable, or `Error` |
+//! | `StandIn`, `Pull` | as `Put`, `Get` |
+//! | `Within`, before a request | nothing |
 //! | `Get` | `Found`, `Data` that covers the range, `End`; or `Error`, also in the middle |
 //! | `Info` | `TrackInfo`, or `Error` |
 //! | `Has` | `Present`, `Absent` or `TakenDown`, or `Error` |
@@ -25,8 +27,14 @@
 //! | `Status` | `NodeStatus` |
 //! | `Digests` | `DigestList`: the partitions that are not empty |
 //! | `List` | `Ids`, sorted, those after `after` |
+//! | `Peer`, only a node to a node | nothing |
 //!
 //! A reply repeats its request's number. Every frame carries the sender's epoch and cluster.
+//!
+//! **Versions.** `Hello` names the versions that the client speaks, `Welcome` the newest that both do ([`negotiate`]).
+//! A frame says the oldest version that has its kind of message, so that a new program's old messages are read by old
+//! programs; a kind that came after the version agreed on is not sent. What an old kind means does not change: a change
+//! is a new kind.
 //!
 //! **What happens on each failure.**
 //!
@@ -48,9 +56,11 @@ mod status;
 
 pub use decoder::{Decoder, Frame};
 pub use frame::{
-    BadFrame, DATA_BYTES_MAX, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, PROTOCOL_VERSION, Stamp,
+    BadFrame, DATA_BYTES_MAX, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, PROTOCOL_MIN, PROTOCOL_VERSION,
+    Stamp, negotiate,
 };
 pub use message::{
-    BadMessage, DIGEST_PARTITIONS_MAX, ERROR_MESSAGE_BYTES_MAX, ErrorCode, IDS_MAX, Message, PartitionDigest,
+    BadMessage, DIGEST_PARTITIONS_MAX, ERROR_MESSAGE_BYTES_MAX, ErrorCode, IDS_MAX, Message, PEER_BYTES_MAX,
+    PartitionDigest,
 };
 pub use status::{NodeStatus, VOLUMES_PER_NODE_MAX, VolumeState, VolumeStatus};

@@ -58,7 +58,8 @@ pub struct VolumeStatus {
 }
 
 impl VolumeStatus {
-    /// Below this many free bytes a volume is called full: some tracks do not fit any more (they have up to 30 MB mostly).
+    /// Below this many free bytes a volume is called full: some tracks do not fit any more (they have up to 30 MB
+    /// mostly).
     pub const FULL_BELOW_BYTES: u64 = 32 * MIB;
 
     /// Whether it takes no more tracks for want of room. Reads and takedowns go on.

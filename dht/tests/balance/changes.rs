@@ -1,6 +1,8 @@
 //! What a change moves, over many clusters and many changes of each.
 
-use deadwax_dht::{Map, MapSpec, PartitionBytes, Plan};
+use std::collections::BTreeMap;
+
+use deadwax_dht::{Map, MapSpec, Node, PartitionBytes, Plan, Volume, VolumeId};
 use deadwax_track::Partition;
 
 use crate::cluster::{Random, fullness_by_weight, mixed, node};
@@ -116,6 +118,57 @@ fn a_third_zone_takes_a_copy_of_everything_and_nothing_else_moves() {
     let plan = Plan::new(&before, next, PartitionBytes::Uniform(1)).expect("a good map");
     assert!((65_536..=68_812).contains(&plan.bytes_unavoidable()), "{}", plan.bytes_unavoidable());
     assert!(plan.bytes_to_move() <= 68_812, "{} copies move, 65,536 must", plan.bytes_to_move());
+}
+
+/// The copies that come to each volume of `after` in the place of those of a lost one.
+fn arrivals(before: &Map, after: &Map, lost: VolumeId) -> BTreeMap<VolumeId, u64> {
+    let mut arrivals = BTreeMap::new();
+    for partition in (0..=u16::MAX).map(Partition) {
+        let had = before.holders(partition);
+        if had.iter().any(|holder| holder.volume == lost) {
+            let new = after.holders(partition).iter().map(|holder| holder.volume);
+            for volume in new.filter(|volume| had.iter().all(|holder| holder.volume != *volume)) {
+                *arrivals.entry(volume).or_default() += 1;
+            }
+        }
+    }
+    arrivals
+}
+
+#[test]
+fn lost_copies_come_to_all_others_by_weight() {
+    for (seed, zones) in [(1, &["a"][..]), (2, &["a", "b"]), (3, &["a", "b", "c"])] {
+        let mut dice = Random(seed);
+        let mut map = Map::settled(mixed(&mut dice, 50, zones)).expect("a good map");
+        for round in 0..3 {
+            let mut next = map.spec().clone();
+            let lost = next.nodes.remove(dice.index(next.nodes.len()));
+            let plan = Plan::onward(&map, next, PartitionBytes::Uniform(1)).expect("a good map");
+            let (moved, must) = (plan.bytes_to_move(), plan.bytes_unavoidable());
+            assert!(moved * 100 <= must * 105, "seed {seed}, round {round}: {moved} of {must}");
+            let arrivals = arrivals(&map, plan.map(), lost.volumes[0].id);
+            // Of what comes to all, or to its zone, where the rules let fewer copies leave that of the lost one.
+            let part = |volume: &VolumeId| {
+                let nodes = plan.map().nodes();
+                let own = nodes.iter().find(|node| node.volumes[0].id == *volume).expect("a volume of the map");
+                let part = |nodes: &[&Node]| {
+                    let sum = |of: &dyn Fn(&Volume) -> u64| nodes.iter().map(|node| of(&node.volumes[0])).sum::<u64>();
+                    let came = sum(&|volume| arrivals.get(&volume.id).copied().unwrap_or(0));
+                    came * u64::from(own.volumes[0].weight) / sum(&|volume| volume.weight.into())
+                };
+                let zone: Vec<&Node> = nodes.iter().filter(|node| node.zone == own.zone).collect();
+                part(&nodes.iter().collect::<Vec<_>>()).max(part(&zone))
+            };
+            for (volume, count) in &arrivals {
+                let part = part(volume);
+                assert!(
+                    *count <= part * 115 / 100 + 2,
+                    "seed {seed}, round {round}: {count} come, {part} are its part"
+                );
+            }
+            map = plan.into_map();
+        }
+    }
 }
 
 #[test]

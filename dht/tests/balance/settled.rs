@@ -31,7 +31,8 @@ fn every_volume_has_its_share() {
 
 #[test]
 fn zones_of_unlike_weight_are_equally_full_where_each_can_have_its_share() {
-    // 60 % and 40 %, 65 % and 35 %: more than an even draw gives, less than the two copies of three that a zone may have.
+    // 60 % and 40 %, 65 % and 35 %: more than an even draw gives, less than the two copies of three that a zone may
+    // have.
     for heavy in [60, 65] {
         let mut spec = mixed(&mut Random(7), 100, &["a", "b"]);
         for (number, node) in spec.nodes.iter_mut().enumerate() {

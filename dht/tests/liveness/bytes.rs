@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use deadwax_dht::liveness::{DATAGRAM_BYTES_MAX, Effect, Liveness, check};
+use deadwax_dht::liveness::{DATAGRAM_BYTES_MAX, Effect, Liveness, LivenessSettings, check};
 use proptest::prelude::*;
 
-use crate::net::{id, map};
+use crate::net::{id, map, one_cell};
 
 fn machine(index: usize) -> Liveness {
     let map = map(&[3]);
-    let mut machine = Liveness::new(id(index), 1, map.cluster().prefix(), 1, 0);
-    machine.set_map(0, &map, &BTreeSet::new());
+    let mut machine = Liveness::new(id(index), 1, map.cluster().prefix(), 1, LivenessSettings::default(), 0);
+    machine.set_map(0, &one_cell(&map), &BTreeSet::new(), &BTreeSet::new());
     machine
 }
 

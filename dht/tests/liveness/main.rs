@@ -2,6 +2,7 @@
 //! bytes.
 
 mod bytes;
+mod cells;
 mod failures;
 mod net;
 mod rules;

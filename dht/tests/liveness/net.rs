@@ -2,8 +2,9 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
 
-use deadwax_dht::liveness::{DATAGRAM_BYTES_MAX, Effect, Liveness, Standing};
+use deadwax_dht::liveness::{Cells, DATAGRAM_BYTES_MAX, Effect, Liveness, LivenessSettings, Standing};
 use deadwax_dht::{MAP_VERSION, Map, MapSpec, Node, NodeId, Policy, Volume, VolumeId};
 
 pub(crate) const SECOND: u64 = 1_000;
@@ -37,6 +38,11 @@ pub(crate) fn map(zones: &[usize]) -> Map {
     Map::new(MapSpec { version: MAP_VERSION, cluster, epoch: 1, policy, nodes, overrides: Vec::new() }).unwrap()
 }
 
+/// All of `map` as one cell.
+pub(crate) fn one_cell(map: &Map) -> Arc<Cells> {
+    Arc::new(Cells::of_at_most(map, usize::MAX))
+}
+
 enum What {
     Wake,
     Datagram { from: usize, bytes: Vec<u8> },
@@ -48,6 +54,9 @@ pub(crate) type Said = (u64, usize, usize, Standing);
 pub(crate) struct Net {
     pub(crate) now: u64,
     pub(crate) map: Map,
+    pub(crate) cells: Arc<Cells>,
+    pub(crate) voters: BTreeSet<NodeId>,
+    pub(crate) settings: LivenessSettings,
     pub(crate) machines: Vec<Option<Liveness>>,
     pub(crate) loss_percent: u64,
     /// From whom to whom nothing comes.
@@ -66,7 +75,19 @@ pub(crate) struct Net {
 }
 
 impl Net {
+    /// A network of one cell.
     pub(crate) fn new(zones: &[usize], seed: u64) -> Self {
+        Self::with_cells(zones, usize::MAX, &[], LivenessSettings::default(), seed)
+    }
+
+    /// A network of cells of at most `cell_nodes_max`, with these voters.
+    pub(crate) fn with_cells(
+        zones: &[usize],
+        cell_nodes_max: usize,
+        voters: &[usize],
+        settings: LivenessSettings,
+        seed: u64,
+    ) -> Self {
         let map = map(zones);
         let count = map.nodes().len();
         let mut net = Self {
@@ -85,6 +106,9 @@ impl Net {
             sent: 0,
             seed,
             trace: blake3::Hasher::new(),
+            cells: Arc::new(Cells::of_at_most(&map, cell_nodes_max)),
+            voters: voters.iter().map(|&index| id(index)).collect(),
+            settings,
             map,
         };
         for index in 0..count {
@@ -104,8 +128,8 @@ impl Net {
     /// Starts a machine's process, which is its `life`th.
     pub(crate) fn start(&mut self, index: usize, life: u64) {
         let seed = self.draw();
-        let mut machine = Liveness::new(id(index), life, self.map.cluster().prefix(), seed, self.now);
-        machine.set_map(self.now, &self.map, &BTreeSet::new());
+        let mut machine = Liveness::new(id(index), life, self.map.cluster().prefix(), seed, self.settings, self.now);
+        machine.set_map(self.now, &self.cells, &BTreeSet::new(), &self.voters);
         self.machines[index] = Some(machine);
         self.carry_out(index);
     }
@@ -153,7 +177,7 @@ impl Net {
         let Some(machine) = &mut self.machines[index] else { return };
         let effects = machine.poll(self.now);
         let deadline = machine.next_deadline();
-        assert!(deadline <= self.now + SECOND, "a deadline is a second ahead at most");
+        assert!(deadline <= self.now + self.settings.probe_ms, "a deadline is a probe's period ahead at most");
         for effect in effects {
             match effect {
                 Effect::Send { to, address, bytes } => {
@@ -226,11 +250,33 @@ impl Net {
         (down, self.said.iter().filter(|(.., standing)| standing.is_dead()).count())
     }
 
-    /// Whether every machine that runs holds every machine that runs for up, and no other.
+    /// Whether machine `by` is to know whether `of` is there.
+    pub(crate) fn judges(&self, by: usize, of: usize) -> bool {
+        self.voters.contains(&id(by)) || self.cells.cell_of(&id(by)) == self.cells.cell_of(&id(of))
+    }
+
+    /// Whether every machine that runs holds every machine that runs for up, and no other that it is to know of.
     pub(crate) fn is_settled(&self) -> bool {
         let running: Vec<usize> = (0..self.machines.len()).filter(|&index| self.machines[index].is_some()).collect();
         running.iter().all(|&by| {
-            (0..self.machines.len()).all(|of| self.machine(by).is_up(&id(of)) == self.machines[of].is_some())
+            (0..self.machines.len()).all(|of| {
+                let is_up = self.machines[of].is_some() || !self.judges(by, of);
+                if self.machine(by).is_up(&id(of)) != is_up {
+                    println!("{by} of {of}: {:?}", self.machine(by).standing(&id(of)));
+                }
+                self.machine(by).is_up(&id(of)) == is_up
+            })
         })
+    }
+
+    /// Cuts the cells anew, of at most so many nodes.
+    pub(crate) fn recut(&mut self, cell_nodes_max: usize) {
+        self.cells = Arc::new(Cells::of_at_most(&self.map, cell_nodes_max));
+        for index in 0..self.machines.len() {
+            if let Some(machine) = &mut self.machines[index] {
+                machine.set_map(self.now, &self.cells, &BTreeSet::new(), &self.voters);
+                self.carry_out(index);
+            }
+        }
     }
 }

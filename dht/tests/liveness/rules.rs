@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deadwax_dht::liveness::{
-    DeadBy, DownBy, Effect, FAILING_MS, FAILURES_MAX, Liveness, MASS_WINDOW_MS, SILENCE_MS, Standing, mass,
+    DeadBy, DownBy, Effect, FAILING_MS, FAILURES_MAX, Liveness, LivenessSettings, MASS_WINDOW_MS, SILENCE_MS, Standing,
+    mass,
 };
 use deadwax_dht::{Map, NodeId};
 
-use crate::net::{MINUTE, SECOND, id, map};
+use crate::net::{MINUTE, SECOND, id, map, one_cell};
 
 const ALIVE: u8 = 0;
 const DOWN: u8 = 2;
@@ -28,8 +29,8 @@ impl Lab {
     fn new(zones: &[usize]) -> Self {
         let map = map(zones);
         let now = 1_000_000;
-        let mut machine = Liveness::new(id(0), 1, map.cluster().prefix(), 42, now);
-        machine.set_map(now, &map, &BTreeSet::new());
+        let mut machine = Liveness::new(id(0), 1, map.cluster().prefix(), 42, LivenessSettings::default(), now);
+        machine.set_map(now, &one_cell(&map), &BTreeSet::new(), &BTreeSet::new());
         let there: BTreeMap<usize, u64> = (1..map.nodes().len()).map(|index| (index, 1)).collect();
         Self { now, map, machine, lives: there.clone(), there, effects: Vec::new(), sent: Vec::new() }
     }
@@ -216,7 +217,7 @@ fn what_was_released_is_no_part_of_the_next_mass() {
 fn the_maps_word_stands_above_silence_and_return() {
     let mut lab = Lab::new(&[5]);
     let dead: BTreeSet<NodeId> = [id(3)].into();
-    lab.machine.set_map(lab.now, &lab.map, &dead);
+    lab.machine.set_map(lab.now, &one_cell(&lab.map), &dead, &BTreeSet::new());
     let declared = Some(Standing::Dead { since_ms: lab.now, by: DeadBy::Declared });
     lab.run(10 * SECOND);
     assert_eq!((lab.machine.standing(&id(3)), lab.machine.dead()), (declared, vec![id(3)]), "though it answers");
@@ -227,10 +228,10 @@ fn the_maps_word_stands_above_silence_and_return() {
     lab.vanish(4..5);
     assert!(lab.machine.brake("a").is_some());
     // A declared death takes a node out of the brake's count.
-    lab.machine.set_map(lab.now, &lab.map, &[id(3), id(4)].into());
+    lab.machine.set_map(lab.now, &one_cell(&lab.map), &[id(3), id(4)].into(), &BTreeSet::new());
     assert!(lab.machine.brake("a").is_none());
     lab.come_back(2..3);
-    lab.machine.set_map(lab.now, &lab.map, &BTreeSet::new());
+    lab.machine.set_map(lab.now, &one_cell(&lab.map), &BTreeSet::new(), &BTreeSet::new());
     assert_eq!(lab.machine.dead(), [], "the word is taken back");
     assert!(lab.machine.is_up(&id(3)) && !lab.machine.is_up(&id(4)));
 }
@@ -292,7 +293,7 @@ fn who_leaves_the_map_is_forgotten_and_may_come_again() {
     // Until the news of it has been passed on.
     lab.run(5 * SECOND);
     let smaller = map(&[4]);
-    lab.machine.set_map(lab.now, &smaller, &BTreeSet::new());
+    lab.machine.set_map(lab.now, &one_cell(&smaller), &BTreeSet::new(), &BTreeSet::new());
     lab.sent.clear();
     assert!(lab.machine.brake("a").is_none() && lab.machine.standing(&id(4)).is_none());
     let gossip = lab.datagram(8, 0, 5, &[(4, 9, ALIVE)]);
@@ -304,7 +305,7 @@ fn who_leaves_the_map_is_forgotten_and_may_come_again() {
     let names = |bytes: &Vec<u8>, index| bytes.windows(32).any(|window| window == id(index).as_bytes());
     assert!(lab.sent.iter().any(|bytes| names(bytes, 2)));
     assert!(!lab.sent.iter().any(|bytes| names(bytes, 4) || names(bytes, 5)), "it is not spoken of");
-    lab.machine.set_map(lab.now, &lab.map, &BTreeSet::new());
+    lab.machine.set_map(lab.now, &one_cell(&lab.map), &BTreeSet::new(), &BTreeSet::new());
     assert!(lab.machine.is_up(&id(4)), "nothing is known against it");
     lab.run(MINUTE);
     assert!(!lab.machine.is_up(&id(4)), "it does not answer");

@@ -78,7 +78,7 @@ pub(crate) fn any_change(random: &mut Random, history: &History, fresh: &mut u8)
         history.state().spec().nodes.iter().flat_map(|node| &node.volumes).map(|volume| volume.id).collect();
     let partition = Partition(u16::try_from(random.below(32)).expect("small"));
     let moving: Vec<Partition> = history.state().transitions().keys().copied().collect();
-    match random.below(12) {
+    match random.below(14) {
         0 => {
             *fresh += 1;
             Change::AddNode(node(*fresh))
@@ -117,6 +117,15 @@ pub(crate) fn any_change(random: &mut Random, history: &History, fresh: &mut u8)
                     Change::Advance { partitions: vec![partition], to: deadwax_dht::log::Stage::Synced }
                 }
             }
+        }
+        10 => Change::SetLeaving { volumes: vec![random.pick(&volumes)], leaving: random.percent(60) },
+        11 if random.percent(50) => {
+            let mut spec = history.state().spec().clone();
+            spec.nodes.retain(|node| node.id != nodes[0] || random.percent(70));
+            if random.percent(20) {
+                spec.epoch = spec.epoch.saturating_sub(1);
+            }
+            Change::Reshape { spec: Box::new(spec) }
         }
         9 if random.percent(30) => {
             let epoch = history.epoch().saturating_sub(random.below(5)).max(history.oldest());

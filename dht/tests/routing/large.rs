@@ -120,9 +120,14 @@ fn ten_thousand_that_joined_are_like_those_that_were_seeded() {
     publish(&mut net);
     let ends = resolve(&mut net, 5_000, partition);
     let (_, p99) = print("joined", &ends);
+    let absent = |number| Partition(partition(number).0 ^ 1);
+    let ends = resolve(&mut net, 500, absent);
+    print("joined, no such record", &ends);
     assert!(p99 <= 3, "p99 is {p99} rounds");
     kill_a_fifth(&mut net);
     let ends = resolve(&mut net, 5_000, partition);
     let (_, p99) = print("joined, a fifth dead", &ends);
     assert!(p99 <= 4, "p99 is {p99} rounds");
+    let ends = resolve(&mut net, 500, absent);
+    print("joined, a fifth dead, no such record", &ends);
 }

@@ -56,7 +56,7 @@ impl Net {
     pub(crate) fn new(seed: u64, settings: RouterSettings) -> Self {
         Self {
             // Late enough that a node can have been there for long.
-            now: 10 * HOUR,
+            now: 100 * HOUR,
             routers: vec![],
             contacts: vec![],
             alive: vec![],
@@ -97,8 +97,8 @@ impl Net {
         node
     }
 
-    /// Nodes that have been there for long, with tables as such nodes have them: of each bucket's part of the keyspace, k
-    /// nodes drawn at random, or all where there are fewer.
+    /// Nodes that have been there for long, with tables as such nodes have them: of each bucket's part of the keyspace,
+    /// k nodes drawn at random, or all where there are fewer.
     pub(crate) fn seed(&mut self, count: usize) {
         let nodes: Vec<usize> = (0..count).map(|_| self.add()).collect();
         let mut sorted: Vec<(NodeId, usize)> = nodes.iter().map(|node| (node_id(*node), *node)).collect();

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use deadwax_dht::routing::{Contact, Effect, Outcome, PartitionRecord, Request, Resolution, Response, RouterSettings};
+use deadwax_dht::routing::{
+    Contact, Directory, Effect, Outcome, PartitionRecord, Request, Resolution, Response, RouterSettings,
+};
 use deadwax_dht::{ClusterId, Map, MapSpec, Node, NodeId, Policy, Volume, VolumeId};
 use deadwax_track::Partition;
 
@@ -317,8 +319,10 @@ fn map(epoch: u64) -> Arc<Map> {
 }
 
 fn set_map(net: &mut Net, node: usize, map: &Arc<Map>) {
+    let directory = Arc::new(Directory::new(map.clone()));
+    let own = directory.held().remove(&node_id(node)).unwrap_or_else(|| Arc::new([]));
     let now = net.now;
-    net.routers[node].set_map(now, map.clone());
+    net.routers[node].set_map(now, directory, own.clone(), &own);
     net.poll(node);
 }
 
@@ -331,7 +335,8 @@ fn a_node_with_the_map_answers_with_no_lookup() {
     assert_eq!(net.routers[node].resolve(net.now, Partition(77)), Ok(Resolution::Known(expected.clone())));
     assert_eq!(net.messages, 0);
     let answer = net.routers[node].handle_request(net.now, None, Request::FindPartition(Partition(77)));
-    assert_eq!(answer, Response::Record(expected, vec![]), "and tells a client that has none");
+    let Response::Record(told, nodes) = answer else { panic!("it has the map: {answer:?}") };
+    assert_eq!((told, nodes.len()), (expected, 7), "and tells a client that has none, and of the map's other nodes");
     assert_eq!(net.routers[node].table().contacts().count(), 0, "a client is no contact");
 }
 
@@ -364,9 +369,10 @@ fn a_node_that_joins_learns_which_map_is_the_newest_and_who_has_it() {
 }
 
 #[test]
-fn holders_announce_hourly_and_when_the_epoch_changes_and_records_expire() {
+fn holders_announce_again_and_again_and_when_the_epoch_changes_and_records_expire() {
     // Fewer keepers than nodes, so that it matters who they are; short times, so that a day is short.
-    let settings = RouterSettings { k: 4, expire_ms: 3 * HOUR, records_max: 65_536, ..without_map() };
+    let settings =
+        RouterSettings { k: 4, republish_ms: HOUR, expire_ms: 3 * HOUR, records_max: 65_536, ..without_map() };
     let mut net = joined(14, 24, settings);
     let (first_map, partitions) = (map(1), (0..=u16::MAX).map(Partition));
     set_map(&mut net, 3, &first_map);
@@ -436,7 +442,7 @@ fn a_false_epoch_does_not_hide_the_true_one() {
 
 #[test]
 fn a_node_that_is_new_or_was_cut_off_says_so() {
-    let mut net = Net::new(19, without_map());
+    let mut net = Net::new(19, RouterSettings { expire_ms: HOUR + 30 * MINUTE, ..without_map() });
     let node = net.add();
     let (start, other) = (net.now, contact(1));
     let router = &mut net.routers[node];
@@ -461,20 +467,26 @@ fn only_a_holder_announces_and_only_what_is_bounded() {
     let node = first(&mut net);
     let (now, other) = (net.now, contact(7));
     let router = &mut net.routers[node];
-    let mut announce = |from: Option<&Contact>, record| router.handle_request(now, from, Request::Announce(record));
+    let mut announce = |from: Option<&Contact>, record| {
+        let good = self::record(7, Partition(2), 1);
+        match router.handle_request(now, from, Request::Announce(vec![record, good])) {
+            Response::Kept(epochs) if epochs.len() == 2 => epochs[0],
+            answer => panic!("two epochs: {answer:?}"),
+        }
+    };
     let good = record(7, Partition(1), 5);
-    assert_eq!(announce(None, good.clone()), Response::Refused, "a client");
-    assert_eq!(announce(Some(&contact(8)), good.clone()), Response::Refused);
+    assert_eq!(announce(None, good.clone()), 0, "a client");
+    assert_eq!(announce(Some(&contact(8)), good.clone()), 0);
     let mut long = good.clone();
     long.holders[0].address = "x".repeat(256).into();
     let mut many = good.clone();
     many.holders = vec![good.holders[0].clone(); 17];
     for bad in [record(7, Partition(1), 0), long, many] {
-        assert_eq!(announce(Some(&other), bad), Response::Refused);
+        assert_eq!(announce(Some(&other), bad), 0);
     }
-    assert_eq!(announce(Some(&other), good), Response::Kept { epoch: 5 });
-    assert_eq!(announce(Some(&other), record(7, Partition(1), 4)), Response::Kept { epoch: 5 });
-    assert_eq!(announce(Some(&other), record(7, Partition(1), 6)), Response::Kept { epoch: 6 });
+    assert_eq!(announce(Some(&other), good), 5);
+    assert_eq!(announce(Some(&other), record(7, Partition(1), 4)), 5);
+    assert_eq!(announce(Some(&other), record(7, Partition(1), 6)), 6);
 }
 
 #[test]

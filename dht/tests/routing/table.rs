@@ -27,6 +27,13 @@ struct Model {
 }
 
 impl Model {
+    /// With k = 3 a bucket has two parts, which the first bit after the one that makes the bucket tells apart.
+    fn part(contact: &Contact) -> bool {
+        let at = contact.key().distance(&OWN.into()).bucket().expect("not the own id");
+        let bytes = contact.id.as_bytes();
+        bytes[usize::from(at + 1) / 8] >> (7 - (at + 1) % 8) & 1 == 1
+    }
+
     fn seen(&mut self, contact: &Contact) {
         let Some(at) = contact.key().distance(&OWN.into()).bucket() else { return };
         let (entries, waiting) = (self.entries.entry(at).or_default(), self.waiting.entry(at).or_default());
@@ -36,13 +43,22 @@ impl Model {
         if let Some(at) = known.or(if entries.len() == RULES.k { doubtful } else { None }) {
             entries.remove(at);
         }
+        let count = |part: bool| entries.iter().filter(|(other, _)| Self::part(other) == part).count();
+        let mut waits = None;
+        if entries.len() == RULES.k {
+            let part = Self::part(contact);
+            waits = Some(contact.clone());
+            if count(!part) >= count(part) + 2 {
+                let at = entries.iter().position(|(other, _)| Self::part(other) != part).expect("two at least");
+                waits = Some(entries.remove(at).0);
+            }
+        }
         if entries.len() < RULES.k {
             entries.push((contact.clone(), 0));
-        } else {
-            waiting.push(contact.clone());
-            if waiting.len() > RULES.k {
-                waiting.remove(0);
-            }
+        }
+        waiting.extend(waits);
+        if waiting.len() > RULES.k {
+            waiting.remove(0);
         }
     }
 
@@ -143,6 +159,38 @@ fn the_oldest_of_a_full_bucket_is_pinged_once_before_it_goes() {
     assert_eq!(table.handle_seen(21, contact(133)), Some(contact(129)));
     table.handle_failed(22, &contact(129).id);
     assert_eq!(ids(&table), [130, 128, 133], "the last seen of those that wait has its place");
+}
+
+#[test]
+fn a_bucket_that_is_a_clump_spreads_but_an_even_one_keeps_whom_it_has() {
+    let rules = TableRules { k: 20, ..RULES };
+    let mut table = Table::new(OWN, rules);
+    let ids = |table: &Table| table.contacts().map(|(contact, _)| contact.id.as_bytes()[0]).collect::<Vec<_>>();
+    // 16 parts of 8 ids each: 20 contacts of the first three, then one of each.
+    for number in (128..148).chain((128..=255).step_by(8)) {
+        let _ = table.handle_seen(0, contact(number));
+    }
+    let parts: BTreeSet<u8> = ids(&table).into_iter().map(|id| id >> 3).collect();
+    assert_eq!(parts.len(), 16, "each part has somebody");
+    let before: BTreeSet<u8> = ids(&table).into_iter().collect();
+    for number in 128..=255 {
+        let _ = table.handle_seen(1, contact(number));
+        let part = |number: u8| ids(&table).into_iter().filter(|id| id >> 3 == number >> 3).count();
+        assert!((1..=3).contains(&part(number)), "part of {number}");
+    }
+    let kept = ids(&table).into_iter().filter(|id| before.contains(id)).count();
+    assert!(kept >= 14, "{kept} of 20 are those that were there");
+    let mut asked = BTreeSet::new();
+    let mut clump = Table::new(OWN, rules);
+    for number in 128..136 {
+        let _ = clump.handle_seen(0, contact(number));
+    }
+    for random in 0..100 {
+        let key = clump.refresh_key(0, [u64::MAX, 1, 2, random]);
+        assert_eq!(Key::from(OWN).distance(&key).bucket(), Some(0));
+        asked.insert(key.to_bytes()[0] >> 3);
+    }
+    assert_eq!(asked, (17..32).collect(), "all but the part that has somebody");
 }
 
 #[test]

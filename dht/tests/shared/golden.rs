@@ -6,7 +6,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether `now` is what `file` says, which is named from the folder of the tests. With `DEADWAX_BLESS=1` it is written anew.
+/// Whether `now` is what `file` says, which is named from the folder of the tests. With `DEADWAX_BLESS=1` it is written
+/// anew.
 pub(crate) fn assert_golden(now: &str, file: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file);
     if std::env::var_os("DEADWAX_BLESS").is_some() {

@@ -32,8 +32,8 @@ fn half_within_the_lease_and_a_majority_within_the_grace() {
     hear(&mut four, &[2], true, 3_000);
     assert!(four.may_serve(61_999).is_ok() && four.may_serve(62_999).is_ok());
     assert_eq!(four.may_serve(63_000), Err(Stale { since: 63_000 }), "one ms before, node 2 still made half");
-    // The other half is gone: node 1 alone renews until the grace is over. A majority was last there when node 1 (2,000)
-    // and node 2 (3,000) had been asked; node 1 is asked again and again.
+    // The other half is gone: node 1 alone renews until the grace is over. A majority was last there when node 1
+    // (2,000) and node 2 (3,000) had been asked; node 1 is asked again and again.
     let mut now = 3_000;
     while now < 3_603_000 {
         now += 20_000;

@@ -7,3 +7,4 @@ mod log;
 mod network;
 mod receipts;
 mod seeded;
+mod witnesses;

@@ -150,8 +150,8 @@ impl World {
         self.begin(at);
     }
 
-    /// Wakes a machine that was stopped in its tracks: its memory is as it was. Its clock went on and jumps by `ahead` more,
-    /// or stood still, and the driver says so.
+    /// Wakes a machine that was stopped in its tracks: its memory is as it was. Its clock went on and jumps by `ahead`
+    /// more, or stood still, and the driver says so.
     pub(crate) fn wake(&mut self, at: usize, ahead: u64, stood_still_ms: Option<u64>) {
         let machine = &mut self.machines[at];
         machine.up = true;

@@ -33,7 +33,8 @@ pub(crate) fn place() -> Place {
     Place { zone: "here".into(), rack: None, weight: Some(1) }
 }
 
-/// An address of this test's own: all of 127.0.0.0/8 is loopback, and no outgoing connection is ever given one of these.
+/// An address of this test's own: all of 127.0.0.0/8 is loopback, and no outgoing connection is ever given one of
+/// these.
 pub(crate) fn own_address() -> SocketAddr {
     static TAKEN: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();

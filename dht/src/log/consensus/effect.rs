@@ -22,8 +22,8 @@ pub enum Effect {
         /// What.
         message: Message,
     },
-    /// These epochs are decided: for the node's own [`History`](super::super::History) to catch up on, and for those that
-    /// ask it. After a start, epochs come again.
+    /// These epochs are decided: for the node's own [`History`](super::super::History) to catch up on, and for those
+    /// that ask it. After a start, epochs come again.
     Committed(Batch),
     /// The answer to a proposal that was made here.
     Decided {
@@ -44,8 +44,8 @@ pub enum Outcome {
     Record(Box<Record>),
     /// It did not become one.
     Refused(Refusal),
-    /// The voter stopped leading: it may come to be or not. Ask the new leader, with the same base: it cannot come to be
-    /// twice ([`Refusal::Already`]).
+    /// The voter stopped leading: it may come to be or not. Ask the new leader, with the same base: it cannot come to
+    /// be twice ([`Refusal::Already`]).
     Unknown,
 }
 

@@ -13,12 +13,12 @@ const NEVER_TICKS: usize = usize::MAX - 1;
 pub struct ConsensusConfig {
     /// How often a voter acts by itself, in ms. Default 100.
     pub tick_ms: u64,
-    /// A leader is heard of every so many ticks. Default 2: much smaller than the timeout, so that one lost message calls
-    /// no election.
+    /// A leader is heard of every so many ticks. Default 2: much smaller than the timeout, so that one lost message
+    /// calls no election.
     pub heartbeat_ticks: usize,
     /// A voter that has heard of no leader for so many ticks, or up to twice as many, calls an election; a leader that
-    /// has not heard of a majority for so many steps down. Default 10. Smaller: sooner a new leader; and a slow drive or
-    /// network has needless elections.
+    /// has not heard of a majority for so many steps down. Default 10. Smaller: sooner a new leader; and a slow drive
+    /// or network has needless elections.
     pub election_ticks: usize,
     /// Where the voter's randomness comes from: another for each voter, or elections tie.
     pub seed: u64,

@@ -40,16 +40,16 @@ const PEERS_MAX: usize = 64;
 /// A voter of the map log.
 ///
 /// The driver passes on what comes (`handle_message`, `tick` at [`next_deadline`](Self::next_deadline), `propose`,
-/// `acknowledge`), and after each does what [`poll`](Self::poll) gives until it gives nothing. Times are milliseconds of
-/// any one clock that does not go back. Equal inputs give equal effects.
+/// `acknowledge`), and after each does what [`poll`](Self::poll) gives until it gives nothing. Times are milliseconds
+/// of any one clock that does not go back. Equal inputs give equal effects.
 ///
 /// The node keeps a [`History`] of its own beside this one, fed by [`Effect::Committed`] and by its peers: where that
 /// one says that the node has another seat or none ([`State::seat_of`]), the voter is dropped. A voter that was removed
 /// while it was cut off learns of it in no other way.
 ///
 /// **A seat is never taken up twice.** The driver may delete a voter's durable state only when the node's own history,
-/// which says that the seat is gone, is durable: found at an earlier epoch after a crash, it would send the node back to
-/// that seat with an empty log, and the others could not tell that it forgot what it promised.
+/// which says that the seat is gone, is durable: found at an earlier epoch after a crash, it would send the node back
+/// to that seat with an empty log, and the others could not tell that it forgot what it promised.
 pub struct Consensus {
     raft: RawNode<LogStore>,
     history: History,
@@ -236,8 +236,8 @@ impl Consensus {
         Ok(())
     }
 
-    /// A seat that is not known yet is believed: it was given while this voter was behind. One that is another node's is
-    /// not.
+    /// A seat that is not known yet is believed: it was given while this voter was behind. One that is another node's
+    /// is not.
     fn check_sender(&mut self, node: NodeId, seat: u64) -> Result<(), BadMessage> {
         let known = self.peers.get(&seat).copied();
         if seat == 0 || seat == self.seat() || known.is_some_and(|known| known != node) {
@@ -427,8 +427,8 @@ impl Consensus {
         self.voters_changed = true;
     }
 
-    /// Cuts the log at `index`, up to which all is decided: when it is long; and when the voters changed, since one that
-    /// joins can use only a snapshot that knows of it.
+    /// Cuts the log at `index`, up to which all is decided: when it is long; and when the voters changed, since one
+    /// that joins can use only a snapshot that knows of it.
     fn compact(&mut self, index: u64) {
         let durable = &self.raft.store().0;
         if index < durable.snapshot.index + COMPACT_ENTRIES && !self.voters_changed {

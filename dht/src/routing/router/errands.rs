@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use deadwax_track::Partition;
+
 use super::super::distance::Key;
-use super::{About, Contact, Effect, Lookup, Outcome, Peer, Purpose, Request, Router};
-use crate::Map;
+use super::{About, Contact, Directory, Effect, Lookup, NodeId, Outcome, Peer, Purpose, Request, Router};
 use crate::random::Random;
 
 /// The most addresses that a node joins by.
@@ -13,6 +14,8 @@ const ADDRESSES_MAX: usize = 64;
 const REFRESHES_MAX: usize = 3;
 /// How many nodes are asked for the map's epoch at a time.
 const MAP_ASKED: usize = 3;
+/// The most nodes that are noted as not answering; those beyond are told of and asked as if they lived.
+const DOUBTS_MAX: usize = 4_096;
 /// How long a node waits, at first and at most, when nobody is at any of the addresses, in ms.
 const KNOCK_AGAIN_MS: (u64, u64) = (1_000, 60_000);
 
@@ -61,15 +64,57 @@ impl Router {
         self.heard_at = now;
     }
 
-    /// The full map, from here on: partitions are resolved with no lookup, and those that the node holds are announced.
-    /// An older one than the node has is dropped.
-    pub fn set_map(&mut self, now: u64, map: Arc<Map>) {
-        if self.map.as_ref().is_some_and(|old| old.epoch() >= map.epoch()) {
+    /// The full map, from here on: partitions are resolved with no lookup, what others ask is answered from all its
+    /// nodes, and those partitions that the node holds are announced. A node with the map has joined. An older map than
+    /// the node has is dropped.
+    ///
+    /// `own` is what the node holds by this map, rising ([`Directory::held`]); `changed` those of them of which an
+    /// earlier map that this node announced said something else: all of them where there was none, or that is not
+    /// known. They are announced within `announce_ms`, the others when it is their turn.
+    pub fn set_map(&mut self, now: u64, directory: Arc<Directory>, own: Arc<[Partition]>, changed: &[Partition]) {
+        debug_assert!(own.is_sorted(), "partitions are given in rising order");
+        let epoch = directory.map().epoch();
+        if self.epoch() >= epoch {
             return;
         }
-        self.map = Some(map);
+        self.table.retain(|id| !directory.has(id));
+        if self.directory.replace(directory).is_none() {
+            let settings = &self.settings;
+            self.table.set_refresh_ms(now, settings.refresh_ms.max(settings.refresh_mapped_ms));
+        }
+        self.records.drop_until_epoch(epoch);
         self.map_due = now.saturating_add(self.settings.map_check_ms);
-        self.start_walk(now);
+        if self.join.state != JoinState::Joined {
+            self.join.state = JoinState::Joined;
+            self.here_since.get_or_insert(now);
+            self.effects.push(Effect::Joined);
+        }
+        self.handle_held(now, own, changed);
+    }
+
+    /// The driver knows that this node is down: it is told to nobody until it is [up](Self::handle_up), or heard of.
+    pub fn handle_down(&mut self, now: u64, id: &NodeId) {
+        self.doubt(*id, u8::MAX);
+        for _ in 0..self.settings.failures_max {
+            self.table.handle_failed(now, id);
+        }
+    }
+
+    /// The driver knows that this node lives.
+    pub fn handle_up(&mut self, id: &NodeId) {
+        self.doubts.remove(id);
+    }
+
+    /// Notes `failures` more of a node.
+    pub(super) fn doubt(&mut self, id: NodeId, failures: u8) {
+        let count = self.doubts.get(&id).copied().unwrap_or(0);
+        if count > 0 || self.doubts.len() < DOUBTS_MAX {
+            self.doubts.insert(id, count.saturating_add(failures));
+        }
+    }
+
+    pub(super) fn is_doubtful(&self, id: &NodeId) -> bool {
+        !self.doubts.is_empty() && self.doubts.get(id).is_some_and(|failures| *failures >= self.settings.failures_max)
     }
 
     pub(super) fn poll_join(&mut self, now: u64) {
@@ -98,6 +143,9 @@ impl Router {
 
     /// Nobody was at the address, or only we. The next one is tried at once; after a whole turn, a little later.
     pub(super) fn handle_no_answer(&mut self, now: u64) {
+        if self.directory.is_some() {
+            return;
+        }
         let mut due = now;
         if self.join.next == 0 {
             due = now.saturating_add(self.join.wait_ms);
@@ -108,6 +156,9 @@ impl Router {
 
     /// The neighbours are in the table now. The rest of it is filled by looking something up in each bucket.
     pub(super) fn handle_neighbours(&mut self, now: u64) {
+        if self.directory.is_some() {
+            return;
+        }
         if self.table.contacts().all(|(_, doubtful)| doubtful) {
             return self.handle_no_answer(now);
         }
@@ -122,13 +173,13 @@ impl Router {
     pub(super) fn poll_refresh(&mut self, now: u64, random: u64) {
         if now >= self.sweep_due {
             self.records.drop_expired(now);
-            self.sweep_due = now.saturating_add(self.settings.republish_ms);
+            self.sweep_due = now.saturating_add(self.settings.refresh_ms);
         }
         let mut random = Random(random);
         while self.may_refresh() {
             let Some(bucket) = self.table.refresh_due(now) else { return };
             let words = [(); 4].map(|()| random.draw());
-            let key: Key = self.own.key().in_bucket(bucket, words);
+            let key: Key = self.table.refresh_key(bucket, words);
             let lookup = Lookup::for_nodes(now, key, self.own.id, self.settings.lookup());
             self.start(now, lookup, key, Purpose::Refresh);
         }
@@ -144,7 +195,7 @@ impl Router {
 
     /// A refresh that met nobody: all that we knew are gone, so we begin anew with the addresses.
     pub(super) fn handle_refreshed(&mut self, now: u64, outcome: &Outcome) {
-        let met_nobody = matches!(outcome, Outcome::Nodes(nodes) if nodes.is_empty());
+        let met_nobody = self.directory.is_none() && matches!(outcome, Outcome::Nodes(nodes) if nodes.is_empty());
         if met_nobody && self.table.contacts().all(|(_, doubtful)| doubtful) && !self.join.addresses.is_empty() {
             self.join.state = JoinState::Due(now);
         }
@@ -155,19 +206,27 @@ impl Router {
         if self.map_due().is_none_or(|due| now < due) {
             return;
         }
-        let missing = self.map.is_none();
+        let missing = self.directory.is_none();
         let wait_ms = if missing { self.settings.map_missing_ms } else { self.settings.map_check_ms };
         self.map_due = now.saturating_add(wait_ms);
         // What was heard is forgotten unless it is heard again.
         self.heard = None;
         let mut random = Random(random);
-        // The contacts nearest to random keys: any of the table may be one of them.
         for _ in 0..MAP_ASKED {
-            let words = [(); 4].map(|()| random.draw());
-            let key = Key::from_words(words);
-            for contact in self.table.nearest(&key, 1) {
+            if let Some(contact) = self.anybody(&mut random) {
                 self.send(now, contact.into(), About::MapEpoch, Request::MapEpoch);
             }
+        }
+    }
+
+    /// One of the map's nodes or, without the map, of the table's: the one nearest to a random key may be any.
+    fn anybody(&self, random: &mut Random) -> Option<Contact> {
+        match &self.directory {
+            Some(directory) if !directory.contacts().is_empty() => {
+                let contact = &directory.contacts()[random.below(directory.contacts().len())];
+                (contact.id != self.own.id && !self.is_doubtful(&contact.id)).then(|| contact.clone())
+            }
+            _ => self.table.nearest(&Key::from_words([(); 4].map(|()| random.draw())), 1).pop(),
         }
     }
 
@@ -175,13 +234,13 @@ impl Router {
         (self.join.state == JoinState::Joined).then_some(self.map_due)
     }
 
-    /// Somebody told of the newest map that they know of. Each that is newer than ours is fetched: one that turns out not
-    /// to be there must not hide another.
-    pub(super) fn handle_epoch(&mut self, epoch: u64, holder: Contact) {
-        let own = self.map.as_ref().map_or(0, |map| map.epoch());
-        if epoch <= own || holder.id == self.own.id {
+    /// Somebody told of the newest map that they know of. Each that is newer than ours is fetched: one that turns out
+    /// not to be there must not hide another.
+    pub(super) fn handle_epoch(&mut self, now: u64, epoch: u64, holder: Contact) {
+        if epoch <= self.epoch() || holder.id == self.own.id {
             return;
         }
+        self.unmapped_until = now.saturating_add(self.settings.expire_ms);
         if self.heard.as_ref().is_none_or(|(heard, _)| epoch > *heard) {
             self.heard = Some((epoch, holder.clone()));
         }

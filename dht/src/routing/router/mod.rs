@@ -4,52 +4,63 @@ mod errands;
 mod publish;
 mod serve;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use deadwax_track::Partition;
 
 use self::errands::Join;
-use self::publish::{Publish, Walk};
+use self::publish::{Publish, Turns};
+use super::directory::Directory;
 use super::distance::Key;
 use super::lookup::{Lookup, LookupStep, Outcome, Told};
 use super::message::{Contact, Request, Response};
 use super::record::{PartitionRecord, Records};
 use super::settings::RouterSettings;
 use super::table::Table;
-use crate::{Map, NodeId};
+use crate::NodeId;
 
 /// One node's part in routing, without the I/O.
 ///
-/// **How to drive it.** Call a command ([`join_via`](Self::join_via), [`set_map`](Self::set_map),
-/// [`resolve`](Self::resolve), [`publish`](Self::publish)) or tell what came (`handle_*`); then, each time, and when the
-/// time of [`next_deadline`](Self::next_deadline) has come, carry out what [`poll`](Self::poll) returns. Times are
-/// milliseconds of one clock that never goes back. Contacts that the driver hands in are of nodes whose key the connection
-/// has shown and whom it admits; the router believes what they say about themselves, and no more.
+/// Without a map, the node knows whom it has met: the table. With one it knows all nodes of the map ([`Directory`]),
+/// which many routers of a program may share, and the table has only those that are not in the map.
 ///
-/// **Failures.** A request that is not answered within [`RouterSettings::request_ms`] has failed by itself; the driver may
-/// say so earlier. A node that lost everybody joins again by the addresses it was given.
+/// **How to drive it.** Call a command ([`join_via`](Self::join_via), [`set_map`](Self::set_map),
+/// [`resolve`](Self::resolve), [`publish`](Self::publish)) or tell what came (`handle_*`); then, each time, and when
+/// the time of [`next_deadline`](Self::next_deadline) has come, carry out what [`poll`](Self::poll) returns. Times are
+/// milliseconds of one clock that never goes back. Contacts that the driver hands in are of nodes whose key the
+/// connection has shown and whom it admits; the router believes what they say about themselves, and no more.
+///
+/// **Failures.** A request that is not answered within [`RouterSettings::request_ms`] has failed by itself; the driver
+/// may say so earlier. A node that lost everybody joins again by the addresses it was given.
 ///
 /// **Bounds.** The table's and the store's own; one lookup for joining, three for refreshing, `publishes_max` and
-/// `resolves_max` more, each of at most 8 k requests; k announcements for each of `publishes_max` records; a ping a bucket;
-/// three questions about the map at a time.
+/// `resolves_max` more, each of at most 8 k requests; for each of `publishes_max` batches of at most
+/// [`ANNOUNCED_MAX`](super::ANNOUNCED_MAX) records k announcements a record; a ping a bucket; three questions about the
+/// map at a time; 4,096 nodes that are known not to answer. What waits for its turn is no more than what the node
+/// holds.
 #[derive(Debug)]
 pub struct Router {
     own: Contact,
     settings: RouterSettings,
     table: Table,
     records: Records,
-    map: Option<Arc<Map>>,
+    directory: Option<Arc<Directory>>,
+    /// How often nodes of the map failed in a row.
+    doubts: BTreeMap<NodeId, u8>,
     /// The newest epoch heard of, and who has that map.
     heard: Option<(u64, Contact)>,
     next_number: u64,
+    /// By number. All have the same time to answer, so that the first is due first.
     requests: BTreeMap<u64, Pending>,
     lookups: BTreeMap<u64, Running>,
+    /// When each lookup is polled next.
+    lookups_due: BTreeSet<(u64, u64)>,
+    /// How many lookups there are of each purpose.
+    running: [usize; 4],
     publishes: BTreeMap<u64, Publish>,
-    /// Partitions whose announcement failed, and when to try again; oldest first.
-    again: VecDeque<(u64, Partition)>,
     join: Join,
-    walk: Walk,
+    turns: Turns,
     map_due: u64,
     sweep_due: u64,
     /// Since when the node has been there for others to tell it their records.
@@ -57,6 +68,8 @@ pub struct Router {
     heard_at: u64,
     /// Until when most of our neighbours count as cut off from us, or we from them.
     alone_until: u64,
+    /// Until when somebody may have a map and not know of us.
+    unmapped_until: u64,
     effects: Vec<Effect>,
 }
 
@@ -142,7 +155,8 @@ enum About {
     /// Whether a table's contact lives.
     Ping,
     Lookup(u64),
-    Publish(u64),
+    /// The announcement, and which of its messages.
+    Publish(u64, usize),
     MapEpoch,
 }
 
@@ -171,20 +185,23 @@ impl Router {
             records: Records::new(own.id, settings.records_max, settings.expire_ms),
             own,
             settings,
-            map: None,
+            directory: None,
+            doubts: BTreeMap::new(),
             heard: None,
             next_number: 0,
             requests: BTreeMap::new(),
             lookups: BTreeMap::new(),
+            lookups_due: BTreeSet::new(),
+            running: [0; 4],
             publishes: BTreeMap::new(),
-            again: VecDeque::new(),
             join: Join::new(),
-            walk: Walk::default(),
+            turns: Turns::default(),
             map_due: 0,
             sweep_due: 0,
             here_since: None,
             heard_at: 0,
             alone_until: 0,
+            unmapped_until: 0,
             effects: Vec::new(),
         }
     }
@@ -195,8 +212,8 @@ impl Router {
     ///
     /// [`Busy`]: `resolves_max` are being resolved.
     pub fn resolve(&mut self, now: u64, partition: Partition) -> Result<Resolution, Busy> {
-        if let Some(map) = &self.map {
-            return Ok(Resolution::Known(PartitionRecord::from_map(map, partition)));
+        if let Some(directory) = &self.directory {
+            return Ok(Resolution::Known(directory.record(partition)));
         }
         if self.running(Purpose::Resolve) >= self.settings.resolves_max {
             return Err(Busy(self.settings.resolves_max));
@@ -229,15 +246,15 @@ impl Router {
                     _ => None,
                 };
                 let Some(running) = self.lookups.get_mut(&lookup) else { return };
-                running.until = now;
                 match told {
                     Some(told) => running.lookup.handle_answer(&from.id, told),
                     None => running.lookup.handle_failed(&from.id),
                 }
+                self.wake(lookup, now);
             }
-            (About::Publish(publish), response) => self.handle_announced(now, publish, &response),
+            (About::Publish(publish, at), response) => self.handle_announced(now, publish, at, Some(response)),
             (About::MapEpoch, Response::MapEpoch { epoch, from: Some(holder) }) if holder.is_bounded() => {
-                self.handle_epoch(epoch, holder);
+                self.handle_epoch(now, epoch, holder);
             }
             (About::MapEpoch, _) => {}
         }
@@ -252,15 +269,15 @@ impl Router {
 
     /// What to carry out now. `random` is a new random word each time.
     pub fn poll(&mut self, now: u64, random: u64) -> Vec<Effect> {
-        let late: Vec<u64> =
-            self.requests.iter().filter(|(_, pending)| pending.deadline <= now).map(|(number, _)| *number).collect();
-        for number in late {
+        while let Some((&number, pending)) = self.requests.first_key_value()
+            && pending.deadline <= now
+        {
             self.handle_failed(now, number);
         }
         self.poll_join(now);
         self.poll_refresh(now, random);
         self.poll_map(now, random);
-        self.poll_walk(now);
+        self.poll_turns(now);
         self.poll_lookups(now);
         std::mem::take(&mut self.effects)
     }
@@ -271,10 +288,16 @@ impl Router {
         if !self.effects.is_empty() {
             return 0;
         }
-        let requests = self.requests.values().map(|pending| pending.deadline);
-        let lookups = self.lookups.values().map(|running| running.until);
-        let errands = [self.join_due(), self.refresh_due(), self.map_due(), self.walk_due()];
-        requests.chain(lookups).chain(errands.into_iter().flatten()).min().unwrap_or(u64::MAX)
+        let request = self.requests.first_key_value().map(|(_, pending)| pending.deadline);
+        let lookup = self.lookups_due.first().map(|(due, _)| *due);
+        let dues = [request, lookup, self.join_due(), self.refresh_due(), self.map_due(), self.turns_due()];
+        dues.into_iter().flatten().min().unwrap_or(u64::MAX)
+    }
+
+    /// The epoch of the map that the node has; 0: none.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.directory.as_ref().map_or(0, |directory| directory.map().epoch())
     }
 
     /// Whom the node knows.
@@ -316,37 +339,52 @@ impl Router {
 
     /// Begins a lookup with the nearest that we know, and in the map.
     fn start(&mut self, now: u64, mut lookup: Lookup, key: Key, purpose: Purpose) -> u64 {
-        lookup.handle_doubtful(self.table.nearest_doubtful(&key, self.settings.k));
-        lookup.handle_seeds(self.table.nearest(&key, self.settings.k));
+        let k = self.settings.k;
+        lookup.handle_doubtful(self.table.nearest_doubtful(&key, k));
+        if let Some(directory) = self.directory.as_ref().filter(|_| !self.doubts.is_empty()) {
+            let doubtful = directory.nearest(&key).take(2 * k).filter(|contact| self.is_doubtful(&contact.id));
+            lookup.handle_doubtful(doubtful.cloned().collect());
+        }
+        lookup.handle_seeds(self.nearest(&key, k, None));
         self.table.handle_lookup(now, &key);
         let number = self.number();
+        self.running[purpose as usize] += 1;
         self.lookups.insert(number, Running { lookup, purpose, until: now });
+        self.lookups_due.insert((now, number));
         number
     }
 
-    fn running(&self, purpose: Purpose) -> usize {
-        self.lookups.values().filter(|running| running.purpose == purpose).count()
+    const fn running(&self, purpose: Purpose) -> usize {
+        self.running[purpose as usize]
+    }
+
+    /// The lookup is to be polled at `until`.
+    fn wake(&mut self, number: u64, until: u64) {
+        if let Some(running) = self.lookups.get_mut(&number) {
+            self.lookups_due.remove(&(running.until, number));
+            running.until = until;
+            self.lookups_due.insert((until, number));
+        }
     }
 
     fn poll_lookups(&mut self, now: u64) {
-        let due: Vec<u64> =
-            self.lookups.iter().filter(|(_, running)| running.until <= now).map(|(number, _)| *number).collect();
-        for number in due {
-            let Some(mut running) = self.lookups.remove(&number) else { continue };
-            loop {
-                match running.lookup.poll(now) {
-                    LookupStep::Ask(contact) => {
-                        let request = running.request();
-                        self.send(now, contact.into(), About::Lookup(number), request);
-                    }
-                    LookupStep::Wait { until } => {
-                        running.until = until;
-                        self.lookups.insert(number, running);
-                        break;
-                    }
-                    LookupStep::Done(outcome) => {
+        while let Some(&(until, number)) = self.lookups_due.first()
+            && until <= now
+        {
+            let Some(running) = self.lookups.get_mut(&number) else {
+                unreachable!("a lookup that is due is there: {number}")
+            };
+            match running.lookup.poll(now) {
+                LookupStep::Ask(contact) => {
+                    let request = running.request();
+                    self.send(now, contact.into(), About::Lookup(number), request);
+                }
+                LookupStep::Wait { until } => self.wake(number, until.max(now + 1)),
+                LookupStep::Done(outcome) => {
+                    self.lookups_due.remove(&(until, number));
+                    if let Some(running) = self.lookups.remove(&number) {
+                        self.running[running.purpose as usize] -= 1;
                         self.handle_done(now, number, &running, outcome);
-                        break;
                     }
                 }
             }
@@ -368,7 +406,9 @@ impl Router {
     fn fail(&mut self, now: u64, number: u64, pending: Pending) {
         if let Some(id) = pending.to.id {
             self.table.handle_failed(now, &id);
-            if self.is_alone() {
+            if self.directory.as_ref().is_some_and(|directory| directory.has(&id)) {
+                self.doubt(id, 1);
+            } else if self.directory.is_none() && self.is_alone() {
                 // Whoever holds a record that we lack may be on the other side; for so long it would be kept there.
                 self.alone_until = now.saturating_add(self.settings.expire_ms);
             }
@@ -377,11 +417,11 @@ impl Router {
             About::Knock => self.handle_no_answer(now),
             About::Lookup(lookup) => {
                 if let (Some(running), Some(id)) = (self.lookups.get_mut(&lookup), pending.to.id) {
-                    running.until = now;
                     running.lookup.handle_failed(&id);
+                    self.wake(lookup, now);
                 }
             }
-            About::Publish(publish) => self.handle_announced(now, publish, &Response::Refused),
+            About::Publish(publish, at) => self.handle_announced(now, publish, at, None),
             About::Ping | About::MapEpoch => {}
         }
         debug_assert!(!self.requests.contains_key(&number), "request {number} has ended");
@@ -389,13 +429,22 @@ impl Router {
 
     /// A contact asked or answered.
     fn handle_seen(&mut self, now: u64, contact: Contact) {
-        // Who was cut off for an hour may have missed what was announced.
-        if now >= self.heard_at.saturating_add(self.settings.republish_ms) {
+        // Who heard of nobody for so long that a refresh must have met somebody was cut off, and may have missed what
+        // was announced.
+        if now >= self.heard_at.saturating_add(self.settings.refresh_ms) {
             self.here_since = self.here_since.map(|_| now);
         }
         self.heard_at = now;
         if !contact.is_bounded() {
             return;
+        }
+        if self.directory.as_ref().is_some_and(|directory| directory.has(&contact.id)) {
+            // The directory knows it. The table has the others, of whom there are few, and costs no pings.
+            self.doubts.remove(&contact.id);
+            return;
+        }
+        if !self.doubts.is_empty() {
+            self.doubts.remove(&contact.id);
         }
         if let Some(oldest) = self.table.handle_seen(now, contact) {
             self.send(now, oldest.into(), About::Ping, Request::Ping);

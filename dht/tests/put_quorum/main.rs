@@ -1,8 +1,15 @@
-//! Every order of everything that three holders can do in a put.
+//! Every order of everything that three holders can do in a put; in `sets.rs` a partition that moves, and stand-ins; in
+//! `found.rs` what is acknowledged against what is found.
 
-use deadwax_dht::{Failure, FailureKind, Grace, Holder, Policy, PutQuorum, PutStep, Verdict, VolumeId};
+#[path = "../shared/random.rs"]
+mod random;
 
-const GRACE: Grace = Grace { well_ms: 100, suspect_ms: 10 };
+mod found;
+mod sets;
+
+use deadwax_dht::{Failure, FailureKind, Grace, Holder, Policy, PutQuorum, PutStep, Targets, Verdict, VolumeId};
+
+const GRACE: Grace = Grace { well_ms: 100, suspect_ms: 10, stand_in_ms: 50 };
 const POLICY: Policy = Policy { copies: 3, write_quorum: 2, zones_min: 2 };
 
 fn holders(zones: [usize; 3]) -> Vec<Holder> {
@@ -10,6 +17,16 @@ fn holders(zones: [usize; 3]) -> Vec<Holder> {
         .zip(zones)
         .map(|(n, zone)| Holder { node: n.into(), volume: VolumeId::from_bytes([n; 16]), zone })
         .collect()
+}
+
+/// A put that has asked all of its holders.
+fn opened(holders: &[Holder], suspects: &[usize]) -> PutQuorum {
+    let targets = Targets::new(1, holders, None, &[]);
+    let mut put = PutQuorum::new(targets, &POLICY, suspects, GRACE, None);
+    for target in 0..holders.len() {
+        assert_eq!(put.poll(0), PutStep::Ask { target });
+    }
+    put
 }
 
 /// What the test itself knows of a holder.
@@ -52,7 +69,7 @@ struct Case {
 
 impl Case {
     fn new(zones: [usize; 3]) -> Self {
-        let put = PutQuorum::new(&holders(zones), &POLICY, &[], GRACE);
+        let put = opened(&holders(zones), &[]);
         Self { put, zones, told: [Told::Nothing; 3], now: 0, begun: false, history: vec![] }
     }
 
@@ -133,6 +150,7 @@ impl Case {
                 self.begun = true;
                 self.step()
             }
+            PutStep::Ask { .. } | PutStep::Moved { .. } => panic!("all were asked, none moved: {history:?}"),
             PutStep::Wait { until } => {
                 assert!(possible && !taken_down, "{history:?}");
                 assert!(!(self.begun && durable && sent), "waits although it is stored: {history:?}");
@@ -186,7 +204,7 @@ fn whatever_three_holders_do_the_rules_hold() {
 #[test]
 fn a_suspect_is_waited_for_but_briefly() {
     for (suspects, until) in [(&[][..], 100), (&[2], 10), (&[1], 100)] {
-        let mut put = PutQuorum::new(&holders([0; 3]), &POLICY, suspects, GRACE);
+        let mut put = opened(&holders([0; 3]), suspects);
         put.handle_ready(0);
         assert_eq!(put.poll(0), PutStep::Wait { until: None });
         put.handle_ready(1);
@@ -198,7 +216,7 @@ fn a_suspect_is_waited_for_but_briefly() {
 
 #[test]
 fn a_copy_more_after_the_acknowledgement_counts() {
-    let mut put = PutQuorum::new(&holders([0, 0, 1]), &POLICY, &[], GRACE);
+    let mut put = opened(&holders([0, 0, 1]), &[]);
     (0..3).for_each(|holder| put.handle_ready(holder));
     assert_eq!(put.poll(0), PutStep::Begin { to: vec![0, 1, 2] });
     put.handle_stored(0, false);
@@ -210,13 +228,14 @@ fn a_copy_more_after_the_acknowledgement_counts() {
 
 #[test]
 fn a_cluster_smaller_than_the_quorum_gives_up_at_once() {
-    let mut put = PutQuorum::new(&holders([0; 3])[..1], &POLICY, &[], GRACE);
+    let targets = Targets::new(1, &holders([0; 3])[..1], None, &[]);
+    let mut put = PutQuorum::new(targets, &POLICY, &[], GRACE, None);
     assert_eq!(put.poll(0), PutStep::GiveUp(Verdict::Unavailable));
 }
 
 #[test]
 fn a_holder_that_lacks_what_a_quorum_has_is_sent_it() {
-    let mut put = PutQuorum::new(&holders([0; 3]), &POLICY, &[2], GRACE);
+    let mut put = opened(&holders([0; 3]), &[2]);
     put.handle_stored(0, true);
     put.handle_stored(1, true);
     assert_eq!(put.poll(0), PutStep::Wait { until: Some(10) }, "the third may lack it");

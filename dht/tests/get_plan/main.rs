@@ -1,15 +1,30 @@
-//! Everything that three holders can answer to a get.
+//! Everything that three holders can answer to a get; in `hedges.rs` slow ones, and those of a newer map.
+
+#[path = "../shared/random.rs"]
+mod random;
+
+mod hedges;
 
 use std::collections::BTreeSet;
 
-use deadwax_dht::{Failure, FailureKind, GetPlan, GetStep, Policy, ReadDeadlines, Verdict};
+use deadwax_dht::{
+    Failure, FailureKind, GetPlan, GetStep, HedgeBudget, Policy, ReadDeadlines, Reader, Readers, Verdict,
+};
 use deadwax_track::ByteRange;
 
-const DEADLINES: ReadDeadlines = ReadDeadlines { first_ms: 100, stall_ms: 50 };
+const DEADLINES: ReadDeadlines = ReadDeadlines { first_ms: 100, stall_ms: 50, whole: None };
 const TRACK_BYTES: u64 = 20;
 
 fn range() -> ByteRange {
     ByteRange::new(4, 14).expect("not empty")
+}
+
+const EPOCH: u64 = 7;
+
+/// Holders that are asked in this order, all of the first set, with no hedges.
+fn readers(order: &[usize], read_quorum: usize) -> Readers {
+    let reader = |holder: &usize| Reader { holder: *holder, hedge_ms: None, is_down: false };
+    Readers { order: order.iter().map(reader).collect(), voters: order.to_vec(), read_quorum, epoch: EPOCH }
 }
 
 /// What a holder does when it is asked.
@@ -51,6 +66,9 @@ const ALL: [Does; 15] = [
 #[derive(Clone)]
 struct Case {
     get: GetPlan,
+    budget: HedgeBudget,
+    /// The holder that was asked last.
+    holder: usize,
     now: u64,
     next: u64,
     absent: BTreeSet<usize>,
@@ -63,7 +81,9 @@ struct Case {
 impl Case {
     fn new(read_quorum: usize) -> Self {
         Self {
-            get: GetPlan::new(&[2, 0, 1], read_quorum, range(), DEADLINES),
+            get: GetPlan::new(readers(&[2, 0, 1], read_quorum), range(), DEADLINES),
+            budget: HedgeBudget::default(),
+            holder: 0,
             now: 0,
             next: range().start(),
             absent: BTreeSet::new(),
@@ -76,16 +96,16 @@ impl Case {
 
     fn take(&mut self, bytes: u64) {
         let bytes = bytes.min(range().end() - self.next);
-        assert!(self.get.handle_data(self.now, bytes), "{:?}", self.history);
+        assert!(self.get.handle_data(self.now, self.holder, bytes), "{:?}", self.history);
         self.next += bytes;
     }
 
     fn fail(&mut self, kind: FailureKind) {
-        self.get.handle_failed(Failure::new(kind, "told so"));
+        self.get.handle_failed(self.holder, Failure::new(kind, "told so"));
     }
 
     fn pass(&mut self) {
-        let GetStep::Wait { until } = self.get.poll(self.now) else { panic!("{:?}", self.history) };
+        let GetStep::Wait { until } = self.get.poll(self.now, &mut self.budget) else { panic!("{:?}", self.history) };
         self.now = until;
     }
 
@@ -97,14 +117,14 @@ impl Case {
             Does::SaysAbsent | Does::SaysTakenDown | Does::IsSilent | Does::Fails(_) | Does::GivesUnasked
         );
         if finds && does != Does::SaysAnotherLength {
-            self.get.handle_found(self.now, TRACK_BYTES);
+            self.get.handle_found(self.now, holder, TRACK_BYTES);
             self.seen = true;
         }
         self.seen |= matches!(does, Does::Fails(FailureKind::Corrupt) | Does::SaysAnotherLength);
         match does {
             Does::GivesAll => {
                 self.take(u64::MAX);
-                self.get.handle_end();
+                self.get.handle_end(holder);
             }
             Does::GivesAllButTheEnd => {
                 self.take(u64::MAX);
@@ -112,7 +132,7 @@ impl Case {
             }
             Does::SaysAbsent => {
                 self.absent.insert(holder);
-                self.get.handle_absent();
+                self.get.handle_absent(holder, EPOCH);
             }
             Does::SaysTakenDown => {
                 self.taken_down = true;
@@ -134,21 +154,29 @@ impl Case {
             }
             Does::GivesSomeThenEnds => {
                 self.take(3);
-                self.get.handle_end();
+                self.get.handle_end(holder);
             }
-            Does::GivesTooMuch => assert!(!self.get.handle_data(self.now, 11)),
-            Does::GivesUnasked => assert!(!self.get.handle_data(self.now, 1)),
-            Does::SaysAnotherLength => self.get.handle_found(self.now, range().end() - 1),
+            Does::GivesTooMuch => assert!(!self.get.handle_data(self.now, holder, 11)),
+            Does::GivesUnasked => assert!(!self.get.handle_data(self.now, holder, 1)),
+            Does::SaysAnotherLength => self.get.handle_found(self.now, holder, range().end() - 1),
         }
     }
 
     /// Everything that can happen from here; counts the ends.
     fn explore(mut self, read_quorum: usize) -> u64 {
         let history = format!("{:?}", self.history);
-        match self.get.poll(self.now) {
-            GetStep::Ask { holder, range: asked, until } => {
+        let mut step = self.get.poll(self.now, &mut self.budget);
+        while let GetStep::Drop { holder } = step {
+            assert_eq!(holder, self.holder, "{history}");
+            step = self.get.poll(self.now, &mut self.budget);
+        }
+        match step {
+            GetStep::Ask { holder, range: asked, hedge } => {
                 assert_eq!((asked.start(), asked.end()), (self.next, range().end()), "{history}");
-                assert_eq!(until, self.now + DEADLINES.first_ms);
+                assert!(!hedge, "{history}");
+                let until = self.now + DEADLINES.first_ms;
+                assert_eq!(self.get.poll(self.now, &mut self.budget), GetStep::Wait { until });
+                self.holder = holder;
                 assert!(!self.taken_down, "{history}");
                 self.asks[holder] += 1;
                 assert!(self.asks[holder] <= 3, "{history}");
@@ -160,6 +188,7 @@ impl Case {
                 return answers.sum();
             }
             GetStep::Wait { .. } => panic!("waits for nobody: {history}"),
+            GetStep::Drop { .. } | GetStep::Moved { .. } => panic!("nobody moved: {history}"),
             GetStep::Done => assert_eq!(self.next, range().end(), "{history}"),
             GetStep::NotFound => {
                 assert!(self.absent.len() >= read_quorum, "a false NotFound: {history}");
@@ -199,13 +228,18 @@ fn a_read_quorum_asks_no_more_holders_than_there_are() {
 
 #[test]
 fn a_reader_that_was_away_does_not_blame_the_holder() {
-    let mut get = GetPlan::new(&[0, 1], 2, range(), DEADLINES);
-    assert!(matches!(get.poll(0), GetStep::Ask { holder: 0, until: 100, .. }));
-    get.handle_found(10, TRACK_BYTES);
-    assert_eq!(get.poll(10), GetStep::Wait { until: 60 });
+    let (mut get, mut budget) = (GetPlan::new(readers(&[0, 1], 2), range(), DEADLINES), HedgeBudget::default());
+    let mut poll = |get: &mut GetPlan, now| get.poll(now, &mut budget);
+    assert!(matches!(poll(&mut get, 0), GetStep::Ask { holder: 0, .. }));
+    assert_eq!(poll(&mut get, 0), GetStep::Wait { until: 100 });
+    get.handle_found(10, 0, TRACK_BYTES);
+    assert_eq!(poll(&mut get, 10), GetStep::Wait { until: 60 });
+    get.handle_away(20);
     get.handle_resumed(1_000);
-    assert_eq!(get.poll(1_000), GetStep::Wait { until: 1_050 });
-    assert!(matches!(get.poll(1_050), GetStep::Ask { holder: 1, .. }));
+    assert_eq!(poll(&mut get, 1_000), GetStep::Wait { until: 1_050 });
+    assert_eq!(poll(&mut get, 1_050), GetStep::Drop { holder: 0 });
+    assert!(matches!(poll(&mut get, 1_050), GetStep::Ask { holder: 1, .. }));
     let why: Vec<String> = get.failures().map(|(_, failure)| failure.to_string()).collect();
     assert_eq!(why, ["sent nothing for 50 ms"]);
+    assert_eq!(get.take_sample(), Some((0, 70)), "the 980 ms that the reader was away do not count");
 }

@@ -1,0 +1,97 @@
+//! The checkers: what must hold, whatever goes wrong.
+//!
+//! | rule | bound, and why |
+//! |---|---|
+//! | no wrong byte | none: a copy's bytes are a function of its id |
+//! | no false *absent* | none: an acknowledged put has its quorum in the first set, which meets every read quorum |
+//! | durable as acknowledged | copies on a write quorum of nodes at the moment of the acknowledgement |
+//! | no copy erased that is needed | after an erasure a write quorum of copies is left, less what faults destroyed |
+//! | readable | with at most one node touched by faults for a minute, every acknowledged track is got |
+//! | readable after healing | every acknowledged track is got, from each gateway, once the cluster says that it is settled |
+//! | no service after a takedown | [`LEASE`] after a majority of the map's nodes had it durable in its chain |
+//! | one history | each epoch has one record |
+//! | placement | no two holders on a node, in any set at any epoch; zones, when settled |
+//! | movement | what a change moves, and pulls of what is there already |
+//! | convergence | [`crate::run::bound`] |
+//! | bounds | of all queues that the driver sees |
+//! | progress | a core is not woken more than some thousand times a second |
+
+mod epochs;
+mod settled;
+mod spread;
+mod state;
+mod tracks;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use deadwax_dht::core::Envelope;
+use deadwax_dht::log::History;
+use deadwax_track::TrackId;
+
+pub(crate) use self::epochs::Epochs;
+pub(crate) use self::spread::Spread;
+use crate::clock::{Micros, SECOND};
+use crate::random::Random;
+
+/// A node that compared just before a majority had a takedown serves for the lease of 60 s by its clock, which may be slow by a
+/// two thousandth, and what it then let go may have waited in its queue.
+pub(crate) const LEASE: Micros = 62 * SECOND;
+
+/// What was found wrong, and what the checkers remember.
+#[derive(Debug)]
+pub(crate) struct Checks {
+    pub(crate) violations: Vec<String>,
+    pub(crate) epochs: Epochs,
+    pub(crate) takedowns: BTreeMap<TrackId, Spread>,
+    /// The hosts of the newest map's nodes.
+    pub(crate) members: BTreeSet<u32>,
+}
+
+impl Checks {
+    pub(crate) fn new(history: &History) -> Self {
+        Self {
+            violations: Vec::new(),
+            epochs: Epochs::new(history),
+            takedowns: BTreeMap::new(),
+            members: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn violate(&mut self, what: String) {
+        self.violations.push(what);
+    }
+
+    /// A queue is within its bound.
+    pub(crate) fn bound(&mut self, what: &str, host: u32, got: usize, most: usize) {
+        if got > most {
+            self.violate(format!("n{host}: {got} {what}, the most is {most}"));
+        }
+    }
+
+    /// A message that went through its bytes is what it was.
+    pub(crate) fn through_bytes(&mut self, envelope: Box<Envelope>) -> Box<Envelope> {
+        let bytes = envelope.encode();
+        match Envelope::decode(&bytes) {
+            Ok(same) if same == *envelope => Box::new(same),
+            Ok(other) => {
+                self.violate(format!("a message came out of its bytes as another: {envelope:?} as {other:?}"));
+                envelope
+            }
+            Err(error) => {
+                self.violate(format!("a message does not decode: {error}: {envelope:?}"));
+                envelope
+            }
+        }
+    }
+
+    /// A bit flips in a frame. Its checksum shows that, and the frame is dropped; but if it did not, a decoder must give a value
+    /// or an error all the same.
+    pub(crate) fn corrupt(&mut self, envelope: &Envelope, random: &mut Random) {
+        let mut bytes = envelope.encode();
+        if !bytes.is_empty() {
+            let at = random.index(bytes.len());
+            bytes[at] ^= 1 << random.below(8);
+            let _ = Envelope::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Takedowns: who has them durable, and since when a majority does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use deadwax_dht::VolumeId;
+use deadwax_track::TrackId;
+
+use super::LEASE;
+use crate::clock::Micros;
+use crate::probe::Probe;
+use crate::world::World;
+
+/// How far one takedown has come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Spread {
+    /// Hosts that have it in the whole beginning of its chain.
+    pub(crate) hosts: BTreeSet<u32>,
+    /// How many of them are in the newest map.
+    pub(crate) members: usize,
+    /// Since when these are a majority of the map's nodes.
+    pub(crate) majority: Option<Micros>,
+}
+
+impl World {
+    /// The tracks of takedowns that a host has in chains without gaps.
+    fn chained(&self, host: u32) -> Vec<TrackId> {
+        let mut chains: BTreeMap<[u8; 32], BTreeMap<u64, TrackId>> = BTreeMap::new();
+        for takedown in &self.hosts[host as usize].system.takedowns {
+            chains.entry(takedown.issuer).or_default().insert(takedown.number, takedown.track);
+        }
+        let whole = |chain: BTreeMap<u64, TrackId>| {
+            (1..)
+                .zip(chain)
+                .take_while(|(due, (number, _))| due == number)
+                .map(|(_, (_, track))| track)
+                .collect::<Vec<_>>()
+        };
+        chains.into_values().flat_map(whole).collect()
+    }
+
+    /// A host has more takedowns durable.
+    pub(crate) fn takedowns_grew(&mut self, host: u32) {
+        let member = self.checks.members.contains(&host);
+        for track in self.chained(host) {
+            let spread = self.checks.takedowns.entry(track).or_default();
+            spread.members += usize::from(spread.hosts.insert(host) && member);
+            self.count_majority(track);
+        }
+    }
+
+    /// Hosts lost takedowns, or the map changed: counts all anew.
+    pub(crate) fn rebuild_takedowns(&mut self) {
+        let nodes = &self.newest.state().spec().nodes;
+        self.checks.members = nodes.iter().filter_map(|node| self.registry.get(&node.id).copied()).collect();
+        for spread in self.checks.takedowns.values_mut() {
+            (spread.members, spread.hosts) = (0, BTreeSet::new());
+        }
+        for host in 0..u32::try_from(self.hosts.len()).expect("few hosts") {
+            let member = self.checks.members.contains(&host);
+            for track in self.chained(host) {
+                let spread = self.checks.takedowns.entry(track).or_default();
+                spread.members += usize::from(spread.hosts.insert(host) && member);
+            }
+        }
+        let tracks: Vec<TrackId> = self.checks.takedowns.keys().copied().collect();
+        tracks.into_iter().for_each(|track| self.count_majority(track));
+    }
+
+    fn count_majority(&mut self, track: TrackId) {
+        let needed = self.newest.state().spec().nodes.len() / 2 + 1;
+        let Some(spread) = self.checks.takedowns.get_mut(&track) else { return };
+        if spread.members < needed {
+            spread.majority = None;
+        } else if spread.majority.is_none() {
+            spread.majority = Some(self.now);
+            self.probes.hit(Probe::TakedownsSpread);
+        }
+    }
+
+    /// A node begins to serve a track that it has: not one that is taken down for longer than the bound.
+    pub(crate) fn check_served(&mut self, host: u32, track: u32, volume: &VolumeId) {
+        let known = self.oracle.get(track);
+        if known.takedown_asked.is_none() {
+            return;
+        }
+        let (id, now) = (known.id, self.now);
+        let at = &self.hosts[host as usize];
+        let has = at.drive(volume).is_some_and(|drive| at.drives[drive].tracks.contains_key(&id));
+        let since = self.checks.takedowns.get(&id).and_then(|spread| spread.majority);
+        if has && since.is_some_and(|since| now > since + LEASE) {
+            let late = (now - since.unwrap_or_default()) / 1_000;
+            self.checks
+                .violate(format!("n{host} serves track {track}, {late} ms after a majority knew of its takedown"));
+        }
+    }
+}

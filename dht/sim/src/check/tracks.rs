@@ -1,0 +1,137 @@
+//! What clients are told, beside what is so.
+
+use deadwax_dht::{Verdict, VolumeId};
+use deadwax_track::TrackId;
+
+use crate::client::get::Outcome;
+use crate::clock::{MINUTE, Micros, SECOND};
+use crate::drive::State;
+use crate::world::{Event, World};
+
+/// How long faults must be over, or touch one node only, before reads must succeed: 30 s for a get that began before,
+/// as much again until gateways, leases and the failure detectors know.
+const CALM: Micros = 90 * SECOND;
+
+impl World {
+    /// How many drives have a good copy.
+    pub(crate) fn copies(&self, id: &TrackId) -> usize {
+        let hosts = self.hosts.iter().filter(|host| host.is_member());
+        hosts.flat_map(|host| &host.drives).filter(|drive| drive.has_good(id)).count()
+    }
+
+    /// Copies that a track must have that was acknowledged, less one where faults destroyed some on one node.
+    fn copies_due(&self) -> usize {
+        let quorum = usize::from(self.newest.state().spec().policy.write_quorum);
+        quorum.min(self.hosts.len()) - usize::from(self.faults.destroyed)
+    }
+
+    pub(crate) fn check_acknowledged(&mut self, track: u32) {
+        let known = self.oracle.get(track);
+        let (copies, due) = (self.copies(&known.id), self.copies_due());
+        if known.takedown_asked.is_none() && copies < due {
+            self.checks.violate(format!("track {track} is acknowledged with {copies} durable copies of {due}"));
+        }
+    }
+
+    /// An erasure must leave enough.
+    pub(crate) fn check_erased(&mut self, host: u32, volume: &VolumeId, track: u32, barred: bool) {
+        if track == u32::MAX {
+            return;
+        }
+        let known = self.oracle.get(track);
+        let asked = known.takedown_asked.is_some();
+        if barred && !asked {
+            self.checks.violate(format!("n{host} erased track {track} for a takedown that nobody made"));
+        } else if !barred && !asked && known.acked.is_some() {
+            let (copies, due) = (self.copies(&known.id), self.copies_due());
+            if copies < due {
+                let text = format!("n{host} erased track {track} from {volume}: {copies} copies are left of {due}");
+                self.checks.violate(text);
+            }
+        }
+    }
+
+    /// Whether so few nodes have been touched by faults since `began` that none of it may be seen.
+    fn is_calm(&self, began: Micros, nodes: usize) -> bool {
+        let since = began.saturating_sub(CALM);
+        let touched = self.hosts.iter().filter(|host| host.is_member());
+        let touched = touched.filter(|host| host.faults > 0 || host.well_since > since || !host.is_up()).count();
+        self.network.is_whole()
+            && self.faults.whole_since <= since
+            && touched <= nodes
+            && began > MINUTE
+            && self.operator.open().next().is_none()
+            && self.newest.state().transitions().is_empty()
+    }
+
+    pub(crate) fn check_put_failed(&mut self, verdict: &Verdict, began: Micros, track: u32) {
+        if matches!(verdict, Verdict::TakenDown { .. }) && self.oracle.get(track).takedown_asked.is_some() {
+            return;
+        }
+        if self.clients.few && matches!(verdict, Verdict::Busy | Verdict::Unavailable) {
+            return;
+        }
+        if self.is_calm(began, 0) && !self.faults.destroyed && self.oracle.get(track).takedown_asked.is_none() {
+            self.checks.violate(format!("a put of track {track} failed in calm: {verdict:?}"));
+        }
+    }
+
+    pub(crate) fn check_read(&mut self, track: u32, outcome: Outcome, wrong: bool, op: (Micros, bool, bool)) {
+        let (began, known_before, must) = op;
+        let known = self.oracle.get(track).clone();
+        if wrong {
+            self.checks.violate(format!("a get of track {track} gave bytes that are not its own"));
+        }
+        let asked = known.takedown_asked.is_some();
+        match outcome {
+            Outcome::Bytes => {}
+            Outcome::NotFound if known_before && !asked => {
+                self.checks.violate(format!("track {track} was acknowledged, and is said to be absent"));
+            }
+            Outcome::NotFound => {}
+            Outcome::Failed(Verdict::TakenDown { .. }) if !asked => {
+                self.checks.violate(format!("track {track} is said to be taken down, which nobody did"));
+            }
+            Outcome::Failed(verdict) => {
+                if self.clients.few && matches!(verdict, Verdict::Busy | Verdict::Unavailable) {
+                    return self.again(track, must);
+                }
+                let calm = must || (self.is_calm(began, 1) && !self.faults.destroyed);
+                if known_before && !asked && calm {
+                    let copies = self.copies(&known.id);
+                    let when = if must { "after the healing" } else { "within tolerance" };
+                    let text = format!(
+                        "track {track}, of which there are {copies} copies, cannot be read {when}: {verdict:?}"
+                    );
+                    self.checks.violate(text);
+                }
+            }
+        }
+    }
+
+    /// Where nodes take on little, a read that must succeed is tried until it does, or fails otherwise.
+    fn again(&mut self, track: u32, must: bool) {
+        if must {
+            let gateway = self.clients.random.below(self.clients.gateways.len() as u64);
+            let gateway = u32::try_from(gateway).expect("few gateways");
+            self.clients.musts += 1;
+            self.queue.push(self.now + SECOND, Event::Again { gateway, track });
+        }
+    }
+
+    /// Every volume that may be asked.
+    pub(crate) fn where_is(&self, id: &TrackId) -> String {
+        let mut text = String::new();
+        for (number, host) in self.hosts.iter().enumerate() {
+            for drive in &host.drives {
+                if let Some(copy) = drive.tracks.get(id) {
+                    let rot = if copy.rotten { " rotten" } else { "" };
+                    let state = if drive.state == State::Serving { "" } else { " out" };
+                    let told = if copy.told { "" } else { " untold" };
+                    text += &format!(" n{number}:{}{rot}{state}{told}", &drive.id.to_string()[..4]);
+                }
+            }
+        }
+        text
+    }
+}

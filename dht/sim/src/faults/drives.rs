@@ -1,0 +1,91 @@
+//! Faults of drives.
+
+use deadwax_dht::core::Input;
+use deadwax_dht::rebalance::Command;
+use deadwax_dht::{Volume, VolumeId};
+
+use super::{Active, FaultKind};
+use crate::drive::{Drive, State};
+use crate::world::World;
+
+impl World {
+    pub(super) fn begin_drive(&mut self, active: &mut Active) -> bool {
+        let one = match active.kind {
+            FaultKind::Rot | FaultKind::DriveLost => self.victim(),
+            _ => self.some_member(),
+        };
+        let Some(one) = one.filter(|host| self.has_drive(*host)) else { return false };
+        if active.kind == FaultKind::DriveLost && !self.light().contains(&one) {
+            return false;
+        }
+        let drives = self.hosts[one as usize].drives.len();
+        active.drive = self.faults.random.index(drives);
+        let random = &mut self.faults.random;
+        let drive = &mut self.hosts[one as usize].drives[active.drive];
+        if drive.state != State::Serving {
+            return false;
+        }
+        active.hosts.push(one);
+        let volume = drive.id;
+        match active.kind {
+            FaultKind::Rot => {
+                let chance = random.between(5, 60);
+                drive.tracks.values_mut().for_each(|copy| copy.rotten |= random.percent(chance));
+                self.faults.destroyed = true;
+            }
+            FaultKind::DriveErrors => drive.errors = random.between(10_000, 600_000),
+            FaultKind::DriveFull => drive.full = true,
+            FaultKind::DriveSlow => drive.slow = random.between(5, 60),
+            FaultKind::SystemSlow => self.hosts[one as usize].system.slow = random.between(10, 200),
+            FaultKind::DriveOut => {
+                drive.state = State::Out;
+                self.step(one, Input::VolumeDown(volume));
+            }
+            _ => {
+                drive.state = State::Lost;
+                drive.tracks.clear();
+                self.faults.destroyed = true;
+                self.step(one, Input::VolumeDown(volume));
+            }
+        }
+        true
+    }
+
+    pub(super) fn end_drive(&mut self, active: &Active) {
+        let host = active.hosts[0];
+        let drive = &mut self.hosts[host as usize].drives[active.drive];
+        match active.kind {
+            FaultKind::DriveErrors => drive.errors = 0,
+            FaultKind::DriveFull => drive.full = false,
+            FaultKind::DriveSlow => drive.slow = 1,
+            FaultKind::SystemSlow => self.hosts[host as usize].system.slow = 1,
+            FaultKind::DriveOut => {
+                drive.state = State::Serving;
+                self.volume_up(host, active.drive);
+            }
+            FaultKind::DriveLost => self.replace_drive(host, active.drive),
+            _ => {}
+        }
+    }
+
+    /// A new drive comes in place of one that was lost: another volume, and the old one leaves the map.
+    fn replace_drive(&mut self, host: u32, index: usize) {
+        let id = VolumeId::from_bytes(self.faults.random.bytes());
+        let at = &mut self.hosts[host as usize];
+        let old = std::mem::replace(&mut at.drives[index], Drive::new(id)).id;
+        let node = at.id;
+        let spec = self.newest.state().spec();
+        let volumes = spec.nodes.iter().flat_map(|node| &node.volumes);
+        let weight = volumes.filter(|volume| volume.id == old).map(|volume| volume.weight).next();
+        self.volume_up(host, index);
+        let Some(weight) = weight else { return };
+        self.command(
+            "replace a drive",
+            [
+                Command::AddVolume { node, volume: Volume { id, weight } },
+                Command::DrainVolume { volume: old, drain: true },
+                Command::RemoveVolume(old),
+            ],
+        );
+    }
+}

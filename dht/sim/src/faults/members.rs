@@ -1,0 +1,208 @@
+//! What operators do, at the worst of times; and takedowns.
+
+use deadwax_dht::Node;
+use deadwax_dht::rebalance::Command;
+
+use super::{Active, FaultKind};
+use crate::clock::{MILLI, SECOND};
+use crate::probe::Probe;
+use crate::topology::zone_name;
+use crate::trace::{Kind, NONE};
+use crate::world::{Event, Role, World};
+
+impl World {
+    pub(super) fn begin_members(&mut self, active: &mut Active) -> bool {
+        match active.kind {
+            FaultKind::Join => self.join(),
+            FaultKind::Leave => self.leave(),
+            FaultKind::Weight => self.weight(),
+            FaultKind::Zone => self.zone(),
+            FaultKind::TwoAtOnce => {
+                let one = if self.faults.random.percent(50) { self.join() } else { self.leave() };
+                self.weight() && one
+            }
+            FaultKind::RollBack => self.roll_back(),
+            FaultKind::Voters => self.voters(),
+            FaultKind::DeclaredDead => self.declare_dead(active),
+            FaultKind::Silence => self.silence(active),
+            FaultKind::Takedown => self.take_down(1),
+            _ => {
+                let count = self.faults.random.between(5, 30);
+                self.take_down(count)
+            }
+        }
+    }
+
+    fn join(&mut self) -> bool {
+        let Some(host) = self.spare() else { return false };
+        let node = self.topology.seats[host as usize].node();
+        let at = &mut self.hosts[host as usize];
+        at.role = Role::Member;
+        at.well_since = self.now;
+        self.start_later(host, SECOND);
+        self.hit(Probe::Joins);
+        self.command("join", [Command::AddNode(node)]);
+        true
+    }
+
+    fn leave(&mut self) -> bool {
+        let light = self.light();
+        let Some(host) = self.faults.random.pick(&light) else { return false };
+        if self.members().len() <= 4 || self.faults.victim == Some(host) {
+            return false;
+        }
+        let node = self.hosts[host as usize].id;
+        let state = self.newest.state();
+        let mut voters: Vec<_> = state.voters().iter().map(|voter| voter.node).filter(|voter| *voter != node).collect();
+        let mut commands = vec![Command::DrainNode { node, drain: true }, Command::RemoveNode(node)];
+        if voters.len() < state.voters().len() {
+            // Another votes in its place.
+            let free = state.spec().nodes.iter().map(|other| other.id);
+            let mut free =
+                free.filter(|other| *other != node && !voters.contains(other) && !state.dead().contains(other));
+            voters.extend(free.next());
+            if voters.len() < 3 {
+                return false;
+            }
+            commands.insert(0, Command::SetVoters(voters));
+        }
+        self.command("leave", commands);
+        true
+    }
+
+    fn weight(&mut self) -> bool {
+        let light = self.light();
+        let Some(host) = self.faults.random.pick(&light) else { return false };
+        let (volume, weight) = (self.hosts[host as usize].drives[0].id, self.faults.random.between(2, 14));
+        let weight = u32::try_from(weight).expect("small");
+        self.command("change a weight", [Command::SetWeight { volume, weight }]);
+        true
+    }
+
+    fn zone(&mut self) -> bool {
+        let light = self.light();
+        let Some(host) = self.faults.random.pick(&light).filter(|_| self.topology.zones > 1) else { return false };
+        let zone = (self.hosts[host as usize].zone + 1) % self.topology.zones;
+        let node = self.hosts[host as usize].id;
+        self.command("change a zone", [Command::SetZone { node, zone: zone_name(zone) }]);
+        true
+    }
+
+    fn roll_back(&mut self) -> bool {
+        let (oldest, newest) = (self.newest.oldest(), self.newest.epoch());
+        if newest <= oldest {
+            return false;
+        }
+        let to = self.faults.random.between(oldest, newest - 1);
+        let Some(state) = self.newest.state_at(to) else { return false };
+        // Nobody brings back nodes or drives that are no more.
+        let there = |node: &Node| {
+            let host = self.registry.get(&node.id).map(|host| &self.hosts[*host as usize]);
+            host.is_some_and(|host| {
+                host.is_member() && node.volumes.iter().all(|volume| host.drive(&volume.id).is_some())
+            })
+        };
+        if !state.spec().nodes.iter().all(there) {
+            return false;
+        }
+        let spec = Box::new(state.spec().clone());
+        self.command("roll back", [Command::RollBack { to, spec }]);
+        true
+    }
+
+    fn voters(&mut self) -> bool {
+        let dead = self.newest.state().dead().clone();
+        let spec = self.newest.state().spec().clone();
+        let mut nodes: Vec<_> = spec.nodes.iter().map(|node| node.id).filter(|node| !dead.contains(node)).collect();
+        self.faults.random.shuffle(&mut nodes);
+        let count = self.newest.state().voters().len().min(nodes.len());
+        if count < 3 {
+            return false;
+        }
+        nodes.truncate(count);
+        self.command("other voters", [Command::SetVoters(nodes)]);
+        true
+    }
+
+    fn declare_dead(&mut self, active: &mut Active) -> bool {
+        let light = self.light();
+        let Some(host) = self.victim().filter(|host| light.contains(host)) else { return false };
+        let node = self.hosts[host as usize].id;
+        self.crash(host);
+        active.hosts.push(host);
+        self.faults.destroyed = true;
+        self.command("declare dead", [Command::SetDead { node, dead: true }]);
+        true
+    }
+
+    pub(super) fn end_members(&mut self, active: &Active) {
+        for host in &active.hosts {
+            self.start_later(*host, SECOND);
+        }
+    }
+
+    fn silence(&mut self, active: &mut Active) -> bool {
+        let light = self.light();
+        let Some(host) = self.victim().filter(|host| light.contains(host)) else { return false };
+        self.crash(host);
+        active.hosts.push(host);
+        self.faults.destroyed = true;
+        true
+    }
+
+    /// Whoever is back is declared alive.
+    pub(super) fn revive(&mut self) {
+        let dead: Vec<_> = self.newest.state().dead().iter().copied().collect();
+        for node in dead {
+            let back = self.registry.get(&node).is_some_and(|host| self.hosts[*host as usize].is_member());
+            if back {
+                self.command("declare alive", [Command::SetDead { node, dead: false }]);
+            }
+        }
+    }
+
+    fn take_down(&mut self, count: u64) -> bool {
+        let issuers: Vec<u32> = (0..)
+            .zip(&self.hosts)
+            .filter(|(_, host)| host.issuer.is_some() && host.is_member())
+            .map(|(at, _)| at)
+            .collect();
+        for _ in 0..count {
+            let made = u64::from(self.oracle.len());
+            let (Some(host), true) = (self.faults.random.pick(&issuers), made > 20) else { return false };
+            let track = u32::try_from(self.faults.random.below(made)).expect("below a u32");
+            let at = self.now + self.faults.random.below(2_000) * MILLI;
+            self.queue.push(at, Event::TakeDown { track, host });
+        }
+        true
+    }
+
+    pub(crate) fn takedown_arrives(&mut self, track: u32, host: u32) {
+        if !self.hosts[host as usize].is_up() {
+            return;
+        }
+        self.note(Kind::Takedown, host, NONE, u64::from(track));
+        let now = self.now;
+        let known = self.oracle.get_mut(track);
+        known.takedown_asked.get_or_insert(now);
+        let id = known.id;
+        let (time, reason) = (now / MILLI, "a court's order".to_owned());
+        let input = deadwax_dht::core::Input::TakeDown { number: u64::from(track), track: id, time, reason };
+        self.step(host, input);
+    }
+
+    pub(crate) fn taken_down(
+        &mut self,
+        host: u32,
+        number: u64,
+        result: &Result<deadwax_dht::takedown::Name, deadwax_dht::takedown::IssueError>,
+    ) {
+        let track = u32::try_from(number).expect("a track's number");
+        self.note(Kind::TakenDown, host, u32::from(result.is_ok()), number);
+        if result.is_ok() {
+            self.hit(Probe::Takedowns);
+            let now = self.now;
+            self.oracle.get_mut(track).taken_down.get_or_insert(now);
+        }
+    }
+}

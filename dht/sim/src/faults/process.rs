@@ -1,0 +1,164 @@
+//! Faults of processes: they die, hang, come back with other disks, or twice.
+
+use super::{Active, FaultKind};
+use crate::clock::{Micros, SECOND};
+use crate::probe::Probe;
+use crate::world::{Role, World};
+
+impl World {
+    pub(super) fn begin_process(&mut self, active: &mut Active, lasts: Micros) -> bool {
+        let victim = self.victim().filter(|host| self.hosts[*host as usize].core.is_some());
+        let one = match active.kind {
+            // Those of most nodes must remember takedowns: so many may lose their memory at once.
+            FaultKind::LostDisk | FaultKind::OldDisk | FaultKind::LostSystem | FaultKind::OldSystem => victim,
+            _ => self.some_member(),
+        };
+        let Some(one) = one else { return false };
+        match active.kind {
+            FaultKind::SiteLoss => {
+                let zone = self.hosts[one as usize].zone;
+                active.hosts = self.members();
+                active.hosts.retain(|host| self.hosts[*host as usize].zone == zone);
+            }
+            FaultKind::QuorumLoss => {
+                let voters = self.newest.state().voters().to_vec();
+                let hosts = voters.iter().take(voters.len() / 2 + 1);
+                active.hosts = hosts.filter_map(|voter| self.registry.get(&voter.node).copied()).collect();
+                self.hit(Probe::QuorumLost);
+            }
+            FaultKind::Rolling => active.hosts = self.members(),
+            FaultKind::Cloned => return self.begin_clone(active, one),
+            _ => active.hosts.push(one),
+        }
+        match active.kind {
+            FaultKind::Pause => self.pause(one),
+            FaultKind::Crash if self.faults.random.percent(60) => self.hosts[one as usize].armed = true,
+            FaultKind::CrashLoop => {
+                for turn in 0..(lasts / (6 * SECOND)).clamp(2, 12) {
+                    self.queue.push(self.now + turn * 6 * SECOND, crate::world::Event::Bounce { host: one });
+                }
+            }
+            FaultKind::Rolling => {
+                let step = lasts / active.hosts.len() as u64;
+                for (turn, host) in (0..).zip(active.hosts.clone()) {
+                    self.queue.push(self.now + turn * step, crate::world::Event::Bounce { host });
+                }
+            }
+            FaultKind::OldDisk => {
+                self.take_images(one);
+                self.crash_later(one, lasts / 2);
+            }
+            _ => {
+                for host in active.hosts.clone() {
+                    self.crash(host);
+                }
+                self.lose(active.kind, one);
+            }
+        }
+        true
+    }
+
+    /// Restarts a process: in a loop, or one after the other.
+    pub(crate) fn bounce(&mut self, host: u32) {
+        if self.hosts[host as usize].core.is_some() && !self.hosts[host as usize].paused {
+            self.crash(host);
+            let after = self.faults.random.between(SECOND / 2, 4 * SECOND);
+            self.start_later(host, after);
+        }
+    }
+
+    fn crash_later(&mut self, host: u32, after: Micros) {
+        self.queue.push(self.now + after, crate::world::Event::Bounce { host });
+    }
+
+    fn take_images(&mut self, host: u32) {
+        for drive in &mut self.hosts[host as usize].drives {
+            drive.image = Some(drive.tracks.clone());
+        }
+    }
+
+    fn lose(&mut self, kind: FaultKind, host: u32) {
+        let at = &mut self.hosts[host as usize];
+        match kind {
+            FaultKind::LostDisk => {
+                for drive in &mut at.drives {
+                    drive.tracks.clear();
+                    drive.barred.clear();
+                }
+                self.faults.destroyed = true;
+            }
+            FaultKind::LostSystem => at.system = at.system.lost(),
+            FaultKind::OldSystem => at.system = at.system.old_image(),
+            _ => return,
+        }
+        self.rebuild_takedowns();
+    }
+
+    pub(super) fn end_process(&mut self, active: &Active) {
+        match active.kind {
+            FaultKind::Pause => active.hosts.iter().for_each(|host| self.resume(*host)),
+            FaultKind::Cloned => self.end_clone(active),
+            FaultKind::OldDisk => {
+                let host = active.hosts[0];
+                self.crash(host);
+                for drive in &mut self.hosts[host as usize].drives {
+                    if let Some(image) = drive.image.take() {
+                        drive.tracks = image;
+                    }
+                }
+                self.faults.destroyed = true;
+                self.start_later(host, SECOND);
+            }
+            FaultKind::DeclaredDead => self.end_members(active),
+            FaultKind::Crash => {
+                self.hosts[active.hosts[0] as usize].armed = false;
+                self.restart(active);
+            }
+            FaultKind::Silence | FaultKind::SiteLoss | FaultKind::QuorumLoss => self.restart(active),
+            FaultKind::LostDisk | FaultKind::LostSystem | FaultKind::OldSystem => self.restart(active),
+            _ => {}
+        }
+    }
+
+    fn restart(&mut self, active: &Active) {
+        for host in &active.hosts {
+            let after = self.faults.random.below(5 * SECOND);
+            self.start_later(*host, after);
+        }
+    }
+
+    /// A second process starts elsewhere under the name of a node, with a copy of what is on its system drive, but for a
+    /// voter's promises: whoever copies a machine has not those, or two would vote for one.
+    fn begin_clone(&mut self, active: &mut Active, of: u32) -> bool {
+        if self.hosts.iter().any(|host| matches!(host.role, Role::Clone(_))) {
+            return false;
+        }
+        active.hosts.push(of);
+        let number = u32::try_from(self.hosts.len()).expect("few hosts");
+        let at = &self.hosts[of as usize];
+        let mut system = at.system.old_image();
+        system.life = at.system.life;
+        let address = format!("10.99.0.{number}:7700").into();
+        let clone = at.double(address, system, of, self.now);
+        self.addresses.insert(clone.address.clone(), number);
+        self.hosts.push(clone);
+        self.start_later(number, 0);
+        active.hosts.push(number);
+        true
+    }
+
+    /// Somebody finds the double and ends it for good.
+    fn end_clone(&mut self, active: &Active) {
+        let [of, double] = active.hosts[..] else { return };
+        self.crash(double);
+        let at = &mut self.hosts[double as usize];
+        (at.role, at.halted) = (Role::Spare, false);
+        let (address, life) = (at.address.clone(), at.system.life);
+        self.addresses.remove(&address);
+        let at = &mut self.hosts[of as usize];
+        at.system.life = at.system.life.max(life);
+        if at.halted {
+            self.start_halted(of);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Which rare states a run came to: a run that never met them shows little.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+macro_rules! probes {
+    ($($probe:ident = $text:literal,)*) => {
+        /// A rare state.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        #[expect(missing_docs, reason = "each has its text")]
+        pub enum Probe { $($probe,)* }
+
+        impl Probe {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$probe,)*];
+
+            /// The state, for people.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$probe => $text,)* }
+            }
+        }
+    };
+}
+
+probes! {
+    Puts = "puts acknowledged",
+    PutsDegraded = "puts acknowledged while a holder was down",
+    PutsFailed = "puts that were not acknowledged",
+    PutAgain = "puts of a track that was there",
+    Gets = "gets that got the bytes",
+    GetsDegraded = "gets that got the bytes though a holder failed",
+    GetsResumed = "gets that went on at another holder in the middle",
+    GetsAbsent = "gets of what was never put, told so",
+    GetsUnavailable = "gets that could not be told",
+    GetsGone = "gets of what was taken down, told so",
+    StandIns = "copies taken by a stand-in",
+    StraysReleased = "a stand-in's copy handed back and erased",
+    HedgesSent = "hedges sent",
+    HedgesWon = "hedges that won",
+    Moved = "requests told that holders had moved",
+    Behind = "requests told that the node was behind",
+    Stale = "requests refused because takedowns might be missing",
+    Busy = "requests refused as busy",
+    Expired = "requests refused past their deadline",
+    Unsettled = "absences that were not proved",
+    Pulls = "copies pulled",
+    PullsFailed = "pulls that failed",
+    PullsCut = "pulls cut in the middle",
+    RotFound = "rotten copies found",
+    RotMended = "rotten copies rewritten",
+    Wasted = "pulls of what was there already",
+    Epochs = "epochs decided",
+    Joint = "partitions that began to move",
+    Settled = "partitions that came to their new holders",
+    Aborted = "transitions taken back",
+    JointInterrupted = "a crash or a cut while a partition moved",
+    JointPut = "puts acknowledged while their partition moved",
+    Elections = "voters that voted",
+    QuorumLost = "times that the map had no quorum of voters",
+    EpochsByPeer = "epochs learned from peers",
+    Checkpoints = "nodes that began from a checkpoint",
+    Takedowns = "takedowns made",
+    TakedownsSpread = "takedowns that a majority had",
+    Barred = "requests told that the track was taken down",
+    BarredErased = "copies erased by takedowns",
+    Halts = "nodes that halted for a later one of their name",
+    Commands = "commands carried out",
+    CommandsRefused = "commands refused",
+    Joins = "nodes that joined",
+    Leaves = "nodes that left",
+    Deaths = "nodes declared dead",
+    Crashes = "crashes",
+    TornWrites = "writes under way at a crash",
+    SystemWritesLost = "steps of a system drive lost in a crash",
+    Lost = "messages lost",
+    Doubled = "messages doubled",
+    Reordered = "messages that overtook others",
+    Corrupted = "frames corrupted and refused",
+    Resets = "transfers reset in the middle",
+    Converged = "times that all was settled after faults",
+    Full = "writes refused for want of space",
+    DriveErrors = "operations that a drive failed",
+}
+
+const COUNT: usize = Probe::ALL.len();
+
+/// How often each state was come to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Probes([u64; COUNT]);
+
+impl Default for Probes {
+    fn default() -> Self {
+        Self([0; COUNT])
+    }
+}
+
+impl Probes {
+    pub(crate) const fn hit(&mut self, probe: Probe) {
+        self.0[probe as usize] += 1;
+    }
+
+    pub(crate) const fn add(&mut self, probe: Probe, count: u64) {
+        self.0[probe as usize] += count;
+    }
+
+    /// How often.
+    #[must_use]
+    pub const fn count(&self, probe: Probe) -> u64 {
+        self.0[probe as usize]
+    }
+
+    /// Adds another run's.
+    pub fn merge(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, more)| *sum += more);
+    }
+
+    /// Those that were never come to.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Probe> {
+        Probe::ALL.iter().copied().filter(|probe| self.count(*probe) == 0).collect()
+    }
+
+    /// By their texts.
+    #[must_use]
+    pub fn by_text(&self) -> BTreeMap<&'static str, u64> {
+        Probe::ALL.iter().map(|probe| (probe.text(), self.count(*probe))).collect()
+    }
+}
+
+impl fmt::Display for Probes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for probe in Probe::ALL {
+            writeln!(f, "{:>12} {}", self.count(*probe), probe.text())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,319 @@
+//! The map and its log: the node's history, its voter, and how epochs spread.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::message::Message;
+use super::planted::Bug;
+use super::{Core, Destination, Effect, Part};
+use crate::log::{Batch, Consensus, ConsensusConfig, Durable, History};
+use crate::log::{Effect as VoterEffect, Proposal, ProposeError};
+use crate::random::Random;
+use crate::{Layout, NodeId};
+
+/// To how many nodes a new epoch is passed on by each that learns of it. They reach most; the others learn of it by the
+/// epoch in the next message that they get.
+const TOLD: usize = 3;
+/// How often a node asks, and how often it tells the same node, what is missing, in ms.
+const AGAIN_MS: u64 = 1_000;
+/// The most nodes of which it is remembered what they were told.
+const TOLD_MAX: usize = 256;
+
+/// The history, and the voter where the node has a seat.
+pub(super) struct Epochs {
+    history: Option<History>,
+    layout: Option<Arc<Layout>>,
+    voter: Option<Consensus>,
+    /// Seats that this node has, but must not take: it may have promised something in them that it lost.
+    forfeited: BTreeSet<u64>,
+    /// The seat whose state is to be dropped when the history of this epoch is durable.
+    dropping: Option<(u64, u64)>,
+    saved: u64,
+    asked_at: Option<u64>,
+    told: BTreeMap<NodeId, (u64, u64)>,
+    random: Random,
+}
+
+impl Epochs {
+    pub(super) const fn new(history: Option<History>) -> Self {
+        Self {
+            history,
+            layout: None,
+            voter: None,
+            forfeited: BTreeSet::new(),
+            dropping: None,
+            saved: 0,
+            asked_at: None,
+            told: BTreeMap::new(),
+            random: Random(0),
+        }
+    }
+}
+
+impl Core {
+    /// The newest epoch that is known here; 0: none.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epochs.history.as_ref().map_or(0, History::epoch)
+    }
+
+    /// The history, once there is one.
+    #[must_use]
+    pub const fn history(&self) -> Option<&History> {
+        self.epochs.history.as_ref()
+    }
+
+    /// The newest layout, once there is one.
+    #[must_use]
+    pub const fn layout(&self) -> Option<&Arc<Layout>> {
+        self.epochs.layout.as_ref()
+    }
+
+    /// The voter of this node, if it has a seat.
+    #[must_use]
+    pub const fn voter(&self) -> Option<&Consensus> {
+        self.epochs.voter.as_ref()
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        self.epochs.voter.as_ref().is_some_and(Consensus::leads)
+    }
+
+    pub(super) fn begin_epochs(&mut self, durable: Option<Durable>) {
+        self.epochs.random = Random(self.config.seed ^ 0x6570_6f63_6873);
+        let Some(history) = self.epochs.history.clone() else { return };
+        self.epochs.saved = history.epoch();
+        let seat = history.state().seat_of(&self.config.node);
+        match (seat, durable) {
+            (Some(seat), Some(durable)) if durable.seat == seat => self.start_voter(durable, &history),
+            // A seat is taken before the history that gives it is durable: its state was lost.
+            (Some(seat), _) if self.planted(Bug::KeepSeat) => self.start_voter(Durable::joining(seat), &history),
+            (Some(seat), _) => {
+                self.epochs.forfeited.insert(seat);
+            }
+            (None, Some(durable)) => self.effects.push(Effect::DropSeat(durable.seat)),
+            (None, None) => {}
+        }
+        self.renew_layout();
+    }
+
+    fn start_voter(&mut self, durable: Durable, history: &History) {
+        let seed = self.epochs.random.draw();
+        let config = ConsensusConfig { tick_ms: self.config.settings.voter_tick_ms, ..ConsensusConfig::new(seed) };
+        match Consensus::start(&config, self.now, durable, history) {
+            Ok(voter) => {
+                self.epochs.voter = Some(voter);
+                self.touch(Part::Voter);
+            }
+            Err(_) => {
+                // Broken state promises nothing that could be kept.
+                self.epochs.forfeited.extend(history.state().seat_of(&self.config.node));
+            }
+        }
+    }
+
+    /// Takes records from a peer or from the own voter.
+    pub(super) fn take_batch(&mut self, batch: &Batch) {
+        let (before, cluster) = (self.epoch(), self.config.cluster);
+        match &mut self.epochs.history {
+            Some(history) if batch.checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.record.epoch <= before) => {
+                // One by one: who was a holder or a witness meanwhile, and is one again, has missed something.
+                let next = batch.records.iter().position(|record| record.epoch > history.epoch());
+                for record in &batch.records[next.unwrap_or(batch.records.len())..] {
+                    let one = Batch { checkpoint: None, records: vec![record.clone()] };
+                    let Some(history) = &mut self.epochs.history else { return };
+                    // Those before a bad one stay. A fork shows in the epochs' hashes.
+                    if self.config.layouts.catch_up(history, &one).is_err() {
+                        break;
+                    }
+                    self.take_epoch();
+                }
+                if self.epoch() > before {
+                    self.tell_epoch();
+                }
+                return;
+            }
+            Some(history) => {
+                if self.config.layouts.catch_up(history, batch).is_err() {
+                    return;
+                }
+                self.forget_takedown_members();
+            }
+            None => {
+                let Ok(history) = History::from_batch(batch) else { return };
+                if history.state().spec().cluster != cluster {
+                    return;
+                }
+                // Whatever this node promised in a seat before it lost its history, it does not know.
+                if !self.planted(Bug::KeepSeat) {
+                    self.epochs.forfeited.extend(history.state().seat_of(&self.config.node));
+                }
+                self.epochs.history = Some(history);
+            }
+        }
+        if self.epoch() > before {
+            self.take_epoch();
+            self.tell_epoch();
+        }
+    }
+
+    /// The history has come to another epoch: all machines are told.
+    fn take_epoch(&mut self) {
+        let history = self.epochs.history.clone().expect("it has just grown");
+        let seat = history.state().seat_of(&self.config.node);
+        let sits = self.epochs.voter.as_ref().map(Consensus::seat);
+        if sits != seat {
+            if let Some(left) = sits {
+                self.epochs.voter = None;
+                self.epochs.dropping = Some((left, history.epoch()));
+            }
+            if let Some(seat) = seat.filter(|seat| !self.epochs.forfeited.contains(seat)) {
+                // Before the history that says so: a node that has a seat by its history has its state, too.
+                self.effects.push(Effect::TakeSeat(seat));
+                self.start_voter(Durable::joining(seat), &history);
+            }
+            self.touch(Part::Voter);
+        }
+        self.renew_layout();
+    }
+
+    /// Keeps what the history has got, and passes it on.
+    fn tell_epoch(&mut self) {
+        let Some(history) = self.epochs.history.clone() else { return };
+        let since = history.since(self.epochs.saved);
+        self.epochs.saved = history.epoch();
+        self.effects.push(Effect::Save(Box::new(since.clone())));
+        self.spread(&since);
+    }
+
+    fn renew_layout(&mut self) {
+        let history = self.epochs.history.as_ref().expect("callers have one");
+        // The state was checked by the log's rules, which include those of a map.
+        let layout = self.config.layouts.layout(history).expect("a state that was checked");
+        self.epochs.layout = Some(layout.clone());
+        self.renew_contacts(&layout);
+        self.renew_takedowns(&layout);
+        self.renew_receipts(&layout);
+        self.renew_copies(&layout);
+        self.renew_duties(&layout);
+        self.tell_planner_of_layout(&layout);
+    }
+
+    /// Passes records on to a few.
+    fn spread(&mut self, batch: &Batch) {
+        let Some(layout) = self.epochs.layout.clone() else { return };
+        let nodes = layout.map().nodes();
+        for _ in 0..TOLD.min(nodes.len().saturating_sub(1)) {
+            let to = nodes[self.epochs.random.below(nodes.len())].id;
+            if to != self.config.node {
+                self.send(to, Message::Epochs(Box::new(batch.clone())));
+            }
+        }
+    }
+
+    pub(super) fn take_saved(&mut self, epoch: u64) {
+        if let Some((seat, _)) = self.epochs.dropping.take_if(|(_, until)| *until <= epoch) {
+            self.effects.push(Effect::DropSeat(seat));
+        }
+    }
+
+    /// A sender is at this epoch: one of the two lacks something, or neither. Whether both are at the same.
+    pub(super) fn compare_epochs(&mut self, from: NodeId, theirs: u64) -> bool {
+        let ours = self.epoch();
+        if theirs > ours {
+            if self.epochs.asked_at.is_none_or(|at| self.now >= at.saturating_add(AGAIN_MS) || at > self.now) {
+                self.epochs.asked_at = Some(self.now);
+                self.send(from, Message::Behind(ours));
+            }
+        } else if theirs < ours {
+            let told = self.epochs.told.get(&from).copied();
+            if told.is_none_or(|(epoch, at)| epoch < ours || self.now >= at.saturating_add(AGAIN_MS)) {
+                if self.epochs.told.len() >= TOLD_MAX && told.is_none() {
+                    let oldest = self.epochs.told.iter().min_by_key(|(_, (_, at))| *at).map(|(node, _)| *node);
+                    oldest.map(|node| self.epochs.told.remove(&node));
+                }
+                self.epochs.told.insert(from, (ours, self.now));
+                self.tell_epochs(Destination::Node(from), theirs);
+            }
+        }
+        theirs == ours
+    }
+
+    pub(super) fn tell_epochs(&mut self, to: Destination, since: u64) {
+        let Some(history) = &self.epochs.history else { return };
+        let batch = history.since(since);
+        if !batch.is_empty() {
+            self.send_to(to, Message::Epochs(Box::new(batch)));
+        }
+    }
+
+    pub(super) fn take_want_epochs(&mut self, number: u64, since: u64) {
+        let batch = self.epochs.history.as_ref().map(|history| history.since(since)).unwrap_or_default();
+        self.effects.push(Effect::Epochs { number, batch: Box::new(batch) });
+    }
+
+    /// Somebody has seen a newer epoch: a voter may have it.
+    pub(super) fn ask_epochs(&mut self) {
+        let Some(layout) = self.epochs.layout.clone() else { return };
+        let again = self.epochs.asked_at.is_none_or(|at| self.now >= at.saturating_add(AGAIN_MS));
+        let voters = layout.state().voters();
+        let voter = voters[self.epochs.random.below(voters.len())].node;
+        if again && voter != self.config.node {
+            self.epochs.asked_at = Some(self.now);
+            let epoch = self.epoch();
+            self.send(voter, Message::Behind(epoch));
+        }
+    }
+
+    pub(super) fn take_raft(&mut self, from: NodeId, message: crate::log::Message) {
+        if let Some(voter) = &mut self.epochs.voter {
+            // What it drops Raft sends again.
+            let _ = voter.handle_message(from, message);
+            self.touch(Part::Voter);
+        }
+    }
+
+    pub(super) fn take_persisted(&mut self, seat: u64, number: u64) {
+        if let Some(voter) = self.epochs.voter.as_mut().filter(|voter| voter.seat() == seat) {
+            voter.acknowledge(number);
+            self.touch(Part::Voter);
+        }
+    }
+
+    pub(super) fn poll_voter(&mut self) -> u64 {
+        let now = self.now;
+        let Some(voter) = &mut self.epochs.voter else {
+            self.renew_planner();
+            return u64::MAX;
+        };
+        voter.tick(now);
+        while let Some(effect) = self.epochs.voter.as_mut().and_then(Consensus::poll) {
+            self.carry_out(effect);
+        }
+        self.renew_planner();
+        self.epochs.voter.as_ref().and_then(Consensus::next_deadline).unwrap_or(u64::MAX)
+    }
+
+    fn carry_out(&mut self, effect: VoterEffect) {
+        match effect {
+            VoterEffect::Persist(step) => {
+                let seat = self.epochs.voter.as_ref().expect("it said so").seat();
+                self.effects.push(Effect::Persist { seat, step: Box::new(step) });
+            }
+            VoterEffect::Send { to, message } => self.send(to, Message::Raft(Box::new(message))),
+            VoterEffect::Committed(batch) => self.take_batch(&batch),
+            VoterEffect::Decided { ticket, outcome } => self.take_decided(ticket, outcome),
+            VoterEffect::Retired => {
+                let voter = self.epochs.voter.take().expect("it said so");
+                self.epochs.dropping = Some((voter.seat(), self.epoch()));
+            }
+        }
+    }
+
+    /// Proposes a change, where this node's voter leads.
+    pub(super) fn propose_to_voter(&mut self, proposal: &Proposal) -> Result<(), ProposeError> {
+        let Some(voter) = &mut self.epochs.voter else { return Err(ProposeError::NotLeader { leader: None }) };
+        self.touched |= Part::Voter.bit();
+        voter.propose(proposal)
+    }
+}

@@ -1,0 +1,206 @@
+//! What cores say to each other, and the bytes of it: the one place that knows an envelope's.
+
+use deadwax_track::TrackId;
+
+use crate::log::{BadBytes, BadState, Batch, Reader, Writer};
+use crate::routing::{Answered, Asked};
+use crate::{VolumeId, log, rebalance, sync, takedown};
+
+/// The version of an envelope's bytes. 1: the first.
+const VERSION: u8 = 1;
+/// The bytes before the message's own.
+const HEADER_BYTES: usize = 1 + 8 + 8 + 1;
+/// The most bytes of an envelope: a voter's message with a snapshot is the largest.
+pub const ENVELOPE_BYTES_MAX: usize = HEADER_BYTES + log::MESSAGE_BYTES_MAX;
+/// The most tracks of one question for receipts, and the most receipts of one answer.
+pub const RECEIPTS_MAX: usize = 256;
+
+const _: () = assert!(log::BATCH_BYTES_MAX <= log::MESSAGE_BYTES_MAX);
+const _: () = assert!(takedown::Answer::BYTES_MAX <= log::MESSAGE_BYTES_MAX);
+
+/// A message with what every message says of its sender.
+///
+/// ```text
+/// version u8 │ epoch u64 │ life u64 │ tag u8 │ the message, to the end
+///   1 swim             its datagram         8 takedown answer  number u64, answer
+///   2 raft             its message          9 receipts ask     volume 16, tracks: count u32, 32 each
+///   3 seek             asked               10 receipts         count u32, 153 each
+///   4 found            answered            11 sync             its message
+///   5 behind           epoch u64           12 synced           its report
+///   6 epochs           batch               13 knows            —
+///   7 takedown ask     number u64, ask     14 superseded       life u64
+/// ```
+///
+/// Bytes that are none are an error: drop them; whoever waits for an answer asks again.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Envelope {
+    /// The sender's epoch; 0: it has no map.
+    pub epoch: u64,
+    /// When the sender's process started, in ms since 1970: of two processes of one name, the later one is the node.
+    pub life: u64,
+    /// What it says.
+    pub message: Message,
+}
+
+/// What a core says to another.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Message {
+    /// Of liveness: a datagram.
+    Swim(Vec<u8>),
+    /// Between voters.
+    Raft(Box<log::Message>),
+    /// A question of routing.
+    Seek(Asked),
+    /// Its answer.
+    Found(Answered),
+    /// Send what comes after this epoch.
+    Behind(u64),
+    /// Records of the map log, that the receiver lacks.
+    Epochs(Box<Batch>),
+    /// What takedowns are there?
+    TakedownAsk(u64, takedown::Ask),
+    /// Its answer.
+    TakedownAnswer(u64, takedown::Answer),
+    /// Are these gone from this volume? At most [`RECEIPTS_MAX`].
+    ReceiptsAsk(VolumeId, Vec<TrackId>),
+    /// They are. At most [`RECEIPTS_MAX`].
+    Receipts(Vec<takedown::Receipt>),
+    /// Anti-entropy.
+    Sync(sync::Message),
+    /// To voters: a new holder has all that the old ones have.
+    Synced(rebalance::Synced),
+    /// To voters: the sender knows its envelope's epoch.
+    Knows,
+    /// A process of the receiver's name lives that started then.
+    Superseded(u64),
+}
+
+/// The bytes are no envelope.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadEnvelope {
+    /// They do not decode.
+    #[error(transparent)]
+    Bytes(#[from] BadBytes),
+    /// The records in it break a rule.
+    #[error(transparent)]
+    State(#[from] BadState),
+    /// The datagram in it is none.
+    #[error("datagram has {got} bytes; the most is {max}")]
+    Datagram {
+        /// Its length.
+        got: usize,
+        /// The bound.
+        max: usize,
+    },
+}
+
+impl Message {
+    const fn tag(&self) -> u8 {
+        match self {
+            Self::Swim(_) => 1,
+            Self::Raft(_) => 2,
+            Self::Seek(_) => 3,
+            Self::Found(_) => 4,
+            Self::Behind(_) => 5,
+            Self::Epochs(_) => 6,
+            Self::TakedownAsk(..) => 7,
+            Self::TakedownAnswer(..) => 8,
+            Self::ReceiptsAsk(..) => 9,
+            Self::Receipts(_) => 10,
+            Self::Sync(_) => 11,
+            Self::Synced(_) => 12,
+            Self::Knows => 13,
+            Self::Superseded(_) => 14,
+        }
+    }
+
+    fn write(&self, out: &mut Writer) {
+        match self {
+            Self::Swim(bytes) => out.raw(bytes),
+            Self::Raft(message) => out.raw(&message.encode()),
+            Self::Seek(asked) => out.raw(&asked.encode()),
+            Self::Found(answered) => out.raw(&answered.encode()),
+            Self::Behind(number) | Self::Superseded(number) => out.u64(*number),
+            Self::Epochs(batch) => out.raw(&batch.encode()),
+            Self::TakedownAsk(number, ask) => {
+                out.u64(*number);
+                out.raw(&ask.encode());
+            }
+            Self::TakedownAnswer(number, answer) => {
+                out.u64(*number);
+                out.raw(&answer.encode());
+            }
+            Self::ReceiptsAsk(volume, tracks) => {
+                out.volume(volume);
+                out.list(tracks.iter(), |out, track| out.raw(track.as_bytes()));
+            }
+            Self::Receipts(receipts) => out.list(receipts.iter(), |out, receipt| out.raw(&receipt.encode())),
+            Self::Sync(message) => out.raw(&message.encode()),
+            Self::Synced(synced) => out.raw(&synced.encode()),
+            Self::Knows => {}
+        }
+    }
+
+    /// The message of this tag that the rest of `from` is.
+    fn read(tag: u8, mut from: Reader<'_>) -> Result<Self, BadEnvelope> {
+        let message = match tag {
+            1 => {
+                let (bytes, max) = (from.rest(), crate::liveness::DATAGRAM_BYTES_MAX);
+                if bytes.len() > max {
+                    return Err(BadEnvelope::Datagram { got: bytes.len(), max });
+                }
+                Self::Swim(bytes.to_vec())
+            }
+            2 => Self::Raft(Box::new(log::Message::decode(from.rest())?)),
+            3 => Self::Seek(Asked::decode(from.rest())?),
+            4 => Self::Found(Answered::decode(from.rest())?),
+            5 => Self::Behind(from.u64()?),
+            6 => Self::Epochs(Box::new(Batch::decode(from.rest())?)),
+            7 => Self::TakedownAsk(from.u64()?, takedown::Ask::decode(from.rest())?),
+            8 => Self::TakedownAnswer(from.u64()?, takedown::Answer::decode(from.rest())?),
+            9 => {
+                let volume = from.volume()?;
+                let tracks = from.list(32, |from| from.array().map(TrackId::from_bytes))?;
+                Self::ReceiptsAsk(volume, bounded("tracks", tracks)?)
+            }
+            10 => {
+                let receipt = |from: &mut Reader<'_>| takedown::Receipt::decode(from.raw(takedown::Receipt::BYTES)?);
+                Self::Receipts(bounded("receipts", from.list(takedown::Receipt::BYTES, receipt)?)?)
+            }
+            11 => Self::Sync(sync::Message::decode(from.rest())?),
+            12 => Self::Synced(rebalance::Synced::decode(from.rest())?),
+            13 => Self::Knows,
+            14 => Self::Superseded(from.u64()?),
+            got => return Err(BadBytes::Tag { what: "envelope", got }.into()),
+        };
+        from.finish()?;
+        Ok(message)
+    }
+}
+
+fn bounded<T>(what: &'static str, items: Vec<T>) -> Result<Vec<T>, BadBytes> {
+    let (got, max) = (items.len(), RECEIPTS_MAX);
+    if got > max { Err(BadBytes::TooLong { what, got, max }) } else { Ok(items) }
+}
+
+impl Envelope {
+    /// The envelope's bytes: at most [`ENVELOPE_BYTES_MAX`].
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        out.u8(VERSION);
+        out.u64(self.epoch);
+        out.u64(self.life);
+        out.u8(self.message.tag());
+        self.message.write(&mut out);
+        out.finish()
+    }
+
+    /// The envelope of these bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadEnvelope> {
+        let mut from = Reader::new(bytes, "envelope", ENVELOPE_BYTES_MAX)?;
+        from.version(VERSION)?;
+        let (epoch, life, tag) = (from.u64()?, from.u64()?, from.u8()?);
+        Ok(Self { epoch, life, message: Message::read(tag, from)? })
+    }
+}

@@ -1,0 +1,173 @@
+//! What the voter that leads plans: dead nodes, moves, operators' commands.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::effect::{CommandRefused, Effect};
+use super::planted::Bug;
+use super::{Core, Part};
+use crate::log::{Outcome, Proposal, ProposeError, Ticket};
+use crate::rebalance::{self, Command, Decision, Rebalance, Synced};
+use crate::{Layout, NodeId, PartitionBytes};
+
+/// The planner, where this node's voter leads.
+#[derive(Default)]
+pub(super) struct Planner {
+    rebalance: Option<Rebalance>,
+    /// Counts the proposals of this process.
+    tickets: u64,
+    /// Proposals that the log has, and the planner's number for each.
+    proposed: BTreeMap<u64, u64>,
+    /// Each partition's bytes, as far as this node's volumes tell; for forecasts.
+    bytes_mean: u64,
+}
+
+impl Core {
+    /// What moves and what waits, where this node leads.
+    #[must_use]
+    pub fn progress(&self) -> Option<rebalance::Progress> {
+        self.planner.rebalance.as_ref().map(|rebalance| rebalance.progress(self.now))
+    }
+
+    /// Begins to plan, or stops.
+    pub(super) fn renew_planner(&mut self) {
+        let leads = self.leads();
+        if leads == self.planner.rebalance.is_some() {
+            return;
+        }
+        if let Some(mut rebalance) = self.planner.rebalance.take() {
+            for number in rebalance.drain_commands() {
+                let why = self.not_leader();
+                self.effects.push(Effect::Answer { number, result: Err(why) });
+            }
+        }
+        self.planner.proposed.clear();
+        if let Some(layout) = self.layout().cloned().filter(|_| leads) {
+            let settings = self.config.settings.rebalance;
+            let rebalance = Rebalance::new(settings, self.now, layout.map().clone(), layout.state().clone());
+            self.planner.rebalance = Some(rebalance);
+            self.tell_planner_of_silence();
+        }
+        self.touch(Part::Planner);
+    }
+
+    pub(super) fn tell_planner_of_layout(&mut self, layout: &Layout) {
+        if let Some(rebalance) = &mut self.planner.rebalance {
+            rebalance.set_layout(self.now, layout.map().clone(), layout.state().clone());
+            self.touch(Part::Planner);
+        }
+    }
+
+    /// Who is dead by silence, and which zones are braked, has changed.
+    pub(super) fn tell_planner_of_silence(&mut self) {
+        let Some(layout) = self.layout().cloned() else { return };
+        if self.planner.rebalance.is_none() {
+            return;
+        }
+        let declared = layout.state().dead();
+        let mut dead = self.contacts.liveness.dead();
+        let hasty = self.planted(Bug::DownIsDead);
+        if hasty {
+            dead = self.contacts.liveness.report().not_up.iter().map(|report| report.node).collect();
+        }
+        let silent: BTreeSet<NodeId> = dead.into_iter().filter(|node| !declared.contains(node)).collect();
+        let zones = layout.map().zones();
+        let braked: BTreeSet<String> =
+            zones.iter().filter(|zone| !hasty && self.contacts.liveness.brake(zone).is_some()).cloned().collect();
+        if let Some(rebalance) = &mut self.planner.rebalance {
+            rebalance.set_silent(self.now, silent, braked);
+        }
+        self.touch(Part::Planner);
+    }
+
+    /// A new holder says that it has all.
+    pub(super) fn take_synced(&mut self, from: NodeId, synced: &Synced) {
+        let its_own = self.layout().is_some_and(|layout| layout.node_of(&synced.volume) == Some(from));
+        if let Some(rebalance) = self.planner.rebalance.as_mut().filter(|_| its_own) {
+            rebalance.handle_synced(self.now, synced);
+            self.touch(Part::Planner);
+        }
+    }
+
+    /// A node says that it is at this epoch.
+    pub(super) fn take_knows(&mut self, from: NodeId, epoch: u64) {
+        if let Some(rebalance) = &mut self.planner.rebalance {
+            rebalance.handle_knows(self.now, from, epoch);
+            self.touch(Part::Planner);
+        }
+    }
+
+    pub(super) fn take_command(&mut self, number: u64, command: Command, forecast: bool) {
+        let refuse = |why| Effect::Answer { number, result: Err(why) };
+        let command = match (command, self.history()) {
+            (Command::RollBack { to, .. }, Some(history)) => match history.state_at(to) {
+                Some(state) => Command::RollBack { to, spec: Box::new(state.spec().clone()) },
+                None => return self.effects.push(refuse(CommandRefused::Forgotten { oldest: history.oldest() })),
+            },
+            (command, _) => command,
+        };
+        let not_leader = self.not_leader();
+        let Some(rebalance) = &mut self.planner.rebalance else {
+            return self.effects.push(refuse(not_leader));
+        };
+        if forecast {
+            rebalance.forecast(number, command);
+        } else {
+            rebalance.command(number, command);
+        }
+        self.touch(Part::Planner);
+    }
+
+    fn not_leader(&self) -> CommandRefused {
+        let state = self.layout().map(|layout| layout.state().clone());
+        let voters = state.iter().flat_map(|state| state.voters()).map(|voter| voter.node).collect();
+        CommandRefused::NotLeader { leader: self.voter().and_then(crate::log::Consensus::leader), voters }
+    }
+
+    pub(super) fn poll_planner(&mut self) -> u64 {
+        let bytes = PartitionBytes::Uniform(self.planner.bytes_mean);
+        let Some(rebalance) = &mut self.planner.rebalance else { return u64::MAX };
+        for effect in rebalance.poll(self.now, bytes) {
+            match effect {
+                rebalance::Effect::Propose { number, base, change } => {
+                    self.planner.tickets += 1;
+                    let ticket = Ticket { node: self.config.node, number: self.config.life + self.planner.tickets };
+                    self.propose(number, &Proposal { ticket, base, change });
+                }
+                rebalance::Effect::Answer { number, result } => {
+                    let result = result.map_err(CommandRefused::Planner);
+                    self.effects.push(Effect::Answer { number, result });
+                }
+            }
+        }
+        let rebalance = self.planner.rebalance.as_ref();
+        rebalance.and_then(Rebalance::next_deadline).unwrap_or(u64::MAX)
+    }
+
+    fn propose(&mut self, number: u64, proposal: &Proposal) {
+        let proposed = self.propose_to_voter(proposal);
+        let decision = match proposed {
+            Ok(()) => {
+                self.planner.proposed.insert(proposal.ticket.number, number);
+                return;
+            }
+            Err(ProposeError::Refused(refusal)) => Decision::Refused(refusal),
+            Err(_) => Decision::Unknown,
+        };
+        if let Some(rebalance) = &mut self.planner.rebalance {
+            rebalance.decided(self.now, number, decision);
+        }
+    }
+
+    pub(super) fn take_decided(&mut self, ticket: Ticket, outcome: Outcome) {
+        let Some(number) = self.planner.proposed.remove(&ticket.number) else { return };
+        let decision = match outcome {
+            Outcome::Record(record) => Decision::Record(record.epoch),
+            Outcome::Refused(refusal) => Decision::Refused(refusal),
+            Outcome::Unknown => Decision::Unknown,
+        };
+        if let Some(rebalance) = &mut self.planner.rebalance {
+            rebalance.decided(self.now, number, decision);
+            self.touch(Part::Planner);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Mistakes on purpose, by which the simulator's checkers are checked.
+
+/// A mistake that a core makes where it is told to: each must be caught by a checker. Only with the feature `planted`,
+/// which no program that serves has.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(not(feature = "planted"), allow(dead_code, unreachable_pub, reason = "none is made"))]
+pub enum Bug {
+    /// A put is answered before its bytes are durable.
+    AcknowledgeEarly,
+    /// A stand-in erases what it stored at once.
+    ForgetStandIn,
+    /// An old holder erases what a new one has pulled, before all have it.
+    CollectEarly,
+    /// A put is taken and answered whatever the epoch by which it came.
+    AcceptOldEpoch,
+    /// A volume that has just come up says *absent* at once.
+    AbsentUnproved,
+    /// Any volume says *absent*, at any epoch.
+    AbsentAnywhere,
+    /// A node serves though it may lack takedowns.
+    ServeStale,
+    /// A put that was taken down meanwhile counts, and its copy stays.
+    ResurrectAtEnd,
+    /// A new holder says that it has all when it is told of the move.
+    SyncedEarly,
+    /// A node that is down is dead at once, and its zone has no brake.
+    DownIsDead,
+    /// A voter that lost its state goes on voting in its seat.
+    KeepSeat,
+    /// The older of two processes of one name goes on.
+    NeverHalt,
+    /// What a volume lacks is not pulled.
+    NeverPull,
+    /// A rotten copy stays as it is.
+    IgnoreRot,
+    /// A receipt is signed for what is still there.
+    ReceiptEarly,
+}
+
+impl Bug {
+    /// Each of them.
+    #[cfg(feature = "planted")]
+    pub const ALL: [Self; 15] = [
+        Self::AcknowledgeEarly,
+        Self::ForgetStandIn,
+        Self::CollectEarly,
+        Self::AcceptOldEpoch,
+        Self::AbsentUnproved,
+        Self::AbsentAnywhere,
+        Self::ServeStale,
+        Self::ResurrectAtEnd,
+        Self::SyncedEarly,
+        Self::DownIsDead,
+        Self::KeepSeat,
+        Self::NeverHalt,
+        Self::NeverPull,
+        Self::IgnoreRot,
+        Self::ReceiptEarly,
+    ];
+}
+
+impl super::Core {
+    #[cfg(feature = "planted")]
+    pub(super) fn planted(&self, bug: Bug) -> bool {
+        self.config.bug == Some(bug)
+    }
+
+    #[cfg(not(feature = "planted"))]
+    #[expect(clippy::unused_self, reason = "as with the feature")]
+    pub(super) const fn planted(&self, _: Bug) -> bool {
+        false
+    }
+}

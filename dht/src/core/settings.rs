@@ -1,0 +1,92 @@
+//! What a core is made of.
+
+use std::sync::Arc;
+
+use crate::admission::{AdmissionLimits, ClassLimits};
+use crate::liveness::LivenessSettings;
+use crate::log::{Durable, History};
+use crate::repair::RepairSettings;
+use crate::routing::RouterSettings;
+use crate::takedown::{LeaseRules, Takedown};
+use crate::{ClusterId, LayoutCache, NodeId, NodeKey, rebalance, sync};
+
+/// What a core is, for as long as its process lives.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// The node's name.
+    pub node: NodeId,
+    /// The node's key: it signs receipts.
+    pub key: NodeKey,
+    /// Takes tracks down, where it is one of the issuers.
+    pub issuer: Option<NodeKey>,
+    /// Whose takedowns count: Ed25519 public keys.
+    pub issuers: Vec<[u8; 32]>,
+    /// Which cluster.
+    pub cluster: ClusterId,
+    /// `host:port` of the node's cluster port.
+    pub address: Arc<str>,
+    /// Some of the cluster's addresses, to join by.
+    pub seeds: Vec<Arc<str>>,
+    /// When the process started, in ms since 1970. A later start has a larger one: the driver keeps the last, and adds one to
+    /// it where the clock is behind.
+    pub life: u64,
+    /// Of all its randomness: another for each node and start.
+    pub seed: u64,
+    /// What may be set.
+    pub settings: CoreSettings,
+    /// A mistake that it makes.
+    #[cfg(feature = "planted")]
+    pub bug: Option<super::Bug>,
+    /// Work that cores of one process share.
+    pub layouts: LayoutCache,
+}
+
+/// What may be set about a core. The same on all nodes of a cluster, but where a setting's own doc says otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct CoreSettings {
+    /// Routing.
+    pub router: RouterSettings,
+    /// Who is there. Differs by node.
+    pub liveness: LivenessSettings,
+    /// How long a node serves without hearing of takedowns.
+    pub lease: LeaseRules,
+    /// A voter's tick in ms, see [`ConsensusConfig::tick_ms`](crate::log::ConsensusConfig::tick_ms). Default 100.
+    pub voter_tick_ms: u64,
+    /// How many requests are let in. Differs by node.
+    pub admission: AdmissionLimits,
+    /// Anti-entropy.
+    pub sync: sync::Settings,
+    /// Repair. Differs by node.
+    pub repair: RepairSettings,
+    /// The planner.
+    pub rebalance: rebalance::Settings,
+}
+
+impl Default for CoreSettings {
+    fn default() -> Self {
+        let class = |under_way_max, queue_max| ClassLimits { under_way_max, queue_max };
+        Self {
+            router: RouterSettings::default(),
+            liveness: LivenessSettings::default(),
+            lease: LeaseRules::default(),
+            voter_tick_ms: 100,
+            admission: AdmissionLimits { read: class(256, 1_024), write: class(64, 256), repair: class(16, 16) },
+            sync: sync::Settings::default(),
+            repair: RepairSettings::default(),
+            rebalance: rebalance::Settings::default(),
+        }
+    }
+}
+
+/// What a core finds when it starts: what its driver kept on the system drive.
+#[derive(Clone, Default, Debug)]
+pub struct Kept {
+    /// The history, as it was saved. None: the node is new, or lost it.
+    pub history: Option<History>,
+    /// The durable state of the seat that was taken last, if it was not dropped.
+    pub voter: Option<Durable>,
+    /// The takedowns' file, in order.
+    pub takedowns: Vec<Takedown>,
+    /// Whether that file is whole, and has all that was ever flushed to it. False for a node that joins.
+    pub intact: bool,
+}

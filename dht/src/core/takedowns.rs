@@ -1,0 +1,171 @@
+//! What may not be served, and whether this node knows enough of it: the log of takedowns, its spread, and the lease.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use deadwax_track::{Partition, TrackId};
+
+use super::message::Message;
+use super::{Core, CoreConfig, Effect, Kept, Part};
+use crate::random::Random;
+use crate::takedown::{
+    Answer, Ask, Follow, FollowEffect, IssueError, Name, Stale, Takedown, TakedownLog, Verdict, witnesses,
+};
+use crate::{Layout, NodeId, VolumeId};
+
+/// How many barred tracks are looked for at a time on a volume that has come up.
+const ERASED_AT_A_TIME: usize = 256;
+
+/// The log, the lease, and the rounds by which they are kept.
+pub(super) struct Takedowns {
+    follow: Follow,
+    /// Own takedowns whose records are being appended: the append's number, the driver's number, and the name.
+    issued: VecDeque<(u64, u64, Name)>,
+    /// Issued, and not yet given to the drive.
+    fresh: Vec<(u64, Name)>,
+}
+
+impl Takedowns {
+    /// What was kept, checked: a file that is not a log's is as good as none.
+    pub(super) fn new(now: u64, config: &CoreConfig, kept: &mut Kept) -> Self {
+        let empty = || {
+            let mut log = TakedownLog::new(config.cluster);
+            for key in &config.issuers {
+                // One that is no key is nobody's; whoever lists it has checked it.
+                let _ = log.allow(*key);
+            }
+            log
+        };
+        let records = std::mem::take(&mut kept.takedowns);
+        let (log, intact) = empty().rebuild(records).map_or_else(|_| (empty(), false), |log| (log, kept.intact));
+        let seed = Random(config.seed ^ 0x7461_6b65_646f_776e).draw();
+        let follow = Follow::new(config.node, config.settings.lease, log, intact, seed, now);
+        Self { follow: follow.expect("settings were checked"), issued: VecDeque::new(), fresh: Vec::new() }
+    }
+
+    /// Whether a majority was heard of within the lease.
+    pub(super) const fn is_sure(&self, now: u64) -> bool {
+        self.follow.lease().is_sure(now)
+    }
+}
+
+impl Core {
+    /// What may be done with a track now.
+    #[must_use]
+    pub fn gate(&self, track: &TrackId) -> Verdict {
+        self.takedowns.follow.gate().check(track, self.now)
+    }
+
+    /// Whether this node has caught up with takedowns: then its driver may note that the file is whole ([`Kept::intact`]), for
+    /// the next start.
+    #[must_use]
+    pub const fn has_all_takedowns(&self) -> bool {
+        self.takedowns.follow.lease().synced()
+    }
+
+    /// Whether this node may serve.
+    pub fn may_serve(&self) -> Result<(), Stale> {
+        self.takedowns.follow.lease().may_serve(self.now)
+    }
+
+    /// What was taken down, as far as this node knows.
+    #[must_use]
+    pub const fn takedown_log(&self) -> &TakedownLog {
+        self.takedowns.follow.log()
+    }
+
+    pub(super) fn renew_takedowns(&mut self, layout: &Layout) {
+        let nodes = layout.map().nodes().iter().map(|node| (node.id, node.zone.as_str()));
+        let witnesses = witnesses(nodes, layout.state().dead());
+        self.takedowns.follow.set_witnesses(self.now, &self.config.node, &witnesses);
+        self.touch(Part::Takedowns);
+    }
+
+    /// Epochs were skipped: whether this node was a witness all the time is not known, so it begins as one anew.
+    pub(super) fn forget_takedown_members(&mut self) {
+        self.takedowns.follow.set_witnesses(self.now, &self.config.node, &[]);
+    }
+
+    pub(super) fn take_clock_jump(&mut self) {
+        self.takedowns.follow.handle_woke(self.now);
+        self.touch(Part::Takedowns);
+    }
+
+    pub(super) fn take_takedown_ask(&mut self, from: NodeId, number: u64, ask: &Ask) {
+        self.takedowns.follow.handle_ask(self.now, from, number, ask);
+        self.touch(Part::Takedowns);
+    }
+
+    pub(super) fn take_takedown_answer(&mut self, from: NodeId, number: u64, answer: &Answer) {
+        self.takedowns.follow.handle_answer(self.now, from, number, answer);
+        self.touch(Part::Takedowns);
+    }
+
+    pub(super) fn take_takedowns_read(&mut self, read: u64, records: Option<Vec<Takedown>>) {
+        self.takedowns.follow.handle_read(self.now, read, records);
+        self.touch(Part::Takedowns);
+    }
+
+    pub(super) fn take_take_down(&mut self, number: u64, track: TrackId, time: u64, reason: &str) {
+        let issued = match &self.config.issuer {
+            Some(key) => self.takedowns.follow.issue(self.now, key, track, time, reason),
+            None => Err(IssueError::Stranger),
+        };
+        match issued {
+            Ok(record) => self.takedowns.fresh.push((number, record.name())),
+            Err(error) => self.effects.push(Effect::TakenDown { number, result: Err(error) }),
+        }
+        self.touch(Part::Takedowns);
+    }
+
+    pub(super) fn poll_takedowns(&mut self) -> u64 {
+        for effect in self.takedowns.follow.poll(self.now) {
+            match effect {
+                FollowEffect::Ask { to, number, ask } => self.send(to, Message::TakedownAsk(number, ask)),
+                FollowEffect::Answer { to, number, answer } => self.send(to, Message::TakedownAnswer(number, answer)),
+                FollowEffect::Read { read, slots } => self.effects.push(Effect::ReadTakedowns { number: read, slots }),
+                FollowEffect::Append { append, slot: _, records } => {
+                    let is_own = |(_, name): &(u64, Name)| records.iter().any(|record| record.name() == *name);
+                    let own = self.takedowns.fresh.extract_if(.., |fresh| is_own(fresh));
+                    self.takedowns.issued.extend(own.map(|(number, name)| (append, number, name)));
+                    self.effects.push(Effect::Append { number: append, records });
+                }
+                FollowEffect::Erase { tracks } => tracks.into_iter().for_each(|track| self.bar(track)),
+                FollowEffect::Forked { .. } | FollowEffect::Serves(_) => {}
+            }
+        }
+        self.takedowns.follow.next_deadline().unwrap_or(u64::MAX)
+    }
+
+    /// These records, and all before them, are durable.
+    pub(super) fn take_appended(&mut self, append: u64) {
+        self.takedowns.follow.handle_appended(self.now, append);
+        while let Some((_, number, name)) = self.takedowns.issued.pop_front_if(|(needs, ..)| *needs <= append) {
+            self.effects.push(Effect::TakenDown { number, result: Ok(name) });
+        }
+        self.touch(Part::Takedowns);
+    }
+
+    /// A track is barred from now on: what there is of it goes.
+    fn bar(&mut self, track: TrackId) {
+        let volumes: Vec<VolumeId> = self.copies.volumes().collect();
+        for volume in volumes {
+            self.effects.push(Effect::Erase { volume, track, barred: true });
+            self.copies.forget(&volume, &track);
+        }
+        self.expect_receipts(track);
+    }
+
+    /// Erases what a volume that came up may still have of what is barred: a crash may have come between the two.
+    pub(super) fn erase_barred(&mut self, volume: VolumeId, partitions: &BTreeSet<Partition>) {
+        for partition in partitions {
+            let mut after = None;
+            loop {
+                let some = self.takedowns.follow.log().barred_in(*partition, after.as_ref(), ERASED_AT_A_TIME);
+                let Some(last) = some.last().copied() else { break };
+                let erase = |track| Effect::Erase { volume, track, barred: true };
+                self.effects.extend(some.into_iter().map(erase));
+                after = Some(last);
+            }
+        }
+    }
+}

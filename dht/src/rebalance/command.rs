@@ -1,0 +1,269 @@
+//! What operators may ask for, and which record comes next on the way there.
+
+use std::collections::BTreeSet;
+
+use crate::log::{Change, MOVES_MAX, State};
+use crate::{MapSpec, Node, NodeId, Policy, Volume, VolumeId};
+
+use super::effect::Refused;
+
+/// An operator's command. Asking for what is already so is answered as done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// A node comes; copies move to it.
+    AddNode(Node),
+    /// A node goes. It holds nothing and does not vote.
+    RemoveNode(NodeId),
+    /// A node gets a drive; copies move to it.
+    AddVolume {
+        /// Which node.
+        node: NodeId,
+        /// The drive.
+        volume: Volume,
+    },
+    /// A drive goes. It holds nothing, and is not its node's only one.
+    RemoveVolume(VolumeId),
+    /// A node's drives are to be emptied, or need not be any more.
+    DrainNode {
+        /// Which node.
+        node: NodeId,
+        /// Whether it is to be empty.
+        drain: bool,
+    },
+    /// A drive is to be emptied, or need not be any more.
+    DrainVolume {
+        /// Which drive.
+        volume: VolumeId,
+        /// Whether it is to be empty.
+        drain: bool,
+    },
+    /// A drive's share.
+    SetWeight {
+        /// Which drive.
+        volume: VolumeId,
+        /// Its share, not zero.
+        weight: u32,
+    },
+    /// A node's zone.
+    SetZone {
+        /// Which node.
+        node: NodeId,
+        /// Its zone.
+        zone: String,
+    },
+    /// A node's rack.
+    SetRack {
+        /// Which node.
+        node: NodeId,
+        /// Its rack; none: by itself.
+        rack: Option<String>,
+    },
+    /// A node's address. Nothing moves.
+    SetAddress {
+        /// Which node.
+        node: NodeId,
+        /// `host:port`.
+        address: String,
+    },
+    /// Zones and a lower write quorum. Copies, and a higher quorum, cannot be set.
+    SetPolicy(Policy),
+    /// Weights, zones, racks, addresses and policy of an earlier epoch, and the nodes and drives that it had. Those
+    /// that came since are drained, and stay in the map until they are removed.
+    RollBack {
+        /// The earlier epoch.
+        to: u64,
+        /// Its map, from the history.
+        spec: Box<MapSpec>,
+    },
+    /// A node will not come back as it was, or does.
+    SetDead {
+        /// Which node.
+        node: NodeId,
+        /// Whether it is dead.
+        dead: bool,
+    },
+    /// Who votes.
+    SetVoters(Vec<NodeId>),
+}
+
+/// What an epoch says of all that commands can change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Wish {
+    pub(super) spec: MapSpec,
+    pub(super) dead: BTreeSet<NodeId>,
+    pub(super) leaving: BTreeSet<VolumeId>,
+}
+
+impl Wish {
+    pub(super) fn of(state: &State) -> Self {
+        let spec = MapSpec { overrides: Vec::new(), ..shape(state.spec()) };
+        Self { spec, dead: state.dead().clone(), leaving: state.leaving().clone() }
+    }
+
+    fn node(&mut self, id: &NodeId) -> Result<&mut Node, Refused> {
+        self.spec.nodes.iter_mut().find(|node| node.id == *id).ok_or(Refused::NoNode(*id))
+    }
+
+    fn volume(&mut self, id: &VolumeId) -> Result<&mut Volume, Refused> {
+        let mut volumes = self.spec.nodes.iter_mut().flat_map(|node| &mut node.volumes);
+        volumes.find(|volume| volume.id == *id).ok_or(Refused::NoVolume(*id))
+    }
+
+    /// The volumes that have data to give and may get some: those that are neither dead nor leaving.
+    pub(super) fn effective(&self) -> MapSpec {
+        effective(&self.spec, &self.dead, &self.leaving)
+    }
+}
+
+/// `spec` without overrides, dead nodes and leaving volumes.
+pub(super) fn effective(spec: &MapSpec, dead: &BTreeSet<NodeId>, leaving: &BTreeSet<VolumeId>) -> MapSpec {
+    let mut kept = shape(spec);
+    kept.nodes.retain(|node| !dead.contains(&node.id));
+    for node in &mut kept.nodes {
+        node.volumes.retain(|volume| !leaving.contains(&volume.id));
+    }
+    kept.nodes.retain(|node| !node.volumes.is_empty());
+    kept
+}
+
+/// `spec` without overrides.
+fn shape(spec: &MapSpec) -> MapSpec {
+    let MapSpec { version, cluster, epoch, policy, ref nodes, .. } = *spec;
+    MapSpec { version, cluster, epoch, policy, nodes: nodes.clone(), overrides: Vec::new() }
+}
+
+impl Command {
+    /// What there is after the command is carried out at `state`. `begun`: a record of it came to be already, so what
+    /// is no more is gone by its own doing.
+    pub(super) fn wish(&self, state: &State, begun: bool) -> Result<Wish, Refused> {
+        let mut wish = Wish::of(state);
+        match self {
+            Self::AddNode(node) => match wish.spec.nodes.iter().find(|other| other.id == node.id) {
+                Some(same) if same == node => {}
+                Some(_) => return Err(Refused::NodeExists(node.id)),
+                None => wish.spec.nodes.push(node.clone()),
+            },
+            Self::AddVolume { node, volume } => {
+                let same = wish.spec.nodes.iter().any(|other| other.id == *node && other.volumes.contains(volume));
+                match wish.volume(&volume.id) {
+                    Ok(_) if same => {}
+                    Ok(_) => return Err(Refused::VolumeExists(volume.id)),
+                    Err(_) => wish.node(node)?.volumes.push(*volume),
+                }
+            }
+            Self::RemoveNode(id) => match wish.node(id) {
+                Err(missing) if !begun => return Err(missing),
+                _ => wish.spec.nodes.retain(|node| node.id != *id),
+            },
+            Self::RemoveVolume(id) => match wish.volume(id) {
+                Err(missing) if !begun => return Err(missing),
+                _ => wish.spec.nodes.iter_mut().for_each(|node| node.volumes.retain(|volume| volume.id != *id)),
+            },
+            Self::DrainNode { node, drain } => {
+                let volumes: Vec<VolumeId> = wish.node(node)?.volumes.iter().map(|volume| volume.id).collect();
+                wish.drain(&volumes, *drain);
+            }
+            Self::DrainVolume { volume, drain } => {
+                wish.volume(volume)?;
+                wish.drain(&[*volume], *drain);
+            }
+            Self::SetWeight { volume, weight } => wish.volume(volume)?.weight = *weight,
+            Self::SetZone { node, zone } => wish.node(node)?.zone.clone_from(zone),
+            Self::SetRack { node, rack } => wish.node(node)?.rack.clone_from(rack),
+            Self::SetAddress { node, address } => wish.node(node)?.address.clone_from(address),
+            Self::SetPolicy(policy) => wish.set_policy(*policy)?,
+            Self::RollBack { to, spec } => wish.roll_back(*to, spec)?,
+            Self::SetDead { node, dead } => {
+                wish.node(node)?;
+                if *dead {
+                    wish.dead.insert(*node)
+                } else {
+                    wish.dead.remove(node)
+                };
+            }
+            Self::SetVoters(_) => {}
+        }
+        Ok(wish)
+    }
+
+    /// The volumes that are to go from the map.
+    pub(super) fn removed(&self, state: &State) -> BTreeSet<VolumeId> {
+        match self {
+            Self::RemoveNode(id) => {
+                let node = state.spec().nodes.iter().find(|node| node.id == *id);
+                node.into_iter().flat_map(|node| &node.volumes).map(|volume| volume.id).collect()
+            }
+            Self::RemoveVolume(id) => BTreeSet::from([*id]),
+            _ => BTreeSet::new(),
+        }
+    }
+
+    /// The next record on the way to `wish`, or none where `state` is as wished. A reshape has no pins yet.
+    pub(super) fn change(&self, wish: &Wish, state: &State) -> Option<Change> {
+        if let Self::SetVoters(voters) = self {
+            let wanted: BTreeSet<NodeId> = voters.iter().copied().collect();
+            let seated: BTreeSet<NodeId> = state.voters().iter().map(|voter| voter.node).collect();
+            return (wanted != seated || wanted.len() != voters.len()).then(|| Change::SetVoters(voters.clone()));
+        }
+        let is = Wish::of(state);
+        if wish.spec != is.spec {
+            return Some(match self {
+                Self::SetAddress { node, address } => Change::SetAddress { node: *node, address: address.clone() },
+                Self::SetPolicy(policy) => Change::SetPolicy(*policy),
+                _ => Change::Reshape { spec: Box::new(wish.spec.clone()) },
+            });
+        }
+        for (more, less, leaving) in [(&wish.leaving, &is.leaving, true), (&is.leaving, &wish.leaving, false)] {
+            let volumes: Vec<VolumeId> = more.difference(less).take(MOVES_MAX).copied().collect();
+            if !volumes.is_empty() {
+                return Some(Change::SetLeaving { volumes, leaving });
+            }
+        }
+        let differs = wish.dead.symmetric_difference(&is.dead).next();
+        differs.map(|node| Change::SetDead { node: *node, dead: wish.dead.contains(node) })
+    }
+}
+
+impl Wish {
+    fn drain(&mut self, volumes: &[VolumeId], drain: bool) {
+        for volume in volumes {
+            if drain {
+                self.leaving.insert(*volume)
+            } else {
+                self.leaving.remove(volume)
+            };
+        }
+    }
+
+    fn set_policy(&mut self, policy: Policy) -> Result<(), Refused> {
+        let is = self.spec.policy;
+        if policy.copies != is.copies {
+            return Err(Refused::Copies { got: policy.copies, copies: is.copies });
+        }
+        if policy.write_quorum > is.write_quorum {
+            return Err(Refused::WriteQuorum { got: policy.write_quorum, write_quorum: is.write_quorum });
+        }
+        self.spec.policy = policy;
+        Ok(())
+    }
+
+    fn roll_back(&mut self, to: u64, spec: &MapSpec) -> Result<(), Refused> {
+        if spec.epoch != to || to >= self.spec.epoch || spec.cluster != self.spec.cluster {
+            return Err(Refused::RollBack(to));
+        }
+        self.set_policy(spec.policy)?;
+        let now = std::mem::replace(&mut self.spec.nodes, spec.nodes.clone());
+        let then: BTreeSet<VolumeId> =
+            spec.nodes.iter().flat_map(|node| &node.volumes).map(|volume| volume.id).collect();
+        for mut node in now {
+            node.volumes.retain(|volume| !then.contains(&volume.id));
+            self.leaving.extend(node.volumes.iter().map(|volume| volume.id));
+            match self.spec.nodes.iter_mut().find(|other| other.id == node.id) {
+                Some(known) => known.volumes.append(&mut node.volumes),
+                None if node.volumes.is_empty() => {}
+                None => self.spec.nodes.push(node),
+            }
+        }
+        Ok(())
+    }
+}

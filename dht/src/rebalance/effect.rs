@@ -1,0 +1,127 @@
+//! What the planner wants done, and what it is told of it.
+
+use crate::log::{Change, Refusal};
+use crate::{BadMap, NodeId, Plan, Unmet, VolumeId, VolumeShare};
+
+/// What the driver is to carry out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Propose this to the log; tell [`decided`](super::Rebalance::decided) what came of it.
+    Propose {
+        /// The planner's number for it; rising, not used twice by one planner.
+        number: u64,
+        /// The epoch that it was planned at.
+        base: u64,
+        /// What is to change.
+        change: Change,
+    },
+    /// Answer an operator.
+    Answer {
+        /// The number that came with the command.
+        number: u64,
+        /// What came of it.
+        result: Result<Answer, Refused>,
+    },
+}
+
+/// What came of a proposal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// It is the record of this epoch.
+    Record(u64),
+    /// It did not become one.
+    Refused(Refusal),
+    /// It was not taken, or nobody knows: the voter was busy, or stopped leading.
+    Unknown,
+}
+
+/// An answer to a command that was carried out, or tried on paper.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// It is done at this epoch. What it moves is still to move.
+    Done {
+        /// The epoch.
+        epoch: u64,
+    },
+    /// What it would do.
+    Forecast(Forecast),
+}
+
+/// What a command would do, from where the copies are now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Forecast {
+    /// Each volume's part, before and after.
+    pub shares: Vec<VolumeShare>,
+    /// Bytes that would travel.
+    pub bytes_to_move: u128,
+    /// What any fair placement would have to move.
+    pub bytes_unavoidable: u128,
+    /// What the policy and the weights ask and would not get.
+    pub unmet: Vec<Unmet>,
+}
+
+impl Forecast {
+    pub(super) fn of(plan: &Plan) -> Self {
+        Self {
+            shares: plan.shares().to_vec(),
+            bytes_to_move: plan.bytes_to_move(),
+            bytes_unavoidable: plan.bytes_unavoidable(),
+            unmet: plan.unmet().to_vec(),
+        }
+    }
+}
+
+/// Why a command was not carried out. Nothing came of it, unless it says so.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refused {
+    /// Ask again: too many commands wait.
+    #[error("too many commands wait: ask again")]
+    Busy,
+    /// Ask again: other changes came in between, time after time. Of a command that takes several records, some may be
+    /// done; asking again does the rest.
+    #[error("other changes came in between: ask again")]
+    Overtaken,
+    /// There is no such node.
+    #[error("no node {0} is in the map")]
+    NoNode(NodeId),
+    /// There is no such drive.
+    #[error("no volume {0} is in the map")]
+    NoVolume(VolumeId),
+    /// It is there already, and another.
+    #[error("node {0} is in the map already, and is not the same")]
+    NodeExists(NodeId),
+    /// It is there already, and another.
+    #[error("volume {0} is in the map already, and is not the same")]
+    VolumeExists(VolumeId),
+    /// Drain it first, and wait.
+    #[error("{partitions} partitions are on it: drain it first")]
+    NotDrained {
+        /// Partitions that it holds, or that move to or from it.
+        partitions: usize,
+    },
+    /// The number of copies cannot be changed while there are tracks.
+    #[error("policy has {got} copies, the cluster {copies}: the number of copies cannot be changed")]
+    Copies {
+        /// What was asked for.
+        got: u8,
+        /// What there is.
+        copies: u8,
+    },
+    /// Tracks that were acknowledged with fewer copies would count as absent.
+    #[error("write quorum {got} is above {write_quorum}: it cannot be raised")]
+    WriteQuorum {
+        /// What was asked for.
+        got: u8,
+        /// What there is.
+        write_quorum: u8,
+    },
+    /// The epoch to roll back to is no earlier one, or its map is another cluster's.
+    #[error("cannot roll back to the map of epoch {0}")]
+    RollBack(u64),
+    /// The map would break a rule.
+    #[error(transparent)]
+    Map(#[from] BadMap),
+    /// The log's rules forbid it.
+    #[error(transparent)]
+    Log(#[from] Refusal),
+}

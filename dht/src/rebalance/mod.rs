@@ -1,0 +1,53 @@
+//! What moves where, decided by the voter that leads; and operators' commands as records of the log.
+//!
+//! **Promise.** A partition's holders change by transitions only, whatever an operator asks for or fails: a record that
+//! changes nodes, weights, zones or racks pins every partition to where its copies are ([`pin`]), and what is then not
+//! where it should be moves, one copy of a partition at a time where a set on the way keeps the rules. In the end no
+//! dead or leaving volume holds anything that can be held elsewhere, and every volume has its fair share to within 2 %.
+//!
+//! **Participants.** The [`Rebalance`] at the voter that leads; the log ([`crate::log`]); new holders, who say with
+//! [`Synced`] when they have all; operators with [`Command`]s. What a new holder lacks it pulls by itself (repair).
+//!
+//! **Where to start.** [`Rebalance`] is the machine, [`Settings`] its limits, [`Progress`] what it shows.
+//!
+//! **No memory.** Nothing is kept but in the log: who holds what, what is in transition, who is dead, which volumes
+//! leave. The target follows from that, so a new leader takes up where the last one stopped, and two operations at once
+//! are one target.
+//!
+//! **What happens on each failure.**
+//!
+//! - *A proposal is refused, or nobody knows:* what it was to do is planned anew from the newest state.
+//! - *The leader changes:* the new one plans from the state. It counts only reports of epochs that it has seen the
+//!   transition at; new holders report again.
+//! - *A new holder dies, or is to be drained:* the transition is aborted. The old holders have everything.
+//! - *An old holder dies:* the transition goes on; the next target leaves it out.
+//! - *A node is silent for 30 minutes:* it is declared dead, unless its zone is braked. Where a zone is braked, nothing
+//!   begins on account of its dead, either.
+//! - *No copy is left:* the partition stays where it is and is counted ([`Progress::lost`]): only the dead can bring it
+//!   back.
+//! - *Too few nodes are left for all copies:* nothing moves; the reason is shown.
+//!
+//! **Absent on purpose.** The copying (repair) and what is compared (sync). Changing the number of copies, and raising
+//! the write quorum: both would need every partition's holders to be other in number, or every track to be written
+//! anew. Declaring a node alive by itself: an operator does, as its drives may be others.
+
+mod command;
+mod command_bytes;
+mod effect;
+mod facts;
+mod machine;
+mod motion;
+mod pin;
+mod progress;
+mod queue;
+mod synced;
+mod target;
+
+pub use command::Command;
+pub use command_bytes::COMMAND_BYTES_MAX;
+pub use effect::{Answer, Decision, Effect, Forecast, Refused};
+pub use machine::{COMMANDS_MAX, PROPOSALS_MAX, Rebalance, Settings};
+pub use pin::pin;
+pub use progress::{Progress, Stall};
+pub use synced::{SYNCED_PARTITIONS_MAX, Synced, old_holders_needed};
+pub use target::Reason;

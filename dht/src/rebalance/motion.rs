@@ -1,0 +1,212 @@
+//! The partitions that are in motion: how far each is, whom it waits for, and which volumes are busy with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use deadwax_track::Partition;
+
+use super::facts::{Facts, coming};
+use crate::VolumeId;
+use crate::log::{Move, Stage, State, Transition};
+
+/// What can be done with a partition in motion.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Due {
+    Abort,
+    Finish,
+    Settle,
+    Sync,
+}
+
+impl Due {
+    pub(super) const ALL: [Self; 4] = [Self::Abort, Self::Finish, Self::Settle, Self::Sync];
+}
+
+#[derive(Clone, Debug)]
+struct Moving {
+    transition: Transition,
+    /// The epoch at which it was first seen here: reports of earlier ones may be of an earlier move.
+    since: u64,
+    /// New holders that have not reported.
+    missing: Vec<VolumeId>,
+    /// Old holders that may not know yet that readers ask the new ones.
+    unaware: Vec<VolumeId>,
+}
+
+/// Partitions that come to a volume, and that go.
+#[derive(Clone, Copy, Default, Debug)]
+struct Load {
+    arriving: u32,
+    going: u32,
+}
+
+#[derive(Default, Debug)]
+pub(super) struct Motions {
+    all: BTreeMap<Partition, Moving>,
+    due: BTreeMap<Due, BTreeSet<Partition>>,
+    load: BTreeMap<VolumeId, Load>,
+    /// How many old holders could call a track absent.
+    absent_quorum: usize,
+    /// Partitions whose data moves, those that were proposed to among them.
+    loaded: usize,
+}
+
+impl Motions {
+    /// Follows `state`. `proposed`: what was proposed and is not decided; `busy`: partitions that a change was proposed
+    /// for. Gives the partitions that are not in motion any more.
+    pub(super) fn follow<'a>(
+        &mut self,
+        state: &State,
+        facts: &Facts,
+        proposed: impl Iterator<Item = &'a Move>,
+        busy: &BTreeSet<Partition>,
+    ) -> Vec<Partition> {
+        let mut before = std::mem::take(&mut self.all);
+        self.due.clear();
+        self.load.clear();
+        self.absent_quorum = state.spec().policy.read_quorum(usize::from(state.spec().policy.copies));
+        self.loaded = 0;
+        for (partition, transition) in state.transitions() {
+            let known = before.remove(partition).filter(|known| known.transition == *transition);
+            let moving = known.unwrap_or_else(|| Moving {
+                transition: transition.clone(),
+                since: state.epoch(),
+                missing: if transition.stage == Stage::Joint {
+                    coming(&transition.old, &transition.new).copied().collect()
+                } else {
+                    Vec::new()
+                },
+                unaware: if transition.stage == Stage::Synced { transition.old.clone() } else { Vec::new() },
+            });
+            if transition.stage != Stage::Settled {
+                self.take(&transition.old, &transition.new, facts);
+            }
+            if let Some(due) = self.due_of(&moving, facts).filter(|_| !busy.contains(partition)) {
+                self.due.entry(due).or_default().insert(*partition);
+            }
+            self.all.insert(*partition, moving);
+        }
+        for each in proposed {
+            self.take(&each.old, &each.new, facts);
+        }
+        before.into_keys().filter(|partition| !self.all.contains_key(partition)).collect()
+    }
+
+    fn due_of(&self, moving: &Moving, facts: &Facts) -> Option<Due> {
+        match moving.transition.stage {
+            Stage::Settled => Some(Due::Finish),
+            _ if facts.is_doomed(&moving.transition) => Some(Due::Abort),
+            Stage::Synced => self.is_known(moving, facts).then_some(Due::Settle),
+            Stage::Joint => moving.missing.is_empty().then_some(Due::Sync),
+        }
+    }
+
+    /// Whether so many old holders know the stage that the others are too few to call anything absent.
+    fn is_known(&self, moving: &Moving, facts: &Facts) -> bool {
+        // A node that is declared dead, and lives, hears of no majority, and so calls nothing absent either.
+        moving.unaware.iter().filter(|volume| facts.is_live(volume)).count() < self.absent_quorum
+    }
+
+    /// The node with these volumes knows `epoch`. Whether a partition can go on now.
+    pub(super) fn knows(
+        &mut self,
+        epoch: u64,
+        facts: &Facts,
+        volumes: &[VolumeId],
+        busy: &BTreeSet<Partition>,
+    ) -> bool {
+        let mut told: Vec<Partition> = Vec::new();
+        for (partition, moving) in &mut self.all {
+            if moving.transition.stage == Stage::Synced && epoch >= moving.since {
+                let before = moving.unaware.len();
+                moving.unaware.retain(|unaware| !volumes.contains(unaware));
+                if moving.unaware.len() < before {
+                    told.push(*partition);
+                }
+            }
+        }
+        let mut due = false;
+        for partition in told {
+            let next = self.due_of(&self.all[&partition], facts);
+            if next == Some(Due::Settle) && !busy.contains(&partition) {
+                due |= self.due.entry(Due::Settle).or_default().insert(partition);
+            }
+        }
+        due
+    }
+
+    /// Counts a move.
+    pub(super) fn take(&mut self, old: &[VolumeId], new: &[VolumeId], facts: &Facts) {
+        self.loaded += 1;
+        for volume in coming(old, new) {
+            self.load.entry(*volume).or_default().arriving += 1;
+        }
+        for volume in facts.givers(old, new) {
+            self.load.entry(volume).or_default().going += 1;
+        }
+    }
+
+    /// How many more may come to `volume`, or go from it, whichever are fewer, where `max` may.
+    pub(super) fn room(&self, volume: &VolumeId, max: u32) -> u32 {
+        self.load.get(volume).map_or(max, |load| max.saturating_sub(load.arriving.max(load.going)))
+    }
+
+    /// The volume that has no more room for a move, if one has none.
+    pub(super) fn full(&self, old: &[VolumeId], new: &[VolumeId], facts: &Facts, max: u32) -> Option<VolumeId> {
+        let load = |volume: &VolumeId| self.load.get(volume).copied().unwrap_or_default();
+        let arriving = coming(old, new).find(|volume| load(volume).arriving >= max).copied();
+        arriving.or_else(|| facts.givers(old, new).into_iter().find(|volume| load(volume).going >= max))
+    }
+
+    /// A new holder has all of `partition`. Whether the partition can go on now.
+    pub(super) fn synced(&mut self, partition: Partition, volume: VolumeId, epoch: u64, is_busy: bool) -> bool {
+        let Some(moving) = self.all.get_mut(&partition) else { return false };
+        if moving.transition.stage != Stage::Joint || epoch < moving.since {
+            return false;
+        }
+        let before = moving.missing.len();
+        moving.missing.retain(|missing| *missing != volume);
+        if moving.missing.len() == before || !moving.missing.is_empty() || is_busy {
+            return false;
+        }
+        let aborts = self.due.get(&Due::Abort).is_some_and(|aborts| aborts.contains(&partition));
+        !aborts && self.due.entry(Due::Sync).or_default().insert(partition)
+    }
+
+    /// Takes up to `max` partitions with which this can be done.
+    pub(super) fn take_due(&mut self, due: Due, max: usize) -> Vec<Partition> {
+        let Some(set) = self.due.get_mut(&due) else { return Vec::new() };
+        let taken: Vec<Partition> = set.iter().take(max).copied().collect();
+        taken.iter().for_each(|partition| _ = set.remove(partition));
+        taken
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.due.values().any(|set| !set.is_empty())
+    }
+
+    pub(super) fn contains(&self, partition: Partition) -> bool {
+        self.all.contains_key(&partition)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    pub(super) const fn loaded(&self) -> usize {
+        self.loaded
+    }
+
+    /// How many are at this stage.
+    pub(super) fn count(&self, stage: Stage) -> usize {
+        self.all.values().filter(|moving| moving.transition.stage == stage).count()
+    }
+
+    /// The volume that most partitions wait for, and how many do.
+    pub(super) fn awaited(&self) -> Option<(VolumeId, usize)> {
+        let mut waits = BTreeMap::<VolumeId, usize>::new();
+        for volume in self.all.values().flat_map(|moving| moving.missing.iter().chain(&moving.unaware)) {
+            *waits.entry(*volume).or_default() += 1;
+        }
+        waits.into_iter().max_by_key(|(volume, count)| (*count, std::cmp::Reverse(*volume)))
+    }
+}

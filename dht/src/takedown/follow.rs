@@ -1,0 +1,425 @@
+//! The rounds by which a node's log follows the witnesses'.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use deadwax_track::TrackId;
+
+use super::{
+    Answer, Ask, BadRules, Gate, Heads, IssueError, Lease, LeaseRules, Merged, RECORDS_MAX, Takedown, TakedownLog,
+};
+use crate::random::Random;
+use crate::{NodeId, NodeKey};
+
+/// The most questions by others whose records are being read; one more is dropped, and asked again.
+pub const READS_MAX: usize = 64;
+/// The most appends that are not yet flushed; answers that bring more are dropped, and asked for again.
+pub const APPENDS_MAX: usize = 16;
+/// The most open questions; where there are more, no further ones are sent but to witnesses in their turn.
+pub const QUESTIONS_MAX: usize = 256;
+/// How long an answer may take before another witness is asked, in ms.
+const ANSWER_MS: u64 = 2_000;
+/// How soon the next witness is asked while this node does not serve or soon will not, in ms, for the first two rounds.
+const HURRY_MS: u64 = 250;
+
+/// What the driver carries out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FollowEffect {
+    /// Send a witness this question. It may get lost.
+    Ask {
+        /// To whom.
+        to: NodeId,
+        /// Its number, which the answer must bring back.
+        number: u64,
+        /// The question.
+        ask: Ask,
+    },
+    /// Read the records at these slots, and call [`Follow::handle_read`] with them, in this order.
+    Read {
+        /// Of the reading.
+        read: u64,
+        /// At most [`RECORDS_MAX`].
+        slots: Vec<u32>,
+    },
+    /// Send this answer. It may get lost.
+    Answer {
+        /// To whom.
+        to: NodeId,
+        /// The question's number.
+        number: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Append these to the file, flush it, and call [`Follow::handle_appended`].
+    Append {
+        /// Of the append; they are carried out in this order.
+        append: u64,
+        /// The first goes to this slot.
+        slot: u32,
+        /// At least one.
+        records: Vec<Takedown>,
+    },
+    /// These tracks are barred from now on: erase their copies.
+    Erase {
+        /// At least one.
+        tracks: Vec<TrackId>,
+    },
+    /// An operator must look: an issuer signed two records of one number.
+    Forked {
+        /// Which.
+        issuers: Vec<[u8; 32]>,
+    },
+    /// This node may serve from now on, or no longer: for status; the [`Gate`] is asked all the same.
+    Serves(bool),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Question {
+    to: NodeId,
+    asked: u64,
+}
+
+/// Another's question, whose records are being read.
+#[derive(Debug)]
+struct Reading {
+    from: NodeId,
+    number: u64,
+    synced: bool,
+    heads: Heads,
+}
+
+/// Records that the driver is writing.
+#[derive(Debug)]
+struct Appending {
+    append: u64,
+    /// What is on the drive when they are.
+    heads: Heads,
+    slots: u32,
+    /// Comparisons that count from then on: with whom, synced, and when asked.
+    compared: Vec<(NodeId, bool, u64)>,
+    /// Issued here: all witnesses are to hear of it at once.
+    issued: bool,
+}
+
+/// Owns a node's log and lease, and moves both: asks the witnesses in turn, takes their answers, and answers others.
+///
+/// **How to drive it.** [`set_witnesses`](Self::set_witnesses) first, of the last map that the node had. Then tell what
+/// comes, and call [`poll`](Self::poll) after each and when [`next_deadline`](Self::next_deadline) has come, and carry
+/// out what it gives, in order. `now` is ms of the [`Lease`]'s clock. Equal inputs and seeds give equal effects.
+///
+/// **Pace.** So many witnesses as make half are asked within two thirds of the lease, one after the other: one every 5
+/// s where there are 16. Where one does not answer in 2 s the next is asked; where this node does not serve, one every
+/// quarter of a second, and after two rounds one every 2 s.
+///
+/// **Spreading.** Whoever is asked, and sees that the asker has what it lacks, asks back. A takedown that is issued
+/// here is told to all witnesses at once, by questions.
+///
+/// **What is said is flushed.** While records are being appended, answers speak of what was on the drive before.
+///
+/// **Failures.** A question or answer that gets lost is asked again; one that is late or doubled is dropped. A read
+/// that fails: tell `None`, nothing is sent. An append that fails: the driver must stop, as its log's end is not known.
+///
+/// **Bounds.** [`READS_MAX`], [`APPENDS_MAX`], [`QUESTIONS_MAX`], and one question for each witness.
+#[derive(Debug)]
+pub struct Follow {
+    log: TakedownLog,
+    lease: Lease,
+    rules: LeaseRules,
+    random: Random,
+    now: u64,
+    /// Without this node, in the order in which it asks them.
+    witnesses: Vec<NodeId>,
+    next: usize,
+    /// How many were asked since this node last served.
+    hurried: usize,
+    due: u64,
+    number: u64,
+    questions: BTreeMap<u64, Question>,
+    readings: BTreeMap<u64, Reading>,
+    appending: VecDeque<Appending>,
+    /// What is on the drive.
+    heads: Heads,
+    slots: u32,
+    serves: bool,
+    effects: Vec<FollowEffect>,
+}
+
+impl Follow {
+    /// Follows with `log`, which was [rebuilt](TakedownLog::rebuild) from the drive; the others as in [`Lease::new`].
+    /// `seed`: another for each node and start.
+    pub fn new(
+        me: NodeId,
+        rules: LeaseRules,
+        log: TakedownLog,
+        intact: bool,
+        seed: u64,
+        now: u64,
+    ) -> Result<Self, BadRules> {
+        Ok(Self {
+            lease: Lease::new(me, rules, intact, now)?,
+            rules,
+            random: Random(seed),
+            now,
+            witnesses: Vec::new(),
+            next: 0,
+            hurried: 0,
+            due: now,
+            number: 0,
+            questions: BTreeMap::new(),
+            readings: BTreeMap::new(),
+            appending: VecDeque::new(),
+            heads: log.heads(),
+            slots: log.slots(),
+            serves: false,
+            effects: Vec::new(),
+            log,
+        })
+    }
+
+    /// The log, for whether a track is barred and for status.
+    #[must_use]
+    pub const fn log(&self) -> &TakedownLog {
+        &self.log
+    }
+
+    /// The lease, for status.
+    #[must_use]
+    pub const fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// What is asked before a track goes in or out.
+    #[must_use]
+    pub const fn gate(&self) -> Gate<'_> {
+        Gate { log: &self.log, lease: &self.lease }
+    }
+
+    /// Trusts this issuer's key from now on ([`TakedownLog::allow`]).
+    pub fn allow(&mut self, key: [u8; 32]) -> Result<(), super::BadIssuer> {
+        self.log.allow(key)
+    }
+
+    /// The map's [`witnesses`](super::witnesses), at the start and whenever the map changes.
+    pub fn set_witnesses(&mut self, now: u64, me: &NodeId, witnesses: &[NodeId]) {
+        self.pass(now);
+        self.lease.set_members(witnesses, now);
+        let (kept, mut new): (Vec<NodeId>, Vec<NodeId>) =
+            witnesses.iter().filter(|node| *node != me).partition(|node| self.witnesses.contains(node));
+        self.witnesses.retain(|node| kept.contains(node));
+        // Each node has an order of its own, or all would ask one witness at once.
+        while !new.is_empty() {
+            let node = new.swap_remove(self.random.below(new.len()));
+            let at = self.random.below(self.witnesses.len() + 1);
+            self.witnesses.insert(at, node);
+        }
+        let witnesses = &self.witnesses;
+        self.questions.retain(|_, question| witnesses.contains(&question.to));
+        if !self.serves {
+            self.due = now;
+        }
+    }
+
+    /// The node woke, or its clock jumped: see [`Lease::void`].
+    pub fn handle_woke(&mut self, now: u64) {
+        self.now = now;
+        self.void();
+    }
+
+    fn void(&mut self) {
+        self.questions.clear();
+        for appending in &mut self.appending {
+            appending.compared.clear();
+        }
+        self.lease.void(self.now);
+        (self.due, self.hurried) = (self.now, 0);
+    }
+
+    fn pass(&mut self, now: u64) {
+        let went_back = now < self.now;
+        self.now = now;
+        if went_back {
+            self.void();
+        }
+    }
+
+    /// Takes a track down, see [`TakedownLog::issue`]; the record is told to others once it is flushed.
+    pub fn issue(
+        &mut self,
+        now: u64,
+        key: &NodeKey,
+        track: TrackId,
+        time: u64,
+        reason: &str,
+    ) -> Result<Takedown, IssueError> {
+        self.pass(now);
+        if self.appending.len() >= APPENDS_MAX {
+            return Err(IssueError::Busy);
+        }
+        let record = self.log.issue(key, track, time, reason)?;
+        let append = vec![record.clone()];
+        self.append(Merged { append, barred: vec![track], ..Merged::default() }, Vec::new());
+        self.appending.back_mut().expect("just put there").issued = true;
+        Ok(record)
+    }
+
+    /// Handles the question numbered `number` of `from`, be it a witness or not.
+    pub fn handle_ask(&mut self, now: u64, from: NodeId, number: u64, ask: &Ask) {
+        self.pass(now);
+        // It has what is missing here, such as a takedown that it issued: nobody else may ask it, if it is no witness. Not while
+        // it is being asked: of two that each lack something, each would ask for each question, and heed no answer.
+        let asked = |question: &Question| question.to == from && now < question.asked.saturating_add(ANSWER_MS);
+        if !self.log.covers(&ask.known) && self.questions.len() < QUESTIONS_MAX && !self.questions.values().any(asked) {
+            self.ask(from);
+        }
+        let mut slots = self.log.since(&ask.known, RECORDS_MAX);
+        // Each comes after its predecessor, whose slot is lower unless it was held: cut where the first is not flushed.
+        let flushed = slots.iter().position(|slot| *slot >= self.slots).unwrap_or(slots.len());
+        slots.truncate(flushed);
+        let reading = Reading { from, number, synced: self.lease.synced(), heads: self.heads.clone() };
+        if slots.is_empty() {
+            self.answer(reading, Vec::new());
+        } else if self.readings.len() < READS_MAX {
+            self.number += 1;
+            self.readings.insert(self.number, reading);
+            self.effects.push(FollowEffect::Read { read: self.number, slots });
+        }
+    }
+
+    fn answer(&mut self, reading: Reading, records: Vec<Takedown>) {
+        let Reading { from: to, number, synced, heads } = reading;
+        self.effects.push(FollowEffect::Answer { to, number, answer: Answer { synced, heads, records } });
+    }
+
+    /// The records of a reading; none: they could not be read.
+    pub fn handle_read(&mut self, now: u64, read: u64, records: Option<Vec<Takedown>>) {
+        self.pass(now);
+        if let Some(reading) = self.readings.remove(&read)
+            && let Some(records) = records
+        {
+            self.answer(reading, records);
+        }
+    }
+
+    /// Handles what `from` answered to the question numbered `number`.
+    pub fn handle_answer(&mut self, now: u64, from: NodeId, number: u64, answer: &Answer) {
+        self.pass(now);
+        if self.appending.len() >= APPENDS_MAX || self.questions.get(&number).is_none_or(|asked| asked.to != from) {
+            return;
+        }
+        let question = self.questions.remove(&number).expect("found above");
+        let merged = self.log.merge(&answer.records);
+        let covers = self.log.covers(&answer.heads);
+        let has_news = !merged.append.is_empty();
+        let compared = covers.then_some((from, answer.synced, question.asked));
+        self.append(merged, compared.into_iter().collect());
+        if !covers && has_news {
+            self.ask(from);
+        } else if covers && self.is_fresh() {
+            self.hurried = 0;
+            let pause_ms = self.steady_ms();
+            self.due = self.due.max(question.asked + self.jittered(pause_ms));
+        }
+    }
+
+    /// Has records written, if there are any, and counts comparisons when those and all before are.
+    fn append(&mut self, merged: Merged, compared: Vec<(NodeId, bool, u64)>) {
+        if !merged.forked.is_empty() {
+            self.effects.push(FollowEffect::Forked { issuers: merged.forked });
+        }
+        if !merged.barred.is_empty() {
+            self.effects.push(FollowEffect::Erase { tracks: merged.barred });
+        }
+        if merged.append.is_empty() {
+            match self.appending.back_mut() {
+                Some(last) if last.compared.len() < 2 * super::WITNESSES_MAX => last.compared.extend(compared),
+                Some(_) => {}
+                None => self.count(&compared),
+            }
+            return;
+        }
+        self.number += 1;
+        let (heads, slots) = (self.log.heads(), self.log.slots());
+        self.appending.push_back(Appending { append: self.number, heads, slots, compared, issued: false });
+        let slot = slots - u32::try_from(merged.append.len()).expect("at most RECORDS_MAX");
+        self.effects.push(FollowEffect::Append { append: self.number, slot, records: merged.append });
+    }
+
+    fn count(&mut self, compared: &[(NodeId, bool, u64)]) {
+        for (peer, synced, asked) in compared {
+            self.lease.compared(peer, *synced, *asked, self.now);
+        }
+    }
+
+    /// The records of this append, and all before it, are flushed.
+    pub fn handle_appended(&mut self, now: u64, append: u64) {
+        self.pass(now);
+        while let Some(done) = self.appending.pop_front_if(|next| next.append <= append) {
+            (self.heads, self.slots) = (done.heads, done.slots);
+            self.count(&done.compared);
+            if done.issued {
+                // Each asks back for what it finds there that it lacks.
+                (0..self.witnesses.len()).for_each(|index| self.ask(self.witnesses[index]));
+            }
+        }
+    }
+
+    /// Does what is due, and gives what is to be carried out.
+    #[must_use]
+    pub fn poll(&mut self, now: u64) -> Vec<FollowEffect> {
+        self.pass(now);
+        if now >= self.due && !self.witnesses.is_empty() {
+            self.next %= self.witnesses.len();
+            let to = self.witnesses[self.next];
+            self.next += 1;
+            self.ask(to);
+            self.due = now + self.pause_ms();
+        }
+        let serves = self.lease.may_serve(now).is_ok();
+        if serves != self.serves {
+            (self.serves, self.hurried) = (serves, 0);
+            self.effects.push(FollowEffect::Serves(serves));
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    fn ask(&mut self, to: NodeId) {
+        // One question for each node: an answer that comes still is worth no more than the next.
+        self.questions.retain(|_, question| question.to != to);
+        self.number += 1;
+        self.questions.insert(self.number, Question { to, asked: self.now });
+        self.effects.push(FollowEffect::Ask { to, number: self.number, ask: Ask { known: self.log.locator() } });
+    }
+
+    /// Whether a quarter of the lease is left, so that there is no hurry.
+    const fn is_fresh(&self) -> bool {
+        self.lease.until() >= self.now.saturating_add(self.rules.lease_ms / 4)
+    }
+
+    /// How long after a question that was answered the next is asked, in ms.
+    fn steady_ms(&self) -> u64 {
+        let half = u64::try_from(self.witnesses.len().div_ceil(2)).expect("few").max(4);
+        (self.rules.lease_ms * 2 / 3 / half).max(1)
+    }
+
+    /// How long after a question the next is asked if no answer comes, in ms.
+    fn pause_ms(&mut self) -> u64 {
+        let steady_ms = self.steady_ms();
+        if self.is_fresh() {
+            return self.jittered(ANSWER_MS.min(steady_ms));
+        }
+        self.hurried += 1;
+        let pause_ms = if self.hurried <= 2 * self.witnesses.len() { HURRY_MS } else { ANSWER_MS };
+        self.jittered(pause_ms.min(steady_ms))
+    }
+
+    fn jittered(&mut self, pause_ms: u64) -> u64 {
+        pause_ms - self.random.draw() % (pause_ms / 4 + 1)
+    }
+
+    /// When to poll next, in ms; none: there is nobody to be asked.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        let lapse = self.serves.then(|| self.lease.until()).filter(|until| *until < u64::MAX);
+        let due = (!self.witnesses.is_empty()).then_some(self.due);
+        due.into_iter().chain(lapse).min()
+    }
+}

@@ -1,0 +1,350 @@
+//! A small cluster in which nothing goes wrong: messages take 2 ms, drives 1 ms.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use deadwax_dht::core::{
+    Core, CoreConfig, CoreSettings, Destination, Done, Effect, Envelope, Finished, Input, Kept, Refused, Request, Verb,
+};
+use deadwax_dht::log::{Durable, History};
+use deadwax_dht::rebalance::{Command, Progress};
+use deadwax_dht::takedown::Takedown;
+use deadwax_dht::wire::PartitionDigest;
+use deadwax_dht::{ClusterId, LayoutCache, MAP_VERSION, Map, MapSpec, Node, NodeId, NodeKey, Policy, Volume, VolumeId};
+use deadwax_track::TrackId;
+
+pub(crate) const SECOND: u64 = 1_000;
+pub(crate) const MINUTE: u64 = 60 * SECOND;
+
+/// Far enough after 1970 for the times of lives.
+const BEGIN: u64 = 1_000_000;
+
+pub(crate) fn track(number: u64) -> TrackId {
+    TrackId::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes())
+}
+
+pub(crate) struct House {
+    pub(crate) core: Core,
+    pub(crate) node: Node,
+    pub(crate) volumes: Vec<VolumeId>,
+    pub(crate) disk: BTreeMap<VolumeId, BTreeSet<TrackId>>,
+    takedowns: Vec<Takedown>,
+    pub(crate) up: bool,
+    pub(crate) halted: bool,
+    woken: u64,
+}
+
+enum Event {
+    Message { from: usize, to: usize, envelope: Box<Envelope> },
+    Input { at: usize, input: Input },
+    Wake { at: usize },
+}
+
+pub(crate) struct Village {
+    pub(crate) now: u64,
+    pub(crate) houses: Vec<House>,
+    history: History,
+    layouts: LayoutCache,
+    queue: BTreeMap<(u64, u64), Event>,
+    sequence: u64,
+    answers: BTreeMap<u64, Result<Finished, Refused>>,
+    numbers: u64,
+}
+
+const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
+
+fn key(number: usize) -> NodeKey {
+    NodeKey::from_bytes(&[u8::try_from(number + 1).expect("few"); 32])
+}
+
+fn node(number: usize) -> Node {
+    // The first three hold nearly everything, so that what the others take part in is little and quick.
+    let weight = if number < 3 { 1_000 } else { 10 };
+    let volume = VolumeId::from_bytes([u8::try_from(number + 1).expect("few"); 16]);
+    Node {
+        id: key(number).node_id(),
+        zone: if number.is_multiple_of(2) { "even" } else { "odd" }.to_owned(),
+        rack: None,
+        address: format!("10.0.0.{number}:7000"),
+        volumes: vec![Volume { id: volume, weight }],
+    }
+}
+
+impl Village {
+    pub(crate) fn new(nodes: usize, voters: usize) -> Self {
+        let spec = MapSpec {
+            version: MAP_VERSION,
+            cluster: CLUSTER,
+            epoch: 1,
+            policy: Policy::default(),
+            nodes: (0..nodes).map(node).collect(),
+            overrides: Vec::new(),
+        };
+        let map = Map::settled(spec).expect("a good map");
+        let seats = (0..voters).map(|number| key(number).node_id()).collect();
+        let history = History::genesis(map.spec().clone(), seats).expect("a good genesis");
+        let mut village = Self {
+            now: BEGIN,
+            houses: Vec::new(),
+            history,
+            layouts: LayoutCache::default(),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            answers: BTreeMap::new(),
+            numbers: 1_000,
+        };
+        for number in 0..nodes {
+            let id = key(number).node_id();
+            let voter = village.history.state().seat_of(&id).map(|seat| Durable::founding(seat, &village.history));
+            let kept = Kept { history: Some(village.history.clone()), voter, takedowns: Vec::new(), intact: true };
+            village.build(number, kept);
+        }
+        village
+    }
+
+    fn build(&mut self, number: usize, kept: Kept) {
+        let node = node(number);
+        let config = CoreConfig {
+            node: node.id,
+            key: key(number),
+            issuer: (number == 0).then(|| key(0)),
+            issuers: vec![key(0).public()],
+            cluster: CLUSTER,
+            address: node.address.as_str().into(),
+            seeds: vec!["10.0.0.0:7000".into(), "10.0.0.1:7000".into()],
+            life: self.now,
+            seed: 1_000 * self.now + number as u64,
+            settings: CoreSettings::default(),
+            #[cfg(feature = "planted")]
+            bug: None,
+            layouts: self.layouts.clone(),
+        };
+        let core = Core::start(self.now, config, kept);
+        let volumes: Vec<VolumeId> = node.volumes.iter().map(|volume| volume.id).collect();
+        let disk = volumes.iter().map(|volume| (*volume, BTreeSet::new())).collect();
+        let house =
+            House { core, node, volumes, disk, takedowns: Vec::new(), up: true, halted: false, woken: u64::MAX };
+        self.houses.push(house);
+        let at = self.houses.len() - 1;
+        self.act(at, Input::Tick);
+        for volume in self.houses[at].volumes.clone() {
+            let digests: Vec<PartitionDigest> = Vec::new();
+            self.act(at, Input::VolumeUp { volume, digests });
+        }
+    }
+
+    /// A node that knows nobody but two addresses.
+    pub(crate) fn add_house(&mut self) {
+        self.build(self.houses.len(), Kept::default());
+    }
+
+    /// A second process of the same name.
+    pub(crate) fn clone_house(&mut self, number: usize) {
+        self.build(number, Kept { history: Some(self.history.clone()), ..Kept::default() });
+    }
+
+    fn later(&mut self, ms: u64, event: Event) {
+        self.sequence += 1;
+        self.queue.insert((self.now + ms, self.sequence), event);
+    }
+
+    pub(crate) fn run(&mut self, ms: u64) {
+        let end = self.now + ms;
+        while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= end) {
+            self.now = entry.key().0;
+            match entry.remove() {
+                Event::Message { from, to, envelope } => {
+                    let (id, address) = (self.houses[from].node.id, self.houses[from].node.address.as_str().into());
+                    self.act(to, Input::Message { from: id, address, envelope });
+                }
+                Event::Input { at, input } => self.act(at, input),
+                Event::Wake { at } if self.houses[at].woken <= self.now => {
+                    self.houses[at].woken = u64::MAX;
+                    self.act(at, Input::Tick);
+                }
+                Event::Wake { .. } => {}
+            }
+        }
+        self.now = end;
+    }
+
+    /// Takes a step, and gives what it wants done, which is done as well.
+    pub(crate) fn step(&mut self, at: usize, input: Input) -> Vec<Effect> {
+        let effects = self.houses[at].core.step(self.now, input);
+        for effect in effects.clone() {
+            self.carry_out(at, effect);
+        }
+        self.set_alarm(at);
+        let plain = |effect: &Effect| {
+            matches!(effect, Effect::Go(_) | Effect::Refuse { .. } | Effect::Finish { .. } | Effect::TakenDown { .. })
+        };
+        effects.into_iter().filter(plain).collect()
+    }
+
+    fn act(&mut self, at: usize, input: Input) {
+        if self.houses[at].up && !self.houses[at].halted {
+            self.step(at, input);
+        }
+    }
+
+    fn set_alarm(&mut self, at: usize) {
+        let due = self.houses[at].core.next_deadline();
+        if due < self.houses[at].woken {
+            self.houses[at].woken = due;
+            self.later(due.saturating_sub(self.now).max(1), Event::Wake { at });
+        }
+    }
+
+    fn at(&self, to: &Destination) -> Vec<usize> {
+        let is = |house: &House| match to {
+            Destination::Node(id) => house.node.id == *id,
+            Destination::At(id, address) => *house.node.address == **address && id.is_none_or(|id| id == house.node.id),
+        };
+        (0..self.houses.len()).filter(|at| is(&self.houses[*at])).collect()
+    }
+
+    fn carry_out(&mut self, at: usize, effect: Effect) {
+        let answer = |village: &mut Self, input| village.later(1, Event::Input { at, input });
+        match effect {
+            Effect::Send { to, envelope } => {
+                let bytes = envelope.encode();
+                let envelope = Envelope::decode(&bytes).expect("what is sent can be read");
+                for to in self.at(&to) {
+                    self.later(2, Event::Message { from: at, to, envelope: Box::new(envelope.clone()) });
+                }
+            }
+            Effect::List { number, volume, partition } => {
+                let of = |track: &&TrackId| track.partition() == partition;
+                let tracks = self.houses[at].disk[&volume].iter().filter(of).copied().collect();
+                answer(self, Input::Listed { number, tracks: Some(tracks) });
+            }
+            Effect::Pull(pull) => {
+                let source = (0..self.houses.len()).find(|at| self.houses[*at].node.id == pull.node);
+                let source = source.expect("a node of the village");
+                let verb = Verb::Pull { from: self.houses[at].node.id, urgent: pull.urgent, bytes: 1_000 };
+                let there = self.houses[source].disk[&pull.from].contains(&pull.track);
+                let got = self.houses[source].up && self.ask(source, verb, pull.from, &pull.track).is_ok() && there;
+                if got {
+                    self.store(at, pull.volume, pull.track);
+                }
+                let result = if got { Ok(()) } else { Err(deadwax_dht::repair::PullError::Lacks) };
+                answer(self, Input::Pulled { number: pull.number, bytes: 1_000, result });
+            }
+            Effect::Erase { volume, track, .. } => {
+                let was_there = self.houses[at].disk.get_mut(&volume).expect("its own").remove(&track);
+                answer(self, Input::Erased { volume, track, was_there });
+            }
+            Effect::Persist { seat, step } => answer(self, Input::Persisted { seat, number: step.number }),
+            Effect::Save(batch) => {
+                let epoch = batch.records.last().map_or(0, |record| record.epoch);
+                answer(self, Input::Saved { epoch });
+            }
+            Effect::Append { number, records } => {
+                self.houses[at].takedowns.extend(records);
+                answer(self, Input::Appended { number });
+            }
+            Effect::ReadTakedowns { number, slots } => {
+                let read = |slot: &u32| self.houses[at].takedowns[*slot as usize].clone();
+                let records = slots.iter().map(read).collect();
+                answer(self, Input::TakedownsRead { number, records: Some(records) });
+            }
+            Effect::Halt { .. } => self.houses[at].halted = true,
+            Effect::Refuse { number, why } => {
+                self.answers.insert(number, Err(why));
+            }
+            Effect::Finish { number, answer } => {
+                self.answers.insert(number, Ok(answer));
+            }
+            Effect::Answer { result, .. } => {
+                result.expect("a good command");
+            }
+            Effect::Go(_)
+            | Effect::Told { .. }
+            | Effect::Epochs { .. }
+            | Effect::TakeSeat(_)
+            | Effect::DropSeat(_)
+            | Effect::TakenDown { .. } => {}
+        }
+    }
+
+    /// Makes a track durable, and says so.
+    pub(crate) fn store(&mut self, at: usize, volume: VolumeId, track: TrackId) {
+        if self.houses[at].disk.get_mut(&volume).expect("its own").insert(track) {
+            self.act(at, Input::Stored { volume, track });
+        }
+    }
+
+    /// A request, from its beginning to its end.
+    pub(crate) fn ask(
+        &mut self,
+        at: usize,
+        verb: Verb,
+        volume: VolumeId,
+        track: &TrackId,
+    ) -> Result<Finished, Refused> {
+        self.numbers += 1;
+        let (number, epoch) = (self.numbers, self.houses[at].core.epoch());
+        let request = Request { number, verb, volume, track: *track, epoch, deadline: self.now + 1_000 };
+        self.act(at, Input::Request(request));
+        if let Some(refused) = self.answers.remove(&number) {
+            return refused;
+        }
+        let there = self.houses[at].disk[&volume].contains(track);
+        let outcome = match verb {
+            Verb::Put | Verb::StandIn => Done::Stored,
+            Verb::Get | Verb::Pull { .. } if there => Done::Sent,
+            Verb::Get | Verb::Pull { .. } => Done::NotHere,
+        };
+        self.act(at, Input::Done { number, outcome, bytes: 1_000 });
+        self.answers.remove(&number).expect("a request that goes on ends")
+    }
+
+    pub(crate) fn leaders(&self) -> usize {
+        let leads = |house: &&House| house.up && house.core.voter().is_some_and(deadwax_dht::log::Consensus::leads);
+        self.houses.iter().filter(leads).count()
+    }
+
+    fn leader(&self) -> usize {
+        let leads = |at: &usize| self.houses[*at].core.voter().is_some_and(deadwax_dht::log::Consensus::leads);
+        (0..self.houses.len()).find(leads).expect("somebody leads")
+    }
+
+    pub(crate) fn command(&mut self, command: Command) {
+        let leader = self.leader();
+        self.act(leader, Input::Command { number: 1, command, forecast: false });
+    }
+
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        self.houses[self.leader()].core.progress()
+    }
+
+    /// The houses and volumes that are to have a track.
+    pub(crate) fn holders(&self, track: &TrackId) -> Vec<(usize, VolumeId)> {
+        let layout: &Arc<_> = self.houses[0].core.layout().expect("it has a map");
+        let at = |volume: &VolumeId| self.houses.iter().position(|house| house.volumes.contains(volume));
+        let holders = layout.sets(track.partition()).union();
+        holders.iter().map(|holder| (at(&holder.volume).expect("in the village"), holder.volume)).collect()
+    }
+
+    /// How many of its holders that are up have a track.
+    pub(crate) fn copies(&self, track: &TrackId) -> usize {
+        let has =
+            |(at, volume): &&(usize, VolumeId)| self.houses[*at].up && self.houses[*at].disk[volume].contains(track);
+        self.holders(track).iter().filter(has).count()
+    }
+
+    /// How many volumes have a track that they are not to have.
+    pub(crate) fn strays(&self, track: &TrackId) -> usize {
+        let holders = self.holders(track);
+        let all = self.houses.iter().flat_map(|house| &house.disk);
+        let stray = |(volume, tracks): &(&VolumeId, &BTreeSet<TrackId>)| {
+            tracks.contains(track) && !holders.iter().any(|(_, holder)| holder == *volume)
+        };
+        all.filter(stray).count()
+    }
+
+    #[allow(dead_code, reason = "for a look at one node")]
+    pub(crate) fn id(&self, at: usize) -> NodeId {
+        self.houses[at].node.id
+    }
+}

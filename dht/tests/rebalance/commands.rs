@@ -1,0 +1,90 @@
+//! What operators ask, and what they are told.
+
+use deadwax_dht::log::{BadChange, Refusal};
+use deadwax_dht::rebalance::{Answer, Command, Effect, Refused, Stall};
+use deadwax_dht::{BadMap, NodeId, Policy};
+
+use crate::world::{BYTES, World, fast, node};
+
+#[test]
+fn a_command_is_answered_when_it_is_done_and_again_if_it_is_so_already() {
+    let mut world = World::new(11, 6, fast());
+    let some = world.state().spec().nodes[4].clone();
+    let address = Command::SetAddress { node: some.id, address: "elsewhere:1".to_owned() };
+    assert_eq!(world.done(address.clone()), Ok(Answer::Done { epoch: 2 }));
+    assert_eq!(world.done(address), Ok(Answer::Done { epoch: 2 }));
+    let volume = some.volumes[0].id;
+    assert_eq!(world.done(Command::DrainVolume { volume, drain: true }), Ok(Answer::Done { epoch: 3 }));
+    assert_eq!(world.done(Command::DrainNode { node: some.id, drain: false }), Ok(Answer::Done { epoch: 4 }));
+    let one_zone = Policy { zones_min: 1, write_quorum: 1, ..Policy::default() };
+    assert_eq!(world.done(Command::SetPolicy(one_zone)), Ok(Answer::Done { epoch: 5 }));
+    let voters = world.state().spec().nodes[1..4].iter().map(|node| node.id).collect();
+    assert_eq!(world.done(Command::SetVoters(voters)), Ok(Answer::Done { epoch: 6 }));
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_its_reason() {
+    let mut world = World::new(12, 6, fast());
+    let spec = world.state().spec().clone();
+    let (some, missing) = (&spec.nodes[4], NodeId::from_bytes([0; 32]));
+    let refused = |world: &mut World, command| world.done(command).expect_err("it cannot be");
+    assert_eq!(refused(&mut world, Command::RemoveNode(missing)), Refused::NoNode(missing));
+    assert!(
+        matches!(refused(&mut world, Command::RemoveNode(some.id)), Refused::NotDrained { partitions } if partitions > 10_000)
+    );
+    let twin = deadwax_dht::Node { zone: "c".to_owned(), ..some.clone() };
+    assert_eq!(refused(&mut world, Command::AddNode(twin)), Refused::NodeExists(some.id));
+    let mut address = node(&mut world.dice, "a", 1000);
+    address.address.clone_from(&some.address);
+    let twice = Refused::Map(BadMap::AddressTwice(some.address.clone()));
+    assert_eq!(refused(&mut world, Command::AddNode(address)), twice);
+    let copies = Policy { copies: 2, ..Policy::default() };
+    assert_eq!(refused(&mut world, Command::SetPolicy(copies)), Refused::Copies { got: 2, copies: 3 });
+    let quorum = Policy { write_quorum: 3, ..Policy::default() };
+    assert!(matches!(refused(&mut world, Command::SetPolicy(quorum)), Refused::WriteQuorum { got: 3, .. }));
+    let two = Command::SetVoters(vec![some.id, spec.nodes[0].id]);
+    assert_eq!(refused(&mut world, two), Refused::Log(Refusal::Rule(BadChange::Voters(2))));
+    let ahead = Command::RollBack { to: 9, spec: Box::new(spec.clone()) };
+    assert_eq!(refused(&mut world, ahead), Refused::RollBack(9));
+    assert_eq!(world.history.epoch(), 1, "nothing came of any");
+}
+
+#[test]
+fn a_forecast_says_what_would_move_and_changes_nothing() {
+    let mut world = World::new(13, 10, fast());
+    world.round();
+    let joiner = node(&mut world.dice, "a", 1000);
+    world.planner.forecast(7, Command::AddNode(joiner.clone()));
+    let effects = world.planner.poll(world.now, BYTES);
+    let [Effect::Answer { number: 7, result: Ok(Answer::Forecast(forecast)) }] = &effects[..] else {
+        panic!("a forecast: {effects:?}");
+    };
+    assert_eq!(world.history.epoch(), 1);
+    world.done(Command::AddNode(joiner.clone())).expect("a good command");
+    world.settle();
+    assert!(world.pulled.abs_diff(u64::try_from(forecast.bytes_to_move).expect("few")) < 200, "as foreseen");
+    let share = forecast.shares.iter().find(|share| share.node == joiner.id).expect("it has a share");
+    assert!(share.copies_before == 0 && share.copies_after > 5_000, "{share:?}");
+    assert_eq!(forecast.unmet, []);
+}
+
+#[test]
+fn where_too_few_nodes_are_left_nothing_moves_and_the_reason_is_told() {
+    let mut world = World::new(14, 3, fast());
+    let node = world.state().spec().nodes[2].id;
+    world.done(Command::SetDead { node, dead: true }).expect("a good command");
+    while world.round() {}
+    assert!(world.state().transitions().is_empty());
+    assert_eq!(world.planner.progress(world.now).stall, Some(Stall::TooFewNodes { nodes: 2, copies: 3 }));
+}
+
+#[test]
+fn one_command_more_than_may_wait_is_busy() {
+    let mut world = World::new(14, 3, fast());
+    let node = world.state().spec().nodes[2].id;
+    for number in 0..=64 {
+        world.planner.command(number, Command::DrainNode { node, drain: true });
+    }
+    let effects = world.planner.poll(world.now, BYTES);
+    assert_eq!(effects[0], Effect::Answer { number: 64, result: Err(Refused::Busy) });
+}
