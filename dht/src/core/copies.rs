@@ -193,6 +193,11 @@ impl Core {
         self.copies.forget_equal(volume, track.partition(), |_| false);
         self.touch(Part::Sync);
         let Some(layout) = self.layout().cloned() else { return };
+        if !layout.sets(track.partition()).has(&volume) {
+            // A stray that rotted is no copy, and is to be none.
+            self.effects.push(Effect::Erase { volume, track, barred: false });
+            return;
+        }
         let others = others(&layout, track.partition(), &volume);
         let from: Vec<(VolumeId, NodeId)> = others.iter().map(|holder| (holder.volume, holder.node)).collect();
         self.want(&layout, volume, track, &from, Some(Reason::Rot));
@@ -307,8 +312,9 @@ impl Core {
             let layout = self.layout();
             let holds = layout.is_some_and(|layout| layout.sets(pull.track.partition()).has(&pull.volume));
             match self.gate(&pull.track) {
-                // The partition is elsewhere by now.
+                // The partition is elsewhere by now. What rotted here goes; what is good is not wanted.
                 Verdict::Pass if !holds => {
+                    self.effects.push(Effect::Erase { volume: pull.volume, track: pull.track, barred: false });
                     self.copies.repair.handle_pulled(self.now, pull.number, 0, Err(PullError::Barred));
                 }
                 Verdict::Pass => self.effects.push(Effect::Pull(pull)),
