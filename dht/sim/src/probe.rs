@@ -63,6 +63,7 @@ probes! {
     Takedowns = "takedowns made",
     TakedownsSpread = "takedowns that a majority had",
     Barred = "requests told that the track was taken down",
+    BarredAmid = "copies stored whose track was taken down on the way",
     BarredErased = "copies erased by takedowns",
     Halts = "nodes that halted for a later one of their name",
     Commands = "commands carried out",

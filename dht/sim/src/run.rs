@@ -98,8 +98,13 @@ impl fmt::Display for Report {
 /// Clusters are prepared once for all runs.
 fn topology(seed: u64) -> Arc<Topology> {
     static PREPARED: [OnceLock<Arc<Topology>>; SMALL.len()] = [const { OnceLock::new() }; SMALL.len()];
-    let at = Random::stream(seed, 0x70b0).index(SMALL.len());
-    PREPARED[at].get_or_init(|| Arc::new(Topology::prepare(SMALL[at]))).clone()
+    let mut drawn = Random::stream(seed, 0x70b0).below(SMALL.iter().map(|(_, weight)| weight).sum());
+    let mut at = 0;
+    while drawn >= SMALL[at].1 {
+        drawn -= SMALL[at].1;
+        at += 1;
+    }
+    PREPARED[at].get_or_init(|| Arc::new(Topology::prepare(SMALL[at].0))).clone()
 }
 
 /// A large cluster for a long time, with little load and some faults an hour.
@@ -277,6 +282,7 @@ pub fn run(scenario: &Scenario) -> Report {
     let settings = settings(scenario.scale.is_some(), few_at_once);
     let mut world = World::new(scenario.seed, topology.clone(), settings, gateways);
     world.clients.few = few_at_once;
+    world.faults.map_changes = scenario.scale.is_some() || random.percent(45);
     world.faults.only.clone_from(&scenario.only);
     world.trace.follow = scenario.follow;
     #[cfg(feature = "planted")]
@@ -284,7 +290,7 @@ pub fn run(scenario: &Scenario) -> Report {
         world.bug = scenario.bug;
     }
     let long = scenario.scale.is_none() && random.below(24) == 0;
-    let eras = if long || scenario.scale.is_some() { 1 } else { random.between(1, 2) };
+    let eras = if long || scenario.scale.is_some() { 1 } else { 1 + u64::from(random.percent(40)) };
     world.run_state = Some(Run {
         phase: Phase::WarmUp,
         eras,

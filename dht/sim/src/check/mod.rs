@@ -5,6 +5,11 @@
 //! | no wrong byte | none: a copy's bytes are a function of its id |
 //! | no false *absent* | none: an acknowledged put has its quorum in the first set, which meets every read quorum |
 //! | durable as acknowledged | copies on a write quorum of nodes at the moment of the acknowledgement |
+//! | where it counts | at every epoch the first set has a write quorum of each acknowledged track, less what faults destroyed |
+//! | no word of *absent* | by a volume that lost the track, or missed it while it was away |
+//! | no resurrection | no node counts a copy of a track whose takedown it has durable |
+//! | receipts | none for a copy that is there |
+//! | one of two | of two processes of one name the older halts within two minutes of a whole network |
 //! | no copy erased that is needed | after an erasure a write quorum of copies is left, less what faults destroyed |
 //! | readable | with at most one node touched by faults for a minute, every acknowledged track is got |
 //! | readable after healing | every acknowledged track is got, from each gateway, once the cluster says that it is settled |
@@ -17,6 +22,7 @@
 //! | progress | a core is not woken more than some thousand times a second |
 
 mod epochs;
+mod places;
 mod settled;
 mod spread;
 mod state;
@@ -24,9 +30,10 @@ mod tracks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use deadwax_dht::VolumeId;
 use deadwax_dht::core::Envelope;
 use deadwax_dht::log::History;
-use deadwax_track::TrackId;
+use deadwax_track::{Partition, TrackId};
 
 pub(crate) use self::epochs::Epochs;
 pub(crate) use self::spread::Spread;
@@ -43,6 +50,10 @@ pub(crate) struct Checks {
     pub(crate) violations: Vec<String>,
     pub(crate) epochs: Epochs,
     pub(crate) takedowns: BTreeMap<TrackId, Spread>,
+    /// Copies that volumes lost, or missed while they were away.
+    pub(crate) owed: BTreeSet<(VolumeId, u32)>,
+    /// Partitions with tracks that moved at the epoch before.
+    pub(crate) moving: BTreeSet<Partition>,
     /// The hosts of the newest map's nodes.
     pub(crate) members: BTreeSet<u32>,
 }
@@ -54,6 +65,8 @@ impl Checks {
             epochs: Epochs::new(history),
             takedowns: BTreeMap::new(),
             members: BTreeSet::new(),
+            owed: BTreeSet::new(),
+            moving: BTreeSet::new(),
         }
     }
 

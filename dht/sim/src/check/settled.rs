@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use deadwax_dht::Layout;
+use deadwax_track::Partition;
 
-use crate::drive::State;
+use crate::drive::{Drive, State};
 use crate::trace::name;
 use crate::world::World;
 
@@ -21,6 +22,11 @@ impl World {
                 }
             }
         }
+        let moving = layout.state().transitions().keys().copied();
+        let moving: BTreeSet<Partition> = moving.filter(|at| self.topology.partitions.contains(at)).collect();
+        let moved = moving.union(&self.checks.moving).copied().collect();
+        self.check_moves(&layout, &moved);
+        self.checks.moving = moving;
         self.rebuild_takedowns();
     }
 
@@ -58,9 +64,12 @@ impl World {
         let drives = || self.hosts.iter().filter(|host| host.is_member()).flat_map(|host| &host.drives);
         for (number, track) in self.oracle.tracks.iter().enumerate().filter(|(_, track)| track.tried) {
             let id = &track.id;
+            let holders: BTreeSet<_> = layout.sets(id.partition()).first.iter().map(|holder| holder.volume).collect();
+            let holds = |drive: &Drive| holders.contains(&drive.id);
+            // What rotted where it is held no more is of no use to anybody, and in nobody's way.
+            let counts = |drive: &Drive| drive.tracks.get(id).is_some_and(|copy| copy.told || holds(drive));
             let serving = drives().filter(|drive| drive.state == State::Serving);
-            let have: BTreeSet<_> =
-                serving.filter(|drive| drive.tracks.contains_key(id)).map(|drive| drive.id).collect();
+            let have: BTreeSet<_> = serving.filter(|drive| counts(drive)).map(|drive| drive.id).collect();
             // One that only its issuer had, whose drive was lost, is lost.
             if track.taken_down.is_some()
                 && self.checks.takedowns.get(id).is_some_and(|spread| !spread.hosts.is_empty())
@@ -77,7 +86,6 @@ impl World {
             if track.acked.is_none() && self.copies(id) == 0 {
                 continue;
             }
-            let holders: BTreeSet<_> = layout.sets(id.partition()).first.iter().map(|holder| holder.volume).collect();
             let good = |volume: &deadwax_dht::VolumeId| drives().any(|drive| drive.id == *volume && drive.has_good(id));
             if have != holders || !holders.iter().all(good) {
                 let text: Vec<String> = holders.iter().map(|volume| volume.to_string()[..4].to_owned()).collect();

@@ -77,6 +77,18 @@ impl World {
         }
     }
 
+    /// A node says that a copy counts: not of a track whose takedown it has.
+    pub(crate) fn check_stored(&mut self, host: u32, track: u32) {
+        let known = self.oracle.get(track);
+        if known.takedown_asked.is_none() {
+            return;
+        }
+        let file = &self.hosts[host as usize].system.takedowns;
+        if file.iter().any(|takedown| takedown.track == known.id) {
+            self.checks.violate(format!("n{host} says that track {track} is stored, and knows that it is taken down"));
+        }
+    }
+
     /// A node begins to serve a track that it has: not one that is taken down for longer than the bound.
     pub(crate) fn check_served(&mut self, host: u32, track: u32, volume: &VolumeId) {
         let known = self.oracle.get(track);

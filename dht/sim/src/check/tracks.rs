@@ -31,6 +31,10 @@ impl World {
         if known.takedown_asked.is_none() && copies < due {
             self.checks.violate(format!("track {track} is acknowledged with {copies} durable copies of {due}"));
         }
+        let layout = self.layout();
+        self.check_first_set(&layout, track, "is acknowledged");
+        self.check_zones(&layout, track);
+        self.owe_those_away(&layout, track);
     }
 
     /// An erasure must leave enough.
@@ -48,6 +52,7 @@ impl World {
                 let text = format!("n{host} erased track {track} from {volume}: {copies} copies are left of {due}");
                 self.checks.violate(text);
             }
+            self.check_released(host, track);
         }
     }
 

@@ -148,12 +148,23 @@ impl World {
             };
             return self.put_begins(gateway, track);
         }
+        if self.clients.random.percent(10)
+            && let Some(track) = self.some_taken_down()
+        {
+            return self.get_begins(gateway, track, false);
+        }
         let track = if self.clients.random.percent(4) {
             self.oracle.make(&mut self.clients.random, &self.topology.partitions)
         } else {
             u32::try_from(self.clients.random.below(u64::from(made))).expect("below a u32")
         };
         self.get_begins(gateway, track, false);
+    }
+
+    fn some_taken_down(&mut self) -> Option<u32> {
+        let asked = (0..).zip(&self.oracle.tracks).filter(|(_, track)| track.takedown_asked.is_some());
+        let asked: Vec<u32> = asked.map(|(number, _)| number).collect();
+        self.clients.random.pick(&asked)
     }
 
     pub(crate) fn client_go_on(&mut self, op: Key) {

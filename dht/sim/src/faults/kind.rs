@@ -17,6 +17,11 @@ macro_rules! kinds {
                 match self { $(Self::$kind => $text,)* }
             }
 
+            pub(crate) const fn changes_map(self) -> bool {
+                use FaultKind::{DriveLost, Join, Leave, RollBack, TwoAtOnce, Voters, Weight, Zone};
+                matches!(self, DriveLost | Join | Leave | RollBack | TwoAtOnce | Voters | Weight | Zone)
+            }
+
             pub(crate) const fn class(self) -> Class {
                 match self { $(Self::$kind => Class::$class,)* }
             }

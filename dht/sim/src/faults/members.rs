@@ -1,7 +1,8 @@
 //! What operators do, at the worst of times; and takedowns.
 
-use deadwax_dht::Node;
+use deadwax_dht::log::VOTERS_MIN;
 use deadwax_dht::rebalance::Command;
+use deadwax_dht::{Node, NodeId};
 
 use super::{Active, FaultKind};
 use crate::clock::{MILLI, SECOND};
@@ -150,6 +151,34 @@ impl World {
         true
     }
 
+    /// Voters that lost their state do not vote any more: others do, in their place.
+    pub(super) fn replace_voters(&mut self) {
+        let state = self.newest.state().clone();
+        let sits = |node: &NodeId, seat: u64| {
+            let host = self.registry.get(node).map(|host| &self.hosts[*host as usize]);
+            host.is_some_and(|host| host.system.seats.contains_key(&seat))
+        };
+        let mut voters: Vec<NodeId> =
+            state.voters().iter().filter(|voter| sits(&voter.node, voter.seat)).map(|voter| voter.node).collect();
+        let before = state.voters().len();
+        if voters.len() == before || !state.outgoing().is_empty() {
+            return;
+        }
+        let others = state.spec().nodes.iter().map(|node| node.id);
+        let votes = |node: &NodeId| state.voters().iter().any(|voter| voter.node == *node);
+        voters.extend(others.filter(|node| !votes(node) && !state.dead().contains(node)).take(before - voters.len()));
+        if voters.len() >= VOTERS_MIN {
+            self.command("replace voters", [Command::SetVoters(voters)]);
+        }
+    }
+
+    /// Whether another may vote in the place of this node.
+    pub(super) fn is_replaceable(&self, host: u32) -> bool {
+        let (state, id) = (self.newest.state(), self.hosts[host as usize].id);
+        let votes = state.voters().iter().any(|voter| voter.node == id);
+        !votes || state.voters().len() > VOTERS_MIN || state.spec().nodes.len() > state.voters().len()
+    }
+
     /// Whoever is back is declared alive.
     pub(super) fn revive(&mut self) {
         let dead: Vec<_> = self.newest.state().dead().iter().copied().collect();
@@ -170,11 +199,34 @@ impl World {
         for _ in 0..count {
             let made = u64::from(self.oracle.len());
             let (Some(host), true) = (self.faults.random.pick(&issuers), made > 20) else { return false };
-            let track = u32::try_from(self.faults.random.below(made)).expect("below a u32");
             let at = self.now + self.faults.random.below(2_000) * MILLI;
+            // One that was put long ago, or one whose put is just under way.
+            let track = if self.faults.random.percent(50) {
+                u32::try_from(self.faults.random.below(made)).expect("below a u32")
+            } else {
+                let track = self.oracle.make(&mut self.faults.random, &self.topology.partitions);
+                let before = at.saturating_sub(self.faults.random.below(60) * MILLI).max(self.now);
+                self.queue.push(before, Event::PutNow { track });
+                track
+            };
             self.queue.push(at, Event::TakeDown { track, host });
         }
         true
+    }
+
+    /// What a node has that is cut off from all others is taken down elsewhere: it must stop in time.
+    pub(super) fn take_down_what(&mut self, cut_off: u32) {
+        let issuers = (0..).zip(&self.hosts).filter(|(at, host)| *at != cut_off && host.issuer.is_some());
+        let issuers: Vec<u32> =
+            issuers.filter(|(_, host)| host.is_up() && host.is_member()).map(|(at, _)| at).collect();
+        let tracks = self.hosts[cut_off as usize].drives.iter().flat_map(|drive| drive.tracks.keys());
+        let tracks: Vec<u32> = tracks.map(|id| self.oracle.number(id)).collect();
+        for _ in 0..3 {
+            let picked = (self.faults.random.pick(&issuers), self.faults.random.pick(&tracks));
+            let (Some(host), Some(track)) = picked else { return };
+            let at = self.now + self.faults.random.below(5_000) * MILLI;
+            self.queue.push(at, Event::TakeDown { track, host });
+        }
     }
 
     pub(crate) fn takedown_arrives(&mut self, track: u32, host: u32) {

@@ -33,6 +33,7 @@ pub(crate) struct Active {
     rules: Vec<u32>,
     /// A drive of the first host.
     drive: usize,
+    began: Micros,
 }
 
 /// A fault to come.
@@ -56,6 +57,8 @@ pub(crate) struct Faults {
     /// When the network was last whole again.
     pub(crate) whole_since: Micros,
     pub(crate) counts: Vec<u64>,
+    /// Whether operators change the map, too: every epoch costs each node some milliseconds, so that not all runs can have many.
+    pub(crate) map_changes: bool,
     /// Kinds to draw from; empty: all.
     pub(crate) only: Vec<FaultKind>,
 }
@@ -71,8 +74,14 @@ impl Faults {
             destroyed: false,
             whole_since: 0,
             counts: vec![0; FaultKind::ALL.len()],
+            map_changes: true,
             only: Vec::new(),
         }
+    }
+
+    /// On whom data was destroyed.
+    pub(crate) fn struck(&self) -> Option<u32> {
+        self.victim.filter(|_| self.destroyed)
     }
 
     fn draw(&mut self, long: bool) -> FaultKind {
@@ -89,7 +98,9 @@ impl Faults {
     }
 
     fn may(&self, kind: FaultKind, long: bool) -> bool {
-        (self.only.is_empty() || self.only.contains(&kind)) && (long || kind != FaultKind::Silence)
+        (self.map_changes || !kind.changes_map())
+            && (self.only.is_empty() || self.only.contains(&kind))
+            && (long || kind != FaultKind::Silence)
     }
 
     /// What strikes now, for people.
@@ -115,6 +126,9 @@ impl World {
             let most = self.now + length - at;
             let lasts = match kind {
                 FaultKind::Silence => 33 * MINUTE,
+                FaultKind::Cloned | FaultKind::PartlyCut => {
+                    self.faults.random.between(80 * SECOND, most.max(150 * SECOND))
+                }
                 _ => self.faults.random.between(8 * SECOND, most.min(3 * MINUTE)),
             };
             self.faults.plan.push(Planned { kind, lasts });
@@ -129,7 +143,8 @@ impl World {
 
     pub(crate) fn fault_begins(&mut self, index: u32) {
         let Planned { kind, lasts } = self.faults.plan[index as usize];
-        let mut active = Active { name: self.faults.next, kind, hosts: Vec::new(), rules: Vec::new(), drive: 0 };
+        let mut active =
+            Active { name: self.faults.next, kind, hosts: Vec::new(), rules: Vec::new(), drive: 0, began: self.now };
         self.faults.next += 1;
         let began = match kind.class() {
             Class::Network => self.begin_network(&mut active),
@@ -194,6 +209,7 @@ impl World {
             }
         }
         self.revive();
+        self.replace_voters();
     }
 
     /// Scrub finds all rot of a process that runs.

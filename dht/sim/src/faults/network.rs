@@ -9,6 +9,12 @@ use crate::world::World;
 impl World {
     pub(super) fn begin_network(&mut self, active: &mut Active) -> bool {
         let Some((reach, act)) = self.network_fault(active.kind) else { return false };
+        if let Reach::Some(one, others) = &reach
+            && others.len() + 1 == self.members().len()
+            && self.faults.random.percent(70)
+        {
+            self.take_down_what(*one);
+        }
         active.rules.push(self.network.add(reach, act));
         true
     }
@@ -37,7 +43,9 @@ impl World {
             FaultKind::PairCut => (Reach::Pair(one, other), Act::Cut),
             FaultKind::Isolated => (Reach::Host(one), Act::Cut),
             FaultKind::PartlyCut => {
-                members.retain(|_| random.percent(50));
+                // All others, as a rule: clients still reach it, and nobody else does.
+                let all = random.percent(60);
+                members.retain(|_| all || random.percent(50));
                 (Reach::Some(one, members), Act::Cut)
             }
             FaultKind::ZoneSplit => {

@@ -1,9 +1,16 @@
 //! Faults of processes: they die, hang, come back with other disks, or twice.
 
+use deadwax_dht::VolumeId;
+use deadwax_track::TrackId;
+
 use super::{Active, FaultKind};
 use crate::clock::{Micros, SECOND};
 use crate::probe::Probe;
 use crate::world::{Role, World};
+
+/// Within this time of a whole network the older of two processes of one name hears of the other: each node compares its
+/// partitions once a minute with all who hold them, too, and its takedowns more often.
+const HALTS: Micros = 120 * SECOND;
 
 impl World {
     pub(super) fn begin_process(&mut self, active: &mut Active, lasts: Micros) -> bool {
@@ -14,6 +21,9 @@ impl World {
             _ => self.some_member(),
         };
         let Some(one) = one else { return false };
+        if matches!(active.kind, FaultKind::LostSystem | FaultKind::OldSystem) && !self.is_replaceable(one) {
+            return false;
+        }
         match active.kind {
             FaultKind::SiteLoss => {
                 let zone = self.hosts[one as usize].zone;
@@ -81,10 +91,12 @@ impl World {
         let at = &mut self.hosts[host as usize];
         match kind {
             FaultKind::LostDisk => {
+                let mut owed = Vec::new();
                 for drive in &mut at.drives {
-                    drive.tracks.clear();
+                    owed.extend(std::mem::take(&mut drive.tracks).into_keys().map(|id| (drive.id, id)));
                     drive.barred.clear();
                 }
+                self.owe_all(owed);
                 self.faults.destroyed = true;
             }
             FaultKind::LostSystem => at.system = at.system.lost(),
@@ -101,11 +113,15 @@ impl World {
             FaultKind::OldDisk => {
                 let host = active.hosts[0];
                 self.crash(host);
+                let mut owed = Vec::new();
                 for drive in &mut self.hosts[host as usize].drives {
                     if let Some(image) = drive.image.take() {
-                        drive.tracks = image;
+                        let before = std::mem::replace(&mut drive.tracks, image);
+                        let gone = before.into_keys().filter(|id| !drive.tracks.contains_key(id));
+                        owed.extend(gone.map(|id| (drive.id, id)));
                     }
                 }
+                self.owe_all(owed);
                 self.faults.destroyed = true;
                 self.start_later(host, SECOND);
             }
@@ -117,6 +133,13 @@ impl World {
             FaultKind::Silence | FaultKind::SiteLoss | FaultKind::QuorumLoss => self.restart(active),
             FaultKind::LostDisk | FaultKind::LostSystem | FaultKind::OldSystem => self.restart(active),
             _ => {}
+        }
+    }
+
+    fn owe_all(&mut self, owed: Vec<(VolumeId, TrackId)>) {
+        for (volume, id) in owed {
+            let track = self.oracle.number(&id);
+            self.owe(volume, track);
         }
     }
 
@@ -150,6 +173,12 @@ impl World {
     /// Somebody finds the double and ends it for good.
     fn end_clone(&mut self, active: &Active) {
         let [of, double] = active.hosts[..] else { return };
+        let (older, later) = (&self.hosts[of as usize], &self.hosts[double as usize]);
+        let both = older.is_up() && later.is_up() && older.system.life < later.system.life;
+        let since = active.began.max(older.well_since).max(self.faults.whole_since);
+        if both && older.faults == 1 && self.network.is_whole() && self.now > since + HALTS {
+            self.checks.violate(format!("n{of} goes on, though n{double} of its name started later"));
+        }
         self.crash(double);
         let at = &mut self.hosts[double as usize];
         (at.role, at.halted) = (Role::Spare, false);

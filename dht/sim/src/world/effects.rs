@@ -93,6 +93,9 @@ impl World {
     fn send(&mut self, from: u32, to: &Destination, envelope: Box<Envelope>) {
         let word = tag(&envelope.message);
         let (Some(to), _) = self.resolve(to) else { return };
+        if let Message::Receipts(receipts) = &envelope.message {
+            self.check_receipts(from, receipts);
+        }
         self.count_message(&envelope.message);
         if from == to {
             return;
@@ -323,7 +326,7 @@ impl World {
 
     fn finished(&mut self, host: u32, number: u64, answer: Finished) {
         let Some(flow) = self.flows.get(number) else { return };
-        let (why, track) = (flow.why, flow.track);
+        let (why, track, volume) = (flow.why, flow.track, flow.volume);
         let reply = match answer {
             Finished::Stored { .. } => Reply::Stored { already: flow.already },
             Finished::Sent => Reply::End,
@@ -333,6 +336,12 @@ impl World {
             Finished::Moved { epoch } => Reply::Failed(FailureKind::Moved { epoch }),
             Finished::Failed => Reply::Failed(why),
         };
+        if let Finished::Stored { .. } = answer {
+            self.check_stored(host, track);
+        }
+        if let Finished::Absent { .. } = answer {
+            self.check_absent(host, &volume, track);
+        }
         match answer {
             Finished::Unsettled => self.hit(Probe::Unsettled),
             Finished::TakenDown(_) => self.hit(Probe::Barred),

@@ -57,6 +57,8 @@ pub(crate) enum Event {
     Fault { index: u32 },
     /// A fault ends.
     Heal { name: u32 },
+    /// Some gateway puts this track.
+    PutNow { track: u32 },
     /// A takedown is asked for at a node that may.
     TakeDown { track: u32, host: u32 },
     /// The run looks at the whole.

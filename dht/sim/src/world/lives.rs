@@ -130,6 +130,9 @@ impl World {
         let drive = &mut self.hosts[op.host as usize].drives[op.drive];
         if let Some((id, bytes, tag)) = write.filter(|_| durable && drive.state == State::Serving) {
             drive.store(id, bytes, tag);
+            let volume = drive.id;
+            let track = self.oracle.number(&id);
+            self.checks.owed.remove(&(volume, track));
         }
     }
 

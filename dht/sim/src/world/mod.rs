@@ -235,6 +235,10 @@ impl World {
             Event::Bounce { host } => self.bounce(host),
             Event::Fault { index } => self.fault_begins(index),
             Event::Heal { name } => self.fault_ends(name),
+            Event::PutNow { track } => {
+                let gateway = self.clients.random.below(self.clients.gateways.len() as u64);
+                self.put_begins(u32::try_from(gateway).expect("few gateways"), track);
+            }
             Event::TakeDown { track, host } => self.takedown_arrives(track, host),
             Event::Look => self.look(),
         }

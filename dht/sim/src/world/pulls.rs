@@ -156,6 +156,7 @@ impl World {
             None => {}
         }
         let track = self.oracle.number(&pull.id);
+        self.checks.owed.remove(&(volume, track));
         self.note(Kind::Write, op.host, NONE, u64::from(track));
         if tell {
             self.step(op.host, Input::Stored { volume, track: pull.id });

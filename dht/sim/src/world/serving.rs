@@ -179,7 +179,12 @@ impl World {
         if fails {
             return self.fail(key, FailureKind::Internal);
         }
-        let tell = self.hosts[op.host as usize].drives[op.drive].store(id, bytes, tag);
+        let drive = &mut self.hosts[op.host as usize].drives[op.drive];
+        let (tell, barred) = (drive.store(id, bytes, tag), drive.barred.contains(&id));
+        if barred {
+            self.hit(Probe::BarredAmid);
+        }
+        self.checks.owed.remove(&(volume, track));
         self.note(Kind::Write, op.host, NONE, u64::from(track));
         if stand_in {
             self.hit(Probe::StandIns);
