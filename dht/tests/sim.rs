@@ -29,7 +29,7 @@ fn texts(summary: &Summary) -> String {
 
 #[test]
 fn clusters_keep_their_promises_whatever_goes_wrong() {
-    let seeds = seeds(300);
+    let seeds = seeds(2_000);
     let many = seeds.end - seeds.start >= 1_000;
     let summary = Summary::of(
         seeds,

@@ -116,10 +116,11 @@ impl Probes {
         self.0.iter_mut().zip(other.0).for_each(|(sum, more)| *sum += more);
     }
 
-    /// Those that were never come to.
+    /// Those that were never come to. Pulls in vain need not be.
     #[must_use]
     pub fn missing(&self) -> Vec<Probe> {
-        Probe::ALL.iter().copied().filter(|probe| self.count(*probe) == 0).collect()
+        let wanted = Probe::ALL.iter().copied().filter(|probe| *probe != Probe::Wasted);
+        wanted.filter(|probe| self.count(*probe) == 0).collect()
     }
 
     /// By their texts.

@@ -255,7 +255,8 @@ impl World {
 
 /// What cores are set to.
 fn settings(is_large: bool, few_at_once: bool) -> CoreSettings {
-    let mut settings = CoreSettings::default();
+    // Voters' heartbeats are half of all steps of a small cluster at the default of 100 ms, and show nothing new.
+    let mut settings = CoreSettings { voter_tick_ms: 250, ..CoreSettings::default() };
     if few_at_once {
         // Nodes that take on little, so that requests wait, expire and are refused.
         let few = ClassLimits { under_way_max: 1, queue_max: 2 };
@@ -282,14 +283,14 @@ pub fn run(scenario: &Scenario) -> Report {
     let settings = settings(scenario.scale.is_some(), few_at_once);
     let mut world = World::new(scenario.seed, topology.clone(), settings, gateways);
     world.clients.few = few_at_once;
-    world.faults.map_changes = scenario.scale.is_some() || random.percent(45);
+    world.faults.map_changes = scenario.scale.is_some() || random.percent(35);
     world.faults.only.clone_from(&scenario.only);
     world.trace.follow = scenario.follow;
     #[cfg(feature = "planted")]
     {
         world.bug = scenario.bug;
     }
-    let long = scenario.scale.is_none() && random.below(24) == 0;
+    let long = scenario.scale.is_none() && random.below(32) == 0;
     let eras = if long || scenario.scale.is_some() { 1 } else { 1 + u64::from(random.percent(40)) };
     world.run_state = Some(Run {
         phase: Phase::WarmUp,

@@ -6,6 +6,7 @@ use deadwax_dht::{Node, NodeId};
 
 use super::{Active, FaultKind};
 use crate::clock::{MILLI, SECOND};
+use crate::operator::stayers;
 use crate::probe::Probe;
 use crate::topology::zone_name;
 use crate::trace::{Kind, NONE};
@@ -112,9 +113,7 @@ impl World {
     }
 
     fn voters(&mut self) -> bool {
-        let dead = self.newest.state().dead().clone();
-        let spec = self.newest.state().spec().clone();
-        let mut nodes: Vec<_> = spec.nodes.iter().map(|node| node.id).filter(|node| !dead.contains(node)).collect();
+        let mut nodes = stayers(self.newest.state());
         self.faults.random.shuffle(&mut nodes);
         let count = self.newest.state().voters().len().min(nodes.len());
         if count < 3 {
@@ -164,9 +163,9 @@ impl World {
         if voters.len() == before || !state.outgoing().is_empty() {
             return;
         }
-        let others = state.spec().nodes.iter().map(|node| node.id);
         let votes = |node: &NodeId| state.voters().iter().any(|voter| voter.node == *node);
-        voters.extend(others.filter(|node| !votes(node) && !state.dead().contains(node)).take(before - voters.len()));
+        let others = stayers(&state).into_iter().filter(|node| !votes(node));
+        voters.extend(others.take(before - voters.len()));
         if voters.len() >= VOTERS_MIN {
             self.command("replace voters", [Command::SetVoters(voters)]);
         }

@@ -290,7 +290,9 @@ impl World {
 
     fn spare(&self) -> Option<u32> {
         let founders = u32::try_from(self.topology.founders).expect("few hosts");
-        let spares = (0..).zip(&self.hosts).filter(|(at, host)| *at >= founders && host.role == Role::Spare);
+        // What comes behind the seats were clones.
+        let seats = (0..).zip(&self.hosts).take(self.topology.seats.len());
+        let spares = seats.filter(|(at, host)| *at >= founders && host.role == Role::Spare);
         spares.map(|(at, _)| at).next()
     }
 }

@@ -301,7 +301,10 @@ impl World {
         self.note(Kind::Erase, op.host, NONE, u64::from(number));
         if copy.is_some() {
             self.hit(if barred { Probe::BarredErased } else { Probe::StraysReleased });
-            self.check_erased(op.host, &volume, number, barred);
+            // One that rotted is no copy.
+            if copy.is_some_and(|copy| !copy.rotten) {
+                self.check_erased(op.host, &volume, number, barred);
+            }
         }
         self.step(op.host, Input::Erased { volume, track: id, was_there });
     }
