@@ -291,7 +291,7 @@ pub fn run(scenario: &Scenario) -> Report {
         world.bug = scenario.bug;
     }
     let long = scenario.scale.is_none() && random.below(32) == 0;
-    let eras = if long || scenario.scale.is_some() { 1 } else { 1 + u64::from(random.percent(40)) };
+    let eras = if long || scenario.scale.is_some() { 1 } else { 1 + u64::from(random.percent(30)) };
     world.run_state = Some(Run {
         phase: Phase::WarmUp,
         eras,

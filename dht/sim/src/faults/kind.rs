@@ -64,7 +64,7 @@ kinds! {
     Crash = "a process crashes", Process, 8;
     CrashLoop = "a process crashes again and again", Process, 4;
     Pause = "a process stands still", Process, 5;
-    Rolling = "processes are restarted one after the other", Process, 3;
+    Rolling = "processes are restarted one after the other", Process, 2;
     LostDisk = "a node comes back with an empty disk", Process, 4;
     OldDisk = "a node comes back with an old disk", Process, 4;
     LostSystem = "a node comes back without its system drive", Process, 4;

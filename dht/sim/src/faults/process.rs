@@ -44,7 +44,7 @@ impl World {
             FaultKind::Pause => self.pause(one),
             FaultKind::Crash if self.faults.random.percent(60) => self.hosts[one as usize].armed = true,
             FaultKind::CrashLoop => {
-                for turn in 0..(lasts / (6 * SECOND)).clamp(2, 12) {
+                for turn in 0..(lasts / (6 * SECOND)).clamp(2, 5) {
                     self.queue.push(self.now + turn * 6 * SECOND, crate::world::Event::Bounce { host: one });
                 }
             }
