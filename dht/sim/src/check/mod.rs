@@ -9,7 +9,7 @@
 //! | no word of *absent* | by a volume that lost the track, or missed it while it was away |
 //! | no resurrection | no node counts a copy of a track whose takedown it has durable |
 //! | receipts | none for a copy that is there |
-//! | one of two | of two processes of one name the older halts within two minutes of a whole network |
+//! | one of two | of two processes of one name the older halts within 75 s of a whole network |
 //! | no copy erased that is needed | after an erasure a write quorum of copies is left, less what faults destroyed |
 //! | readable | with at most one node touched by faults for a minute, every acknowledged track is got |
 //! | readable after healing | every acknowledged track is got, from each gateway, once the cluster says that it is settled |

@@ -126,9 +126,8 @@ impl World {
             let most = self.now + length - at;
             let lasts = match kind {
                 FaultKind::Silence => 33 * MINUTE,
-                FaultKind::Cloned | FaultKind::PartlyCut => {
-                    self.faults.random.between(80 * SECOND, most.max(150 * SECOND))
-                }
+                FaultKind::Cloned => self.faults.random.between(100 * SECOND, 200 * SECOND),
+                FaultKind::PartlyCut => self.faults.random.between(80 * SECOND, most.max(150 * SECOND)),
                 _ => self.faults.random.between(8 * SECOND, most.min(3 * MINUTE)),
             };
             self.faults.plan.push(Planned { kind, lasts });
