@@ -8,6 +8,7 @@ use deadwax_track::Partition;
 use crate::liveness::Cells;
 use crate::log::{BadHistory, Batch, History, State};
 use crate::routing::Directory;
+use crate::takedown::witnesses;
 use crate::{BadMap, Holder, Map, NodeId, VolumeId};
 
 /// How many epochs a [`LayoutCache`] keeps: the newest, and those that nodes are at that lag behind.
@@ -28,6 +29,7 @@ pub struct Layout {
     directory: Arc<Directory>,
     /// The layout before, by its head, and the partitions whose holders are others since, or dead, or alive again.
     changed: Option<([u8; 32], Vec<Partition>)>,
+    witnesses: OnceLock<Vec<NodeId>>,
     /// What each volume holds, in any set, rising.
     held: OnceLock<Held>,
     /// What nodes hold, of those that asked.
@@ -104,6 +106,7 @@ impl Layout {
             cells,
             directory,
             changed: None,
+            witnesses: OnceLock::new(),
             held: OnceLock::new(),
             nodes: Mutex::default(),
         }
@@ -192,6 +195,15 @@ impl Layout {
     #[must_use]
     pub const fn directory(&self) -> &Arc<Directory> {
         &self.directory
+    }
+
+    /// With whom nodes compare their takedowns: see [`witnesses`].
+    #[must_use]
+    pub fn witnesses(&self) -> &[NodeId] {
+        self.witnesses.get_or_init(|| {
+            let nodes = self.map.nodes().iter().map(|node| (node.id, node.zone.as_str()));
+            witnesses(nodes, self.state.dead())
+        })
     }
 
     /// The partitions that `node`'s volumes hold, in any set, rising.

@@ -22,6 +22,8 @@ const CHUNK: u64 = 500;
 const VOLUMES: u64 = 100;
 /// Nodes of the network in which partitions are looked up.
 const ROUTERS: usize = 10_000;
+/// Faults of a large cluster.
+const FAULTS_AN_HOUR: u64 = 12;
 /// Each mistake on purpose is to be found by one of so many seeds.
 #[cfg(feature = "planted")]
 const PLANTED_SEEDS_MAX: u64 = 60;
@@ -38,6 +40,12 @@ pub(crate) struct Options {
     /// Only this part; may be repeated [default: all].
     #[arg(long)]
     only: Vec<Part>,
+    /// One large cluster of so many nodes, a multiple of ten, instead of the two of `scale`.
+    #[arg(long)]
+    nodes: Option<usize>,
+    /// How many simulated minutes of it.
+    #[arg(long, default_value_t = 60, requires = "nodes")]
+    minutes: u64,
 }
 
 /// A part of the command.
@@ -70,10 +78,14 @@ pub(crate) fn run(options: &Options, seed: u64) -> anyhow::Result<Report> {
     if wanted(Part::Lookups) {
         lookups(seed, &mut board)?;
     }
-    if wanted(Part::Scale) {
+    if let Some(nodes) = options.nodes {
+        ensure!(nodes > 0 && nodes.is_multiple_of(10), "--nodes is a multiple of ten, not {nodes}");
+        let one = Scale { nodes, minutes: options.minutes, faults: FAULTS_AN_HOUR };
+        scale(seed, one, "sim_s", &mut board)?;
+    } else if wanted(Part::Scale) {
         let long = Scale { nodes: 1_000, minutes: 24 * 60, faults: 48 };
         scale(seed, long, "sim_1k_nodes_24h_s", &mut board)?;
-        let large = Scale { nodes: 10_000, minutes: 60, faults: 12 };
+        let large = Scale { nodes: 10_000, minutes: 60, faults: FAULTS_AN_HOUR };
         scale(seed, large, "sim_10k_nodes_1h_s", &mut board)?;
     }
     if wanted(Part::Seeds) {
@@ -151,6 +163,7 @@ fn scale(seed: u64, scale: Scale, name: &str, board: &mut Board) -> anyhow::Resu
     let report = deadwax_dht_sim::run(&Scenario { scale: Some(scale), ..Scenario::new(seed) });
     let seconds = started.elapsed();
     ensure!(report.violations.is_empty(), "a large cluster broke a rule\n{report}");
+    eprintln!("{} events, {} steps of cores, epoch {}", report.events, report.steps, report.epoch);
     board.add_plain(name, "s", seconds.as_secs_f64());
     let per_node = seconds / u32::try_from(scale.nodes).context("too many nodes")?;
     board.add_plain(&format!("{name}_us_per_node_s"), "us", nanos(per_node) * 1e6 / (report.time as f64) / 1e3);

@@ -65,6 +65,8 @@ pub struct Report {
     pub events: u64,
     /// How many steps cores made.
     pub steps: u64,
+    /// The newest epoch of the map.
+    pub epoch: u64,
     /// Simulated microseconds.
     pub time: u64,
     /// The longest time from a healing until all was settled, in microseconds.
@@ -329,6 +331,7 @@ pub fn run(scenario: &Scenario) -> Report {
         trace: world.trace.hash(),
         events: world.trace.count,
         steps: world.steps,
+        epoch: world.newest.epoch(),
         time: world.now,
         settled_after,
         probes: world.probes,

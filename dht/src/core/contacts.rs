@@ -58,7 +58,10 @@ impl Contacts {
 impl Core {
     pub(super) fn renew_contacts(&mut self, layout: &Arc<Layout>) {
         let directory = layout.directory();
-        self.contacts.lives.retain(|node, _| directory.has(node));
+        // Most epochs have the nodes of the one before.
+        if self.contacts.layout.as_ref().is_none_or(|before| !Arc::ptr_eq(before.cells(), layout.cells())) {
+            self.contacts.lives.retain(|node, _| directory.has(node));
+        }
         let voters: BTreeSet<NodeId> = layout.state().voters().iter().map(|voter| voter.node).collect();
         self.contacts.liveness.set_map(self.now, layout.cells(), layout.state().dead(), &voters);
         let own = self.own_partitions(layout);
@@ -204,7 +207,7 @@ impl Core {
         let mut changed = false;
         for effect in self.contacts.liveness.poll(self.now) {
             match effect {
-                liveness::Effect::Send { to, bytes, .. } => self.send(to, Message::Swim(bytes)),
+                liveness::Effect::Send { to, bytes } => self.send(to, Message::Swim(bytes)),
                 liveness::Effect::Changed { node, standing } => {
                     changed = true;
                     if standing.is_up() {

@@ -34,7 +34,8 @@ pub(super) struct Duties {
 
 impl Core {
     pub(super) fn renew_duties(&mut self, layout: &Layout) {
-        let own = |volume: &&VolumeId| layout.node_of(volume) == Some(self.config.node);
+        let volumes = layout.map().node(&self.config.node).map_or(&[][..], |node| &node.volumes);
+        let own = |volume: &&VolumeId| volumes.iter().any(|own| own.id == **volume);
         let mut duties = Duties::default();
         for (partition, transition) in layout.state().transitions() {
             match transition.stage {

@@ -71,11 +71,8 @@ impl Core {
 
     /// Volumes of nodes that were declared dead give no receipts.
     pub(super) fn renew_receipts(&mut self, layout: &Layout) {
-        for node in layout.map().nodes() {
-            let dead = layout.state().dead().contains(&node.id);
-            if dead {
-                node.volumes.iter().for_each(|volume| self.receipts.receipts.set_dead(&volume.id, true));
-            }
+        for node in layout.state().dead().iter().filter_map(|dead| layout.map().node(dead)) {
+            node.volumes.iter().for_each(|volume| self.receipts.receipts.set_dead(&volume.id, true));
         }
     }
 

@@ -7,9 +7,7 @@ use deadwax_track::{Partition, TrackId};
 use super::message::Message;
 use super::{Core, CoreConfig, Effect, Kept, Part};
 use crate::random::Random;
-use crate::takedown::{
-    Answer, Ask, Follow, FollowEffect, IssueError, Name, Stale, Takedown, TakedownLog, Verdict, witnesses,
-};
+use crate::takedown::{Answer, Ask, Follow, FollowEffect, IssueError, Name, Stale, Takedown, TakedownLog, Verdict};
 use crate::{Layout, NodeId, VolumeId};
 
 /// How many barred tracks are looked for at a time on a volume that has come up.
@@ -74,9 +72,7 @@ impl Core {
     }
 
     pub(super) fn renew_takedowns(&mut self, layout: &Layout) {
-        let nodes = layout.map().nodes().iter().map(|node| (node.id, node.zone.as_str()));
-        let witnesses = witnesses(nodes, layout.state().dead());
-        self.takedowns.follow.set_witnesses(self.now, &self.config.node, &witnesses);
+        self.takedowns.follow.set_witnesses(self.now, &self.config.node, layout.witnesses());
         self.touch(Part::Takedowns);
     }
 

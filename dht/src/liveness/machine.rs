@@ -42,8 +42,6 @@ pub enum Effect {
     Send {
         /// To whom: as a datagram that proves to it who this node is.
         to: NodeId,
-        /// `host:port`, of the map.
-        address: Arc<str>,
         /// At most [`DATAGRAM_BYTES_MAX`](super::DATAGRAM_BYTES_MAX).
         bytes: Vec<u8>,
     },
@@ -310,9 +308,7 @@ impl Liveness {
     }
 
     pub(super) fn send(&mut self, to: NodeId, bytes: Vec<u8>) {
-        if let Some(address) = self.cells.address(&to) {
-            self.effects.push(Effect::Send { to, address: address.clone(), bytes });
-        }
+        self.effects.push(Effect::Send { to, bytes });
     }
 
     /// How `node` stands; none: the map does not have it. A node is up for itself, but where the log calls it dead:

@@ -44,7 +44,7 @@ fn config(nodes: usize, probe_ms: u64) -> Config {
         probe_period: Duration::from_millis(probe_ms),
         probe_rtt: Duration::from_millis(ROUND_TRIP_MS),
         num_indirect_probes: count(INDIRECT),
-        max_transmissions: NonZeroU8::new(6 + doublings).expect("not zero"),
+        max_transmissions: NonZeroU8::new(2 + doublings).expect("not zero"),
         suspect_to_down_after: Duration::from_millis((2 + u64::from(doublings)) * 1_000 + 2 * probe_ms),
         // Members are those of the map: they leave with it.
         remove_down_after: None,

@@ -11,8 +11,6 @@ use crate::slab::Key;
 /// Something that happens at its time.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A process has asked to be woken.
-    Wake { host: u32 },
     /// A message arrives.
     Message { from: u32, to: u32, envelope: Box<Envelope> },
     /// A host learns that a node could not be reached.

@@ -34,8 +34,6 @@ pub(crate) struct Host {
     pub(crate) core: Option<Box<Core>>,
     /// Counts starts and stops: what was meant for an earlier life is void.
     pub(crate) life: u32,
-    /// When the process is to be woken: the only wake that counts.
-    pub(crate) wake_at: Micros,
     pub(crate) paused: bool,
     pub(crate) held: Vec<Event>,
     pub(crate) clock: Clock,
@@ -88,7 +86,6 @@ impl Host {
             role: Role::Clone(of),
             core: None,
             life: 0,
-            wake_at: Micros::MAX,
             paused: false,
             held: Vec::new(),
             clock: Clock::new(now, 0),

@@ -22,7 +22,6 @@ impl World {
         }
         at.life += 1;
         at.paused = false;
-        at.wake_at = Micros::MAX;
         let wall = at.clock.wall_ms(*now);
         at.system.life = wall.max(at.system.life + 1);
         let mut clock = Clock::new(*now, local);
@@ -88,7 +87,6 @@ impl World {
         at.life += 1;
         (at.paused, at.armed) = (false, false);
         at.held.clear();
-        at.wake_at = Micros::MAX;
         let life = u64::from(at.life);
         let lost = at.system.crash(&self.layouts, &mut self.random);
         if lost > 0 {
@@ -169,7 +167,6 @@ impl World {
         if !std::mem::replace(&mut at.paused, false) {
             return;
         }
-        at.wake_at = Micros::MAX;
         for (index, event) in std::mem::take(&mut at.held).into_iter().enumerate() {
             let at = self.now + index as u64 % (50 * MILLI);
             self.queue.push(at, event);

@@ -26,7 +26,7 @@ use crate::faults::Faults;
 use crate::network::{Network, is_gateway};
 use crate::operator::Operator;
 use crate::probe::{Probe, Probes};
-use crate::queue::Queue;
+use crate::queue::{Alarms, Queue};
 use crate::random::Random;
 use crate::run::Run;
 use crate::slab::Slab;
@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) now: Micros,
     pub(crate) random: Random,
     pub(crate) queue: Queue<Event>,
+    /// When each core is to be woken.
+    pub(crate) alarms: Alarms,
     pub(crate) trace: Trace,
     pub(crate) probes: Probes,
     pub(crate) network: Network,
@@ -80,6 +82,7 @@ impl World {
             now: 0,
             random: Random::stream(seed, 0x3017d),
             queue: Queue::new(),
+            alarms: Alarms::new(),
             trace: Trace::new(seed),
             probes: Probes::default(),
             network: Network::new(seed, topology.zones),
@@ -128,7 +131,6 @@ impl World {
             role: if founder { Role::Member } else { Role::Spare },
             core: None,
             life: 0,
-            wake_at: Micros::MAX,
             paused: false,
             held: Vec::new(),
             clock: Clock::new(0, 0),
@@ -177,9 +179,16 @@ impl World {
     /// Goes on for some events, or until a rule is broken.
     pub(crate) fn run_some(&mut self) {
         for _ in 0..1_000 {
-            let Some((at, event)) = self.queue.pop(Micros::MAX) else { return };
-            self.now = at;
-            self.dispatch(event);
+            // What comes at the same time as an alarm is taken in before it.
+            if let Some((at, event)) = self.queue.pop(self.alarms.first().map_or(Micros::MAX, |(at, _)| at)) {
+                self.now = at;
+                self.dispatch(event);
+            } else if let Some((at, host)) = self.alarms.first() {
+                self.now = at;
+                self.wake(host);
+            } else {
+                return;
+            }
             if !self.checks.violations.is_empty() {
                 return;
             }
@@ -189,7 +198,6 @@ impl World {
     fn dispatch(&mut self, event: Event) {
         let Some(event) = self.hold(event) else { return };
         match event {
-            Event::Wake { host } => self.wake(host),
             Event::Message { from, to, envelope } => self.arrive(from, to, envelope),
             Event::Unreachable { host, life, peer } => {
                 if self.hosts[host as usize].life == life {
@@ -248,8 +256,7 @@ impl World {
     fn hold(&mut self, event: Event) -> Option<Event> {
         let host = match &event {
             Event::Message { to, .. } => *to,
-            Event::Wake { host }
-            | Event::System { host, .. }
+            Event::System { host, .. }
             | Event::Unreachable { host, .. }
             | Event::Latency { host, .. }
             | Event::Input { host, .. }
@@ -289,24 +296,18 @@ impl World {
         let at = &mut self.hosts[host as usize];
         let Some(core) = &at.core else { return };
         let deadline = core.next_deadline();
-        if deadline == u64::MAX {
-            return;
-        }
-        let when = at.clock.when(deadline, now).max(now + 1);
-        if when < at.wake_at {
-            at.wake_at = when;
-            self.queue.push(when, Event::Wake { host });
+        if deadline < u64::MAX {
+            self.alarms.set(host, at.clock.when(deadline, now).max(now + 1));
+        } else {
+            self.alarms.clear(host);
         }
     }
 
     fn wake(&mut self, host: u32) {
         let now = self.now;
         let at = &mut self.hosts[host as usize];
-        if at.wake_at != now {
-            return;
-        }
-        at.wake_at = Micros::MAX;
-        let Some(core) = &at.core else { return };
+        self.alarms.clear(host);
+        let Some(core) = at.core.as_ref().filter(|_| !at.paused) else { return };
         if core.next_deadline() > at.clock.now_ms(now) {
             return self.plan_wake(host);
         }
