@@ -16,6 +16,9 @@ use crate::{Layout, NodeId};
 
 /// The most nodes of which it is known when they started.
 const LIVES_MAX: usize = 16_384;
+/// How far ahead of this node's clock a process may have started, in ms: a day. What is said to be later is believed of
+/// nobody, or one wrong word would end a node for good.
+const AHEAD_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 
 /// The machines that know other nodes.
 pub(super) struct Contacts {
@@ -120,6 +123,12 @@ impl Core {
         self.touch(Part::Liveness);
     }
 
+    /// A node answered what it was asked: it is no node that fails. Other messages show only that it can be heard.
+    pub(super) fn take_answered(&mut self, node: NodeId) {
+        self.contacts.liveness.request_succeeded(self.now, node);
+        self.touch(Part::Liveness);
+    }
+
     pub(super) fn take_envelope(&mut self, from: NodeId, address: &Arc<str>, envelope: Envelope) {
         if from == self.config.node {
             // Another process of this name; or a message to oneself, which no machine sends.
@@ -135,6 +144,9 @@ impl Core {
             Message::Epochs(_) | Message::Behind(_) => true,
             _ => self.compare_epochs(from, envelope.epoch),
         };
+        if envelope.message.is_answer() {
+            self.take_answered(from);
+        }
         match envelope.message {
             Message::Swim(bytes) => {
                 self.contacts.liveness.handle_datagram(self.now, from, &bytes);
@@ -153,9 +165,9 @@ impl Core {
                 self.contacts.router.handle_response(self.now, number, contact, response);
                 self.touch(Part::Router);
             }
-            Message::Behind(epoch) => self.tell_epochs(Destination::At(Some(from), address.clone()), epoch),
+            Message::Behind(epoch) => self.take_behind(from, address, epoch),
             Message::Epochs(batch) => self.take_batch(&batch),
-            Message::Superseded(life) if life > self.config.life => self.halt(life),
+            Message::Superseded(life) if life > self.config.life && self.is_credible(life) => self.halt(life),
             Message::Superseded(_) => {}
             Message::TakedownAsk(number, ask) => self.take_takedown_ask(from, number, &ask),
             Message::TakedownAnswer(number, answer) => self.take_takedown_answer(from, number, &answer),
@@ -182,7 +194,8 @@ impl Core {
         if known == Some(envelope.life) {
             return true;
         }
-        if let Some(newest) = known.filter(|newest| *newest > envelope.life && !self.planted(Bug::NeverHalt)) {
+        let later = |newest: &u64| *newest > envelope.life && self.is_credible(*newest);
+        if let Some(newest) = known.filter(later).filter(|_| !self.planted(Bug::NeverHalt)) {
             self.send_to(Destination::At(Some(from), address.clone()), Message::Superseded(newest));
             return false;
         }
@@ -190,6 +203,12 @@ impl Core {
             self.contacts.lives.insert(from, envelope.life);
         }
         true
+    }
+
+    /// Whether a process can have started then, as far as this node's clock tells.
+    const fn is_credible(&self, life: u64) -> bool {
+        let clock = self.config.life.saturating_add(self.now - self.began);
+        life <= clock.saturating_add(AHEAD_MS_MAX)
     }
 
     fn halt(&mut self, life: u64) {

@@ -212,6 +212,10 @@ impl Core {
     }
 
     pub(super) fn take_pulled(&mut self, number: u64, bytes: u64, result: Result<(), PullError>) {
+        let answered = matches!(result, Ok(()) | Err(PullError::Lacks | PullError::Busy { .. } | PullError::Corrupt));
+        if let Some(source) = self.copies.repair.source(number).filter(|_| answered) {
+            self.take_answered(source);
+        }
         self.copies.repair.handle_pulled(self.now, number, bytes, result);
         self.touch(Part::Repair);
     }

@@ -3,6 +3,7 @@
 mod bytes;
 #[path = "../shared/golden.rs"]
 mod golden;
+mod peers;
 mod village;
 
 use deadwax_dht::core::{Done, Effect, Finished, Input, Refused, Request, Verb};

@@ -17,7 +17,7 @@ pub(crate) const SECOND: u64 = 1_000;
 pub(crate) const MINUTE: u64 = 60 * SECOND;
 
 /// Far enough after 1970 for the times of lives.
-const BEGIN: u64 = 1_000_000;
+pub(crate) const BEGIN: u64 = 1_000_000;
 
 pub(crate) fn track(number: u64) -> TrackId {
     TrackId::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes())
