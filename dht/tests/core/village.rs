@@ -28,7 +28,11 @@ pub(crate) struct House {
     pub(crate) node: Node,
     pub(crate) volumes: Vec<VolumeId>,
     pub(crate) disk: BTreeMap<VolumeId, BTreeSet<TrackId>>,
-    takedowns: Vec<Takedown>,
+    pub(crate) takedowns: Vec<Takedown>,
+    /// Of its voter.
+    durable: Option<Durable>,
+    /// The most tracks that were to be erased by one step.
+    pub(crate) erased_at_once: usize,
     pub(crate) up: bool,
     pub(crate) halted: bool,
     woken: u64,
@@ -51,9 +55,9 @@ pub(crate) struct Village {
     numbers: u64,
 }
 
-const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
+pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
 
-fn key(number: usize) -> NodeKey {
+pub(crate) fn key(number: usize) -> NodeKey {
     NodeKey::from_bytes(&[u8::try_from(number + 1).expect("few"); 32])
 }
 
@@ -104,6 +108,25 @@ impl Village {
 
     fn build(&mut self, number: usize, kept: Kept) {
         let node = node(number);
+        let volumes: Vec<VolumeId> = node.volumes.iter().map(|volume| volume.id).collect();
+        let house = House {
+            durable: kept.voter.clone(),
+            core: self.core(number, kept),
+            disk: volumes.iter().map(|volume| (*volume, BTreeSet::new())).collect(),
+            node,
+            volumes,
+            takedowns: Vec::new(),
+            erased_at_once: 0,
+            up: true,
+            halted: false,
+            woken: u64::MAX,
+        };
+        self.houses.push(house);
+        self.begin(self.houses.len() - 1);
+    }
+
+    fn core(&self, number: usize, kept: Kept) -> Core {
+        let node = node(number);
         let config = CoreConfig {
             node: node.id,
             key: key(number),
@@ -119,18 +142,34 @@ impl Village {
             bug: None,
             layouts: self.layouts.clone(),
         };
-        let core = Core::start(self.now, config, kept);
-        let volumes: Vec<VolumeId> = node.volumes.iter().map(|volume| volume.id).collect();
-        let disk = volumes.iter().map(|volume| (*volume, BTreeSet::new())).collect();
-        let house =
-            House { core, node, volumes, disk, takedowns: Vec::new(), up: true, halted: false, woken: u64::MAX };
-        self.houses.push(house);
-        let at = self.houses.len() - 1;
+        Core::start(self.now, config, kept)
+    }
+
+    fn begin(&mut self, at: usize) {
         self.act(at, Input::Tick);
         for volume in self.houses[at].volumes.clone() {
-            let digests: Vec<PartitionDigest> = Vec::new();
-            self.act(at, Input::VolumeUp { volume, digests });
+            let mut digests = BTreeMap::new();
+            for track in &self.houses[at].disk[&volume] {
+                let empty = PartitionDigest { partition: track.partition(), tracks: 0, digest: [0; 16] };
+                let of = digests.entry(track.partition()).or_insert(empty);
+                of.tracks += 1;
+                of.digest.iter_mut().zip(track.as_bytes()).for_each(|(sum, byte)| *sum ^= byte);
+            }
+            self.act(at, Input::VolumeUp { volume, digests: digests.into_values().collect() });
         }
+    }
+
+    /// The process of a house ends, and the next one begins with what its drives have.
+    pub(crate) fn restart(&mut self, at: usize) {
+        let house = &self.houses[at];
+        let kept = Kept {
+            history: house.core.history().cloned(),
+            voter: house.durable.clone(),
+            takedowns: house.takedowns.clone(),
+            intact: true,
+        };
+        self.houses[at].core = self.core(at, kept);
+        self.begin(at);
     }
 
     /// A node that knows nobody but two addresses.
@@ -171,6 +210,8 @@ impl Village {
     /// Takes a step, and gives what it wants done, which is done as well.
     pub(crate) fn step(&mut self, at: usize, input: Input) -> Vec<Effect> {
         let effects = self.houses[at].core.step(self.now, input);
+        let erased = effects.iter().filter(|effect| matches!(effect, Effect::Erase { .. })).count();
+        self.houses[at].erased_at_once = self.houses[at].erased_at_once.max(erased);
         for effect in effects.clone() {
             self.carry_out(at, effect);
         }
@@ -234,7 +275,13 @@ impl Village {
                 let was_there = self.houses[at].disk.get_mut(&volume).expect("its own").remove(&track);
                 answer(self, Input::Erased { volume, track, was_there });
             }
-            Effect::Persist { seat, step } => answer(self, Input::Persisted { seat, number: step.number }),
+            Effect::TakeSeat(seat) => self.houses[at].durable = Some(Durable::joining(seat)),
+            Effect::Persist { seat, step } => {
+                let durable = self.houses[at].durable.as_mut().filter(|durable| durable.seat == seat);
+                durable.expect("it has the seat").apply(&step);
+                answer(self, Input::Persisted { seat, number: step.number });
+            }
+            Effect::DropSeat(seat) => _ = self.houses[at].durable.take_if(|durable| durable.seat == seat),
             Effect::Save(batch) => {
                 let epoch = batch.records.last().map_or(0, |record| record.epoch);
                 answer(self, Input::Saved { epoch });
@@ -258,12 +305,7 @@ impl Village {
             Effect::Answer { result, .. } => {
                 result.expect("a good command");
             }
-            Effect::Go(_)
-            | Effect::Told { .. }
-            | Effect::Epochs { .. }
-            | Effect::TakeSeat(_)
-            | Effect::DropSeat(_)
-            | Effect::TakenDown { .. } => {}
+            Effect::Go(_) | Effect::Told { .. } | Effect::Epochs { .. } | Effect::TakenDown { .. } => {}
         }
     }
 
