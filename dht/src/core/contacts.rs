@@ -20,12 +20,21 @@ const LIVES_MAX: usize = 16_384;
 /// nobody, or one wrong word would end a node for good.
 const AHEAD_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 
+/// What was heard of a node's newest process.
+#[derive(Clone, Copy)]
+struct Life {
+    /// When it started.
+    life: u64,
+    /// The newest epoch that it said it knows.
+    epoch: u64,
+}
+
 /// The machines that know other nodes.
 pub(super) struct Contacts {
     pub(super) liveness: Liveness,
     pub(super) router: Router,
-    /// The newest start of each node that was heard of. Asked at each message; never gone through.
-    lives: HashMap<NodeId, u64, BuildHasherDefault<IdHasher>>,
+    /// The newest process of each node that was heard of. Asked at each message; never gone through.
+    lives: HashMap<NodeId, Life, BuildHasherDefault<IdHasher>>,
     /// The layout that the machines were told, and what this node's volumes hold by it.
     layout: Option<Arc<Layout>>,
     own: Arc<[Partition]>,
@@ -190,19 +199,34 @@ impl Core {
 
     /// Whether the sender is the newest process of its name; the others are told.
     fn is_alive(&mut self, from: NodeId, address: &Arc<str>, envelope: &Envelope) -> bool {
-        let known = self.contacts.lives.get(&from).copied();
-        if known == Some(envelope.life) {
+        let Envelope { epoch, life, .. } = *envelope;
+        let known = self.contacts.lives.get_mut(&from);
+        let newest = known.as_ref().map(|known| known.life);
+        if let Some(known) = known.filter(|known| known.life == life) {
+            known.epoch = known.epoch.max(epoch);
             return true;
         }
-        let later = |newest: &u64| *newest > envelope.life && self.is_credible(*newest);
-        if let Some(newest) = known.filter(later).filter(|_| !self.planted(Bug::NeverHalt)) {
+        let later = |newest: &u64| *newest > life && self.is_credible(*newest);
+        if let Some(newest) = newest.filter(later).filter(|_| !self.planted(Bug::NeverHalt)) {
             self.send_to(Destination::At(Some(from), address.clone()), Message::Superseded(newest));
             return false;
         }
-        if known.is_some() || self.contacts.lives.len() < LIVES_MAX {
-            self.contacts.lives.insert(from, envelope.life);
+        if newest.is_some() || self.contacts.lives.len() < LIVES_MAX {
+            self.contacts.lives.insert(from, Life { life, epoch });
         }
         true
+    }
+
+    /// Whether a node is up, and its process knows an epoch.
+    pub(super) fn knows_an_epoch(&self, node: &NodeId) -> bool {
+        let said = || self.contacts.lives.get(node).is_some_and(|known| known.epoch > 0);
+        *node == self.config.node || (self.is_up(node) && said())
+    }
+
+    /// Asks a node for any answer: each says which epoch its sender knows.
+    pub(super) fn ping(&mut self, node: NodeId) {
+        // The router has no question of this number, and so passes over the answer.
+        self.send(node, Message::Seek(Asked { number: u64::MAX, request: routing::Request::Ping }));
     }
 
     /// Whether a process can have started then, as far as this node's clock tells.

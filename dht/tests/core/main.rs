@@ -6,6 +6,7 @@ mod golden;
 mod peers;
 mod takedowns;
 mod village;
+mod voters;
 
 use deadwax_dht::core::{Done, Effect, Finished, Input, Refused, Request, Verb};
 use deadwax_dht::rebalance::Command;

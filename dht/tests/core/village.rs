@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use deadwax_dht::core::{
-    Core, CoreConfig, CoreSettings, Destination, Done, Effect, Envelope, Finished, Input, Kept, Refused, Request, Verb,
+    CommandRefused, Core, CoreConfig, CoreSettings, Destination, Done, Effect, Envelope, Finished, Input, Kept,
+    Refused, Request, Verb,
 };
 use deadwax_dht::log::{Durable, History};
-use deadwax_dht::rebalance::{Command, Progress};
+use deadwax_dht::rebalance::{Answer, Command, Progress};
 use deadwax_dht::takedown::Takedown;
 use deadwax_dht::wire::PartitionDigest;
 use deadwax_dht::{ClusterId, LayoutCache, MAP_VERSION, Map, MapSpec, Node, NodeId, NodeKey, Policy, Volume, VolumeId};
@@ -16,6 +17,8 @@ use deadwax_track::TrackId;
 pub(crate) const SECOND: u64 = 1_000;
 pub(crate) const MINUTE: u64 = 60 * SECOND;
 
+/// The number of commands that may be refused.
+const TRIED: u64 = 2;
 /// Far enough after 1970 for the times of lives.
 pub(crate) const BEGIN: u64 = 1_000_000;
 
@@ -52,6 +55,8 @@ pub(crate) struct Village {
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
     answers: BTreeMap<u64, Result<Finished, Refused>>,
+    /// What came of the last command that may be refused.
+    outcome: Option<Result<Answer, CommandRefused>>,
     numbers: u64,
 }
 
@@ -95,6 +100,7 @@ impl Village {
             queue: BTreeMap::new(),
             sequence: 0,
             answers: BTreeMap::new(),
+            outcome: None,
             numbers: 1_000,
         };
         for number in 0..nodes {
@@ -302,9 +308,8 @@ impl Village {
             Effect::Finish { number, answer } => {
                 self.answers.insert(number, Ok(answer));
             }
-            Effect::Answer { result, .. } => {
-                result.expect("a good command");
-            }
+            Effect::Answer { number: TRIED, result } => self.outcome = Some(result),
+            Effect::Answer { result, .. } => _ = result.expect("a good command"),
             Effect::Go(_) | Effect::Told { .. } | Effect::Epochs { .. } | Effect::TakenDown { .. } => {}
         }
     }
@@ -346,7 +351,7 @@ impl Village {
         self.houses.iter().filter(leads).count()
     }
 
-    fn leader(&self) -> usize {
+    pub(crate) fn leader(&self) -> usize {
         let leads = |at: &usize| self.houses[*at].core.voter().is_some_and(deadwax_dht::log::Consensus::leads);
         (0..self.houses.len()).find(leads).expect("somebody leads")
     }
@@ -354,6 +359,14 @@ impl Village {
     pub(crate) fn command(&mut self, command: Command) {
         let leader = self.leader();
         self.act(leader, Input::Command { number: 1, command, forecast: false });
+    }
+
+    /// Gives a command that may be refused, and 20 seconds for it.
+    pub(crate) fn try_command(&mut self, command: Command) -> Result<Answer, CommandRefused> {
+        let leader = self.leader();
+        self.act(leader, Input::Command { number: TRIED, command, forecast: false });
+        self.run(20 * SECOND);
+        self.outcome.take().expect("it is answered in time")
     }
 
     pub(crate) fn progress(&self) -> Option<Progress> {
