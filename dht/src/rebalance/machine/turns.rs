@@ -33,7 +33,7 @@ enum Next {
     /// A change of voters is to be settled first: the log does that by itself.
     Wait,
     /// A record; and of a reshape the map, which knows all its holders.
-    Propose(Change, Option<Map>),
+    Propose(Change, Option<Arc<Map>>),
 }
 
 impl Rebalance {
@@ -95,7 +95,7 @@ impl Rebalance {
             Ok(Next::Wait) => self.put_off(now),
             Ok(Next::Propose(change, known)) => {
                 if let Some(known) = known {
-                    self.known = Arc::new(known);
+                    self.known = known;
                 }
                 self.propose(now, Purpose::Command, change);
             }
@@ -107,6 +107,7 @@ impl Rebalance {
         self.effects.push(Effect::Answer { number: turn.number, result });
     }
 
+    /// What a command comes to at the newest state.
     fn next_change(&self, turn: &Turn) -> Result<Next, Refused> {
         let wish = turn.command.wish(&self.state, turn.begun)?;
         match turn.command.change(&wish, &self.state) {
@@ -125,7 +126,7 @@ impl Rebalance {
                 }
                 let epoch = self.state.epoch();
                 let map = pinned(&self.map, MapSpec { epoch, ..*spec })?;
-                Ok(Next::Propose(Change::Reshape { spec: Box::new(map.spec().clone()) }, Some(map)))
+                Ok(Next::Propose(Change::Reshape { spec: Box::new(map.spec().clone()) }, Some(Arc::new(map))))
             }
             Some(change) => Ok(Next::Propose(change, None)),
         }
