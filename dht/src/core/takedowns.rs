@@ -175,8 +175,10 @@ impl Core {
 
     /// A volume came up that has tracks in these partitions.
     pub(super) fn begin_sweep(&mut self, volume: VolumeId, partitions: BTreeSet<Partition>) {
-        self.takedowns.sweeps.insert(volume, Sweep { partitions, after: None, erasing: BTreeSet::new() });
-        self.touch(Part::Takedowns);
+        if !partitions.is_empty() {
+            self.takedowns.sweeps.insert(volume, Sweep { partitions, after: None, erasing: BTreeSet::new() });
+            self.touch(Part::Takedowns);
+        }
     }
 
     pub(super) fn end_sweep(&mut self, volume: &VolumeId) {

@@ -58,6 +58,8 @@ pub(crate) struct World {
     pub(crate) wide: usize,
     /// Volumes that do not report.
     pub(crate) mute: BTreeSet<VolumeId>,
+    /// Whether nodes know only the epoch before the newest.
+    pub(crate) behind: bool,
     /// Nodes that are not there.
     pub(crate) away: BTreeSet<NodeId>,
     /// The epoch at which readers of a partition turned to the new holders.
@@ -100,6 +102,7 @@ impl World {
             mischief: 0,
             wide: 0,
             mute: BTreeSet::new(),
+            behind: false,
             away: BTreeSet::new(),
             turned: BTreeMap::new(),
             known: BTreeMap::new(),
@@ -374,7 +377,8 @@ impl World {
             if is_mute || self.dice.percent(self.mischief) {
                 continue;
             }
-            let epoch = state.epoch() - u64::from(self.dice.percent(self.mischief));
+            let behind = self.dice.percent(self.mischief) || self.behind;
+            let epoch = state.epoch() - u64::from(behind);
             for volume in &node.volumes {
                 let known = self.known.entry(volume.id).or_default();
                 *known = epoch.max(*known);
