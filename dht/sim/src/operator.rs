@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use deadwax_dht::core::{CommandRefused, Input};
-use deadwax_dht::log::{State, VOTERS_MIN};
+use deadwax_dht::log::State;
 use deadwax_dht::rebalance::{Answer, Command, Refused};
 use deadwax_dht::{Node, NodeId};
 
@@ -47,16 +47,6 @@ impl Operator {
 /// The node that this command removes.
 const fn removed(command: Option<&Command>) -> Option<NodeId> {
     if let Some(Command::RemoveNode(node)) = command { Some(*node) } else { None }
-}
-
-/// As many voters as there are, with others in the place of `node`, if it votes.
-fn voters_without(state: &State, node: &NodeId) -> Option<Vec<NodeId>> {
-    state.voters().iter().find(|voter| voter.node == *node)?;
-    let mut voters: Vec<NodeId> = state.voters().iter().map(|voter| voter.node).filter(|voter| voter != node).collect();
-    let others = stayers(state).into_iter().filter(|other| other != node && !voters.contains(other));
-    let others: Vec<NodeId> = others.take(1).collect();
-    voters.extend(others);
-    (voters.len() >= VOTERS_MIN).then_some(voters)
 }
 
 /// The nodes that are neither dead nor on their way out.
@@ -131,7 +121,12 @@ impl World {
                 Some(next.and_then(|id| registry.get(&id).copied()).filter(|next| *next != host))
             }
             Err(CommandRefused::Planner(
-                Refused::Busy | Refused::Overtaken | Refused::NotDrained { .. } | Refused::Log(_),
+                Refused::Busy
+                | Refused::Overtaken
+                | Refused::NotDrained { .. }
+                | Refused::Unheard(_)
+                | Refused::LastVoters(_)
+                | Refused::Log(_),
             )) => None,
             Err(refused) => {
                 job.last = refused.to_string();
@@ -142,14 +137,6 @@ impl World {
         };
         if let Err(refused) = result {
             job.last = refused.to_string();
-        }
-        if let (Err(CommandRefused::Planner(Refused::Log(_))), Some(Command::RemoveNode(node))) =
-            (result, job.commands.front())
-        {
-            let voters = voters_without(self.newest.state(), node);
-            if let Some(voters) = voters {
-                job.commands.push_front(Command::SetVoters(voters));
-            }
         }
         if !job.commands.is_empty()
             && let Some(to) = again.filter(|to| result.is_ok() || to.is_some())

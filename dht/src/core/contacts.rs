@@ -16,13 +16,25 @@ use crate::{Layout, NodeId};
 
 /// The most nodes of which it is known when they started.
 const LIVES_MAX: usize = 16_384;
+/// How far ahead of this node's clock a process may have started, in ms: a day. What is said to be later is believed of
+/// nobody, or one wrong word would end a node for good.
+const AHEAD_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
+/// What was heard of a node's newest process.
+#[derive(Clone, Copy)]
+struct Life {
+    /// When it started.
+    life: u64,
+    /// The newest epoch that it said it knows.
+    epoch: u64,
+}
 
 /// The machines that know other nodes.
 pub(super) struct Contacts {
     pub(super) liveness: Liveness,
     pub(super) router: Router,
-    /// The newest start of each node that was heard of. Asked at each message; never gone through.
-    lives: HashMap<NodeId, u64, BuildHasherDefault<IdHasher>>,
+    /// The newest process of each node that was heard of. Asked at each message; never gone through.
+    lives: HashMap<NodeId, Life, BuildHasherDefault<IdHasher>>,
     /// The layout that the machines were told, and what this node's volumes hold by it.
     layout: Option<Arc<Layout>>,
     own: Arc<[Partition]>,
@@ -123,6 +135,12 @@ impl Core {
         self.touch(Part::Liveness);
     }
 
+    /// A node answered what it was asked: it is no node that fails. Other messages show only that it can be heard.
+    pub(super) fn take_answered(&mut self, node: NodeId) {
+        self.contacts.liveness.request_succeeded(self.now, node);
+        self.touch(Part::Liveness);
+    }
+
     pub(super) fn take_envelope(&mut self, from: NodeId, address: &Arc<str>, envelope: Envelope) {
         if from == self.config.node {
             // Another process of this name; or a message to oneself, which no machine sends.
@@ -138,6 +156,9 @@ impl Core {
             Message::Epochs(_) | Message::Behind(_) => true,
             _ => self.compare_epochs(from, envelope.epoch),
         };
+        if envelope.message.is_answer() {
+            self.take_answered(from);
+        }
         match envelope.message {
             Message::Swim(bytes) => {
                 self.contacts.liveness.handle_datagram(self.now, from, &bytes);
@@ -156,9 +177,9 @@ impl Core {
                 self.contacts.router.handle_response(self.now, number, contact, response);
                 self.touch(Part::Router);
             }
-            Message::Behind(epoch) => self.tell_epochs(Destination::At(Some(from), address.clone()), epoch),
+            Message::Behind(epoch) => self.take_behind(from, address, epoch),
             Message::Epochs(batch) => self.take_batch(&batch),
-            Message::Superseded(life) if life > self.config.life => self.halt(life),
+            Message::Superseded(life) if life > self.config.life && self.is_credible(life) => self.halt(life),
             Message::Superseded(_) => {}
             Message::TakedownAsk(number, ask) => self.take_takedown_ask(from, number, &ask),
             Message::TakedownAnswer(number, answer) => self.take_takedown_answer(from, number, &answer),
@@ -181,18 +202,40 @@ impl Core {
 
     /// Whether the sender is the newest process of its name; the others are told.
     fn is_alive(&mut self, from: NodeId, address: &Arc<str>, envelope: &Envelope) -> bool {
-        let known = self.contacts.lives.get(&from).copied();
-        if known == Some(envelope.life) {
+        let Envelope { epoch, life, .. } = *envelope;
+        let known = self.contacts.lives.get_mut(&from);
+        let newest = known.as_ref().map(|known| known.life);
+        if let Some(known) = known.filter(|known| known.life == life) {
+            known.epoch = known.epoch.max(epoch);
             return true;
         }
-        if let Some(newest) = known.filter(|newest| *newest > envelope.life && !self.planted(Bug::NeverHalt)) {
+        let later = |newest: &u64| *newest > life && self.is_credible(*newest);
+        if let Some(newest) = newest.filter(later).filter(|_| !self.planted(Bug::NeverHalt)) {
             self.send_to(Destination::At(Some(from), address.clone()), Message::Superseded(newest));
             return false;
         }
-        if known.is_some() || self.contacts.lives.len() < LIVES_MAX {
-            self.contacts.lives.insert(from, envelope.life);
+        if newest.is_some() || self.contacts.lives.len() < LIVES_MAX {
+            self.contacts.lives.insert(from, Life { life, epoch });
         }
         true
+    }
+
+    /// Whether a node is up, and its process knows an epoch.
+    pub(super) fn knows_an_epoch(&self, node: &NodeId) -> bool {
+        let said = || self.contacts.lives.get(node).is_some_and(|known| known.epoch > 0);
+        *node == self.config.node || (self.is_up(node) && said())
+    }
+
+    /// Asks a node for any answer: each says which epoch its sender knows.
+    pub(super) fn ping(&mut self, node: NodeId) {
+        // The router has no question of this number, and so passes over the answer.
+        self.send(node, Message::Seek(Asked { number: u64::MAX, request: routing::Request::Ping }));
+    }
+
+    /// Whether a process can have started then, as far as this node's clock tells.
+    const fn is_credible(&self, life: u64) -> bool {
+        let clock = self.config.life.saturating_add(self.now - self.began);
+        life <= clock.saturating_add(AHEAD_MS_MAX)
     }
 
     fn halt(&mut self, life: u64) {

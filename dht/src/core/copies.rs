@@ -92,7 +92,7 @@ impl Core {
             self.copies.up.insert(volume);
         }
         self.copies.sync.open_volume(self.now, volume, digests);
-        self.erase_barred(volume, &partitions);
+        self.begin_sweep(volume, partitions);
         self.touch(Part::Sync);
     }
 
@@ -101,6 +101,7 @@ impl Core {
             self.copies.sync.close_volume(self.now, volume);
             self.copies.repair.forget_volume(&volume);
             self.forget_erasing(volume);
+            self.end_sweep(&volume);
             self.copies.equal.retain(|(own, _), _| *own != volume);
             self.touch(Part::Sync);
             self.touch(Part::Repair);
@@ -180,6 +181,7 @@ impl Core {
             self.copies.sync.erased(self.now, volume, track);
             self.touch(Part::Sync);
         }
+        self.swept(&volume, &track);
         self.sign_receipt(volume, track);
     }
 
@@ -212,6 +214,10 @@ impl Core {
     }
 
     pub(super) fn take_pulled(&mut self, number: u64, bytes: u64, result: Result<(), PullError>) {
+        let answered = matches!(result, Ok(()) | Err(PullError::Lacks | PullError::Busy { .. } | PullError::Corrupt));
+        if let Some(source) = self.copies.repair.source(number).filter(|_| answered) {
+            self.take_answered(source);
+        }
         self.copies.repair.handle_pulled(self.now, number, bytes, result);
         self.touch(Part::Repair);
     }

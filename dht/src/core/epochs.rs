@@ -16,7 +16,10 @@ use crate::{Layout, NodeId};
 const TOLD: usize = 3;
 /// How often a node asks, and how often it tells the same node, what is missing, in ms.
 const AGAIN_MS: u64 = 1_000;
-/// The most nodes of which it is remembered what they were told.
+/// How often a node's question for what it lacks is answered within [`AGAIN_MS`]: it asks once in that time, and each
+/// answer may be a whole history.
+const ANSWERED_MAX: u8 = 4;
+/// The most nodes of which it is remembered what they were told, and how often they were answered.
 const TOLD_MAX: usize = 256;
 
 /// The history, and the voter where the node has a seat.
@@ -30,8 +33,20 @@ pub(super) struct Epochs {
     dropping: Option<(u64, u64)>,
     saved: u64,
     asked_at: Option<u64>,
+    /// When each node was told last, and of which epoch.
     told: BTreeMap<NodeId, (u64, u64)>,
+    /// Since when each node's questions are counted, and how many were answered.
+    answered: BTreeMap<NodeId, (u64, u8)>,
     random: Random,
+}
+
+/// Makes room for one more node: the oldest goes.
+fn make_room<T>(nodes: &mut BTreeMap<NodeId, (u64, T)>) {
+    if nodes.len() >= TOLD_MAX
+        && let Some(oldest) = nodes.iter().min_by_key(|(_, (at, _))| *at).map(|(node, _)| *node)
+    {
+        nodes.remove(&oldest);
+    }
 }
 
 impl Epochs {
@@ -45,6 +60,7 @@ impl Epochs {
             saved: 0,
             asked_at: None,
             told: BTreeMap::new(),
+            answered: BTreeMap::new(),
             random: Random(0),
         }
     }
@@ -227,19 +243,36 @@ impl Core {
             }
         } else if theirs < ours {
             let told = self.epochs.told.get(&from).copied();
-            if told.is_none_or(|(epoch, at)| epoch < ours || self.now >= at.saturating_add(AGAIN_MS)) {
-                if self.epochs.told.len() >= TOLD_MAX && told.is_none() {
-                    let oldest = self.epochs.told.iter().min_by_key(|(_, (_, at))| *at).map(|(node, _)| *node);
-                    oldest.map(|node| self.epochs.told.remove(&node));
+            if told.is_none_or(|(at, epoch)| epoch < ours || self.now >= at.saturating_add(AGAIN_MS)) {
+                if told.is_none() {
+                    make_room(&mut self.epochs.told);
                 }
-                self.epochs.told.insert(from, (ours, self.now));
+                self.epochs.told.insert(from, (self.now, ours));
                 self.tell_epochs(Destination::Node(from), theirs);
             }
         }
         theirs == ours
     }
 
-    pub(super) fn tell_epochs(&mut self, to: Destination, since: u64) {
+    /// A node asks for what comes after `since`. What is asked too often is dropped: whoever lacks it asks again.
+    pub(super) fn take_behind(&mut self, from: NodeId, address: &Arc<str>, since: u64) {
+        if since >= self.epoch() {
+            return;
+        }
+        let known = self.epochs.answered.get(&from).copied();
+        let counts = known.filter(|(at, _)| self.now < at.saturating_add(AGAIN_MS));
+        let (at, count) = counts.unwrap_or((self.now, 0));
+        if count >= ANSWERED_MAX {
+            return;
+        }
+        if known.is_none() {
+            make_room(&mut self.epochs.answered);
+        }
+        self.epochs.answered.insert(from, (at, count + 1));
+        self.tell_epochs(Destination::At(Some(from), address.clone()), since);
+    }
+
+    fn tell_epochs(&mut self, to: Destination, since: u64) {
         let Some(history) = &self.epochs.history else { return };
         let batch = history.since(since);
         if !batch.is_empty() {

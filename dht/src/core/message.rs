@@ -114,6 +114,11 @@ impl Message {
         }
     }
 
+    /// Whether it is sent only to whoever asked.
+    pub(super) const fn is_answer(&self) -> bool {
+        matches!(self, Self::Found(_) | Self::TakedownAnswer(..) | Self::Receipts(_))
+    }
+
     fn write(&self, out: &mut Writer) {
         match self {
             Self::Swim(bytes) => out.raw(bytes),

@@ -123,7 +123,21 @@ impl Core {
         CommandRefused::NotLeader { leader: self.voter().and_then(crate::log::Consensus::leader), voters }
     }
 
+    /// Tells the planner who may get a seat, where a command may give one. Whoever is named and was not heard of, be it that
+    /// this node has just begun to lead, is asked: the next try finds its answer.
+    fn tell_planner_of_eligible(&mut self) {
+        let named = self.planner.rebalance.as_ref().and_then(|rebalance| rebalance.named_voters(self.now));
+        let (Some(named), Some(layout)) = (named, self.layout().cloned()) else { return };
+        let nodes = layout.map().nodes().iter().map(|node| node.id);
+        let eligible: BTreeSet<NodeId> = nodes.filter(|node| self.knows_an_epoch(node)).collect();
+        named.into_iter().filter(|node| !eligible.contains(node)).for_each(|node| self.ping(node));
+        if let Some(rebalance) = &mut self.planner.rebalance {
+            rebalance.set_eligible(eligible);
+        }
+    }
+
     pub(super) fn poll_planner(&mut self) -> u64 {
+        self.tell_planner_of_eligible();
         let bytes = PartitionBytes::Uniform(self.planner.bytes_mean);
         let Some(rebalance) = &mut self.planner.rebalance else { return u64::MAX };
         for effect in rebalance.poll(self.now, bytes) {

@@ -27,8 +27,11 @@ pub struct CoreConfig {
     pub address: Arc<str>,
     /// Some of the cluster's addresses, to join by.
     pub seeds: Vec<Arc<str>>,
-    /// When the process started, in ms since 1970. A later start has a larger one: the driver keeps the last, and adds one to
-    /// it where the clock is behind.
+    /// When the process started, in ms since 1970. A later start has a larger one, whatever the clock says: the driver keeps
+    /// on the system drive, durable before the first step, the largest that it ever had or that an
+    /// [`Effect::Halt`](super::Effect::Halt) named, and takes the clock, or one more than that where the clock is not
+    /// beyond it. Clocks need only agree within a day: a process that is said to have started later than that by this
+    /// node's clock halts nobody, and of two such each other node hears whoever spoke last.
     pub life: u64,
     /// Of all its randomness: another for each node and start.
     pub seed: u64,

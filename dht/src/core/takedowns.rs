@@ -1,6 +1,6 @@
 //! What may not be served, and whether this node knows enough of it: the log of takedowns, its spread, and the lease.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use deadwax_track::{Partition, TrackId};
 
@@ -10,8 +10,19 @@ use crate::random::Random;
 use crate::takedown::{Answer, Ask, Follow, FollowEffect, IssueError, Name, Stale, Takedown, TakedownLog, Verdict};
 use crate::{Layout, NodeId, VolumeId};
 
-/// How many barred tracks are looked for at a time on a volume that has come up.
+/// How many barred tracks are looked at, and erased, at a time for a volume that has come up.
 const ERASED_AT_A_TIME: usize = 256;
+
+/// A volume that came up may have what was barred before a crash, or while it was away: it is gone through once. Until
+/// that is done the gate keeps what is barred from being served and from being pulled.
+struct Sweep {
+    /// The partitions that had tracks when it came up. What comes later passes the gate.
+    partitions: BTreeSet<Partition>,
+    /// The last barred track that was looked at.
+    after: Option<TrackId>,
+    /// Erasures under way: the next ones follow when these are done.
+    erasing: BTreeSet<TrackId>,
+}
 
 /// The log, the lease, and the rounds by which they are kept.
 pub(super) struct Takedowns {
@@ -20,6 +31,8 @@ pub(super) struct Takedowns {
     issued: VecDeque<(u64, u64, Name)>,
     /// Issued, and not yet given to the drive.
     fresh: Vec<(u64, Name)>,
+    /// The volumes that are being gone through.
+    sweeps: BTreeMap<VolumeId, Sweep>,
 }
 
 impl Takedowns {
@@ -37,7 +50,8 @@ impl Takedowns {
         let (log, intact) = empty().rebuild(records).map_or_else(|_| (empty(), false), |log| (log, kept.intact));
         let seed = Random(config.seed ^ 0x7461_6b65_646f_776e).draw();
         let follow = Follow::new(config.node, config.settings.lease, log, intact, seed, now);
-        Self { follow: follow.expect("settings were checked"), issued: VecDeque::new(), fresh: Vec::new() }
+        let follow = follow.expect("settings were checked");
+        Self { follow, issued: VecDeque::new(), fresh: Vec::new(), sweeps: BTreeMap::new() }
     }
 
     /// Whether a majority was heard of within the lease.
@@ -129,7 +143,11 @@ impl Core {
                 FollowEffect::Forked { .. } | FollowEffect::Serves(_) => {}
             }
         }
-        self.takedowns.follow.next_deadline().unwrap_or(u64::MAX)
+        self.sweep();
+        let next = self.takedowns.follow.next_deadline().unwrap_or(u64::MAX);
+        // Where nothing is being erased the next tracks are looked at soon; else when it is.
+        let idle = self.takedowns.sweeps.values().any(|sweep| sweep.erasing.is_empty());
+        if idle { self.now + 1 } else { next }
     }
 
     /// These records, and all before them, are durable.
@@ -151,17 +169,47 @@ impl Core {
         self.expect_receipts(track);
     }
 
-    /// Erases what a volume that came up may still have of what is barred: a crash may have come between the two.
-    pub(super) fn erase_barred(&mut self, volume: VolumeId, partitions: &BTreeSet<Partition>) {
-        for partition in partitions {
-            let mut after = None;
-            loop {
-                let some = self.takedowns.follow.log().barred_in(*partition, after.as_ref(), ERASED_AT_A_TIME);
-                let Some(last) = some.last().copied() else { break };
-                let erase = |track| Effect::Erase { volume, track, barred: true };
-                self.effects.extend(some.into_iter().map(erase));
-                after = Some(last);
-            }
+    /// A volume came up that has tracks in these partitions.
+    pub(super) fn begin_sweep(&mut self, volume: VolumeId, partitions: BTreeSet<Partition>) {
+        if !partitions.is_empty() {
+            self.takedowns.sweeps.insert(volume, Sweep { partitions, after: None, erasing: BTreeSet::new() });
+            self.touch(Part::Takedowns);
         }
+    }
+
+    pub(super) fn end_sweep(&mut self, volume: &VolumeId) {
+        self.takedowns.sweeps.remove(volume);
+    }
+
+    /// A track is gone from a volume.
+    pub(super) fn swept(&mut self, volume: &VolumeId, track: &TrackId) {
+        if let Some(sweep) = self.takedowns.sweeps.get_mut(volume)
+            && sweep.erasing.remove(track)
+            && sweep.erasing.is_empty()
+        {
+            self.touch(Part::Takedowns);
+        }
+    }
+
+    /// Goes on with each volume whose last erasures are done.
+    fn sweep(&mut self) {
+        let Takedowns { follow, sweeps, .. } = &mut self.takedowns;
+        let effects = &mut self.effects;
+        sweeps.retain(|volume, sweep| {
+            if !sweep.erasing.is_empty() {
+                return true;
+            }
+            let page = follow.log().barred_after(sweep.after.as_ref(), ERASED_AT_A_TIME);
+            let Some(last) = page.last().copied() else { return false };
+            let is_last = page.len() < ERASED_AT_A_TIME;
+            sweep.after = Some(last);
+            for track in page {
+                if sweep.partitions.contains(&track.partition()) {
+                    effects.push(Effect::Erase { volume: *volume, track, barred: true });
+                    sweep.erasing.insert(track);
+                }
+            }
+            !is_last
+        });
     }
 }

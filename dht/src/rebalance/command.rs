@@ -12,7 +12,7 @@ use super::effect::Refused;
 pub enum Command {
     /// A node comes; copies move to it.
     AddNode(Node),
-    /// A node goes. It holds nothing and does not vote.
+    /// A node goes. It holds nothing. Where it votes, another node does first, in its place.
     RemoveNode(NodeId),
     /// A node gets a drive; copies move to it.
     AddVolume {
@@ -82,7 +82,7 @@ pub enum Command {
         /// Whether it is dead.
         dead: bool,
     },
-    /// Who votes.
+    /// Who votes. Each that is new is up, and was heard of by the node that leads.
     SetVoters(Vec<NodeId>),
 }
 

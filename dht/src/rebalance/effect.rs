@@ -1,6 +1,6 @@
 //! What the planner wants done, and what it is told of it.
 
-use crate::log::{Change, Refusal};
+use crate::log::{Change, Refusal, VOTERS_MIN};
 use crate::{BadMap, NodeId, Plan, Unmet, VolumeId, VolumeShare};
 
 /// What the driver is to carry out.
@@ -99,6 +99,17 @@ pub enum Refused {
         /// Partitions that it holds, or that move to or from it.
         partitions: usize,
     },
+    /// It is dead, down, or was not heard of at an epoch by the node that leads: with a seat it could leave the log without a
+    /// majority. It was asked meanwhile; ask again when it is up.
+    #[error(
+        "node {0} is not up, or has not said yet which epoch it knows: start it, wait a few seconds, and ask again"
+    )]
+    Unheard(NodeId),
+    /// Nothing came of it. Ask again when another node may vote.
+    #[error(
+        "node {0} votes, and no other can vote in its place, of {VOTERS_MIN} at least: start or add a node, and ask again"
+    )]
+    LastVoters(NodeId),
     /// The number of copies cannot be changed while there are tracks.
     #[error("policy has {got} copies, the cluster {copies}: the number of copies cannot be changed")]
     Copies {

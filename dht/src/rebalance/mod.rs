@@ -23,6 +23,8 @@
 //! - *An old holder dies:* the transition goes on; the next target leaves it out.
 //! - *A node is silent for 30 minutes:* it is declared dead, unless its zone is braked. Where a zone is braked, nothing
 //!   begins on account of its dead, either.
+//! - *A node that votes is removed:* another gets its seat first, and its record waits until that is settled.
+//! - *A node that is named as a voter is down, or new:* it gets no seat before it was heard of at an epoch.
 //! - *No copy is left:* the partition stays where it is and is counted ([`Progress::lost`]): only the dead can bring it
 //!   back.
 //! - *Too few nodes are left for all copies:* nothing moves; the reason is shown.

@@ -42,6 +42,8 @@ struct Load {
 #[derive(Default, Debug)]
 pub(super) struct Motions {
     all: BTreeMap<Partition, Moving>,
+    /// The partitions that wait until the node of an old holder knows that readers ask the new ones.
+    waiting: BTreeMap<VolumeId, BTreeSet<Partition>>,
     due: BTreeMap<Due, BTreeSet<Partition>>,
     load: BTreeMap<VolumeId, Load>,
     /// How many old holders could call a track absent.
@@ -61,6 +63,7 @@ impl Motions {
         busy: &BTreeSet<Partition>,
     ) -> Vec<Partition> {
         let mut before = std::mem::take(&mut self.all);
+        self.waiting.clear();
         self.due.clear();
         self.load.clear();
         self.absent_quorum = state.spec().policy.read_quorum(usize::from(state.spec().policy.copies));
@@ -82,6 +85,9 @@ impl Motions {
             }
             if let Some(due) = self.due_of(&moving, facts).filter(|_| !busy.contains(partition)) {
                 self.due.entry(due).or_default().insert(*partition);
+            }
+            for volume in &moving.unaware {
+                self.waiting.entry(*volume).or_default().insert(*partition);
             }
             self.all.insert(*partition, moving);
         }
@@ -106,7 +112,8 @@ impl Motions {
         moving.unaware.iter().filter(|volume| facts.is_live(volume)).count() < self.absent_quorum
     }
 
-    /// The node with these volumes knows `epoch`. Whether a partition can go on now.
+    /// The node with these volumes knows `epoch`. Whether a partition can go on now. Looks only at partitions that wait
+    /// for one of the volumes.
     pub(super) fn knows(
         &mut self,
         epoch: u64,
@@ -114,21 +121,21 @@ impl Motions {
         volumes: &[VolumeId],
         busy: &BTreeSet<Partition>,
     ) -> bool {
-        let mut told: Vec<Partition> = Vec::new();
-        for (partition, moving) in &mut self.all {
-            if moving.transition.stage == Stage::Synced && epoch >= moving.since {
-                let before = moving.unaware.len();
-                moving.unaware.retain(|unaware| !volumes.contains(unaware));
-                if moving.unaware.len() < before {
-                    told.push(*partition);
-                }
-            }
-        }
         let mut due = false;
-        for partition in told {
-            let next = self.due_of(&self.all[&partition], facts);
-            if next == Some(Due::Settle) && !busy.contains(&partition) {
-                due |= self.due.entry(Due::Settle).or_default().insert(partition);
+        for volume in volumes {
+            let Some(waiting) = self.waiting.remove(volume) else { continue };
+            let since = |partition: &Partition| self.all[partition].since;
+            let (told, still): (BTreeSet<Partition>, _) = waiting.into_iter().partition(|each| epoch >= since(each));
+            if !still.is_empty() {
+                self.waiting.insert(*volume, still);
+            }
+            for partition in told {
+                let moving = self.all.get_mut(&partition).expect("what waits is in motion");
+                moving.unaware.retain(|unaware| unaware != volume);
+                let next = self.due_of(&self.all[&partition], facts);
+                if next == Some(Due::Settle) && !busy.contains(&partition) {
+                    due |= self.due.entry(Due::Settle).or_default().insert(partition);
+                }
             }
         }
         due

@@ -321,6 +321,12 @@ impl Repair {
         Pull { number, volume, track, node, from, bytes_hint: bytes, urgent: entry.class.urgent() }
     }
 
+    /// The node that a pull in flight asks.
+    #[must_use]
+    pub fn source(&self, number: u64) -> Option<NodeId> {
+        self.flights.get(&number).map(|flight| self.peers.node(flight.peer))
+    }
+
     /// A pull has ended after `bytes`, all or in part. One with an unknown number is ignored.
     pub fn handle_pulled(&mut self, now: u64, number: u64, bytes: u64, result: Result<(), PullError>) {
         self.pass(now);

@@ -118,6 +118,15 @@ impl CopyState {
     pub const fn is_settled(self) -> bool {
         matches!(self, Self::Dead | Self::Erased(_))
     }
+
+    const fn judged(self, dead: bool) -> Self {
+        match (self, dead) {
+            (Self::Erased(time), _) => Self::Erased(time),
+            (_, true) => Self::Dead,
+            (Self::Dead, false) => Self::Pending,
+            (state, false) => state,
+        }
+    }
 }
 
 /// How far one track's takedown is.
@@ -201,13 +210,21 @@ impl Receipts {
     /// A volume was declared dead, or has come back after all.
     pub fn set_dead(&mut self, volume: &VolumeId, dead: bool) {
         for copy in self.open.values_mut().filter_map(|copies| copies.get_mut(volume)) {
-            copy.state = match (copy.state, dead) {
-                (CopyState::Erased(time), _) => CopyState::Erased(time),
-                (_, true) => CopyState::Dead,
-                (CopyState::Dead, false) => CopyState::Pending,
-                (state, false) => state,
-            };
+            copy.state = copy.state.judged(dead);
         }
+    }
+
+    /// Says of each copy of a track whether its volume is dead, by the newest map.
+    pub fn judge(&mut self, track: &TrackId, is_dead: impl Fn(&VolumeId) -> bool) {
+        for (volume, copy) in self.open.get_mut(track).into_iter().flatten() {
+            copy.state = copy.state.judged(is_dead(volume));
+        }
+    }
+
+    /// How many tracks are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.len()
     }
 
     /// How far the track is; none where it is not open.

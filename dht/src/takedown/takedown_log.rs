@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use deadwax_track::{Partition, TrackId};
+use deadwax_track::TrackId;
 use ed25519_dalek::VerifyingKey;
 
 use super::barred::{Barred, Entry};
@@ -322,15 +322,11 @@ impl TakedownLog {
         self.barred.get(track.as_bytes()).is_some()
     }
 
-    /// At most `limit` barred tracks of `partition`, those after `after`, rising: for a volume that may still have
-    /// them.
+    /// At most `limit` barred tracks, those after `after`, rising: for whoever goes through all of them.
     #[must_use]
-    pub fn barred_in(&self, partition: Partition, after: Option<&TrackId>, limit: usize) -> Vec<TrackId> {
-        let (mut first, mut last) = ([0; 32], [0xff; 32]);
-        first[..2].copy_from_slice(&partition.0.to_be_bytes());
-        last[..2].copy_from_slice(&partition.0.to_be_bytes());
-        let from = after.map_or(first, |after| *after.as_bytes());
-        let ids = self.barred.between(&from, &last, limit + 1).into_iter().map(TrackId::from_bytes);
+    pub fn barred_after(&self, after: Option<&TrackId>, limit: usize) -> Vec<TrackId> {
+        let first = after.map_or([0; 32], |after| *after.as_bytes());
+        let ids = self.barred.between(&first, &[0xff; 32], limit + 1).into_iter().map(TrackId::from_bytes);
         ids.filter(|id| after != Some(id)).take(limit).collect()
     }
 

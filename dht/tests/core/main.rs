@@ -3,7 +3,10 @@
 mod bytes;
 #[path = "../shared/golden.rs"]
 mod golden;
+mod peers;
+mod takedowns;
 mod village;
+mod voters;
 
 use deadwax_dht::core::{Done, Effect, Finished, Input, Refused, Request, Verb};
 use deadwax_dht::rebalance::Command;
@@ -95,24 +98,6 @@ fn a_node_that_joins_gets_its_share_and_the_others_let_go() {
         assert_eq!(village.copies(&track(number)), 3, "track {number}");
         assert_eq!(village.strays(&track(number)), 0, "track {number}");
     }
-}
-
-#[test]
-fn what_is_taken_down_is_gone_everywhere_and_receipted() {
-    let mut village = Village::new(5, 3);
-    village.run(MINUTE);
-    for (at, volume) in village.holders(&track(1)) {
-        village.store(at, volume, track(1));
-    }
-    let effects = village.step(0, Input::TakeDown { number: 1, track: track(1), time: 0, reason: "law".to_owned() });
-    assert!(effects.is_empty(), "it is told when it is durable");
-    village.run(MINUTE);
-    assert_eq!(village.copies(&track(1)), 0);
-    let (at, volume) = village.holders(&track(1))[0];
-    assert!(matches!(village.ask(at, Verb::Get, volume, &track(1)), Err(Refused::TakenDown(_))));
-    assert!(matches!(village.ask(at, Verb::Put, volume, &track(1)), Err(Refused::TakenDown(_))));
-    let complete = village.houses.iter().filter(|house| house.core.takedowns_complete() == 1).count();
-    assert_eq!(complete, 3, "each voter has the receipts of all holders");
 }
 
 #[test]

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use deadwax_dht::core::{
-    Core, CoreConfig, CoreSettings, Destination, Done, Effect, Envelope, Finished, Input, Kept, Refused, Request, Verb,
+    CommandRefused, Core, CoreConfig, CoreSettings, Destination, Done, Effect, Envelope, Finished, Input, Kept,
+    Refused, Request, Verb,
 };
 use deadwax_dht::log::{Durable, History};
-use deadwax_dht::rebalance::{Command, Progress};
+use deadwax_dht::rebalance::{Answer, Command, Progress};
 use deadwax_dht::takedown::Takedown;
 use deadwax_dht::wire::PartitionDigest;
 use deadwax_dht::{ClusterId, LayoutCache, MAP_VERSION, Map, MapSpec, Node, NodeId, NodeKey, Policy, Volume, VolumeId};
@@ -16,8 +17,10 @@ use deadwax_track::TrackId;
 pub(crate) const SECOND: u64 = 1_000;
 pub(crate) const MINUTE: u64 = 60 * SECOND;
 
+/// The number of commands that may be refused.
+const TRIED: u64 = 2;
 /// Far enough after 1970 for the times of lives.
-const BEGIN: u64 = 1_000_000;
+pub(crate) const BEGIN: u64 = 1_000_000;
 
 pub(crate) fn track(number: u64) -> TrackId {
     TrackId::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes())
@@ -28,7 +31,11 @@ pub(crate) struct House {
     pub(crate) node: Node,
     pub(crate) volumes: Vec<VolumeId>,
     pub(crate) disk: BTreeMap<VolumeId, BTreeSet<TrackId>>,
-    takedowns: Vec<Takedown>,
+    pub(crate) takedowns: Vec<Takedown>,
+    /// Of its voter.
+    durable: Option<Durable>,
+    /// The most tracks that were to be erased by one step.
+    pub(crate) erased_at_once: usize,
     pub(crate) up: bool,
     pub(crate) halted: bool,
     woken: u64,
@@ -48,12 +55,14 @@ pub(crate) struct Village {
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
     answers: BTreeMap<u64, Result<Finished, Refused>>,
+    /// What came of the last command that may be refused.
+    outcome: Option<Result<Answer, CommandRefused>>,
     numbers: u64,
 }
 
-const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
+pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
 
-fn key(number: usize) -> NodeKey {
+pub(crate) fn key(number: usize) -> NodeKey {
     NodeKey::from_bytes(&[u8::try_from(number + 1).expect("few"); 32])
 }
 
@@ -91,6 +100,7 @@ impl Village {
             queue: BTreeMap::new(),
             sequence: 0,
             answers: BTreeMap::new(),
+            outcome: None,
             numbers: 1_000,
         };
         for number in 0..nodes {
@@ -103,6 +113,25 @@ impl Village {
     }
 
     fn build(&mut self, number: usize, kept: Kept) {
+        let node = node(number);
+        let volumes: Vec<VolumeId> = node.volumes.iter().map(|volume| volume.id).collect();
+        let house = House {
+            durable: kept.voter.clone(),
+            core: self.core(number, kept),
+            disk: volumes.iter().map(|volume| (*volume, BTreeSet::new())).collect(),
+            node,
+            volumes,
+            takedowns: Vec::new(),
+            erased_at_once: 0,
+            up: true,
+            halted: false,
+            woken: u64::MAX,
+        };
+        self.houses.push(house);
+        self.begin(self.houses.len() - 1);
+    }
+
+    fn core(&self, number: usize, kept: Kept) -> Core {
         let node = node(number);
         let config = CoreConfig {
             node: node.id,
@@ -119,18 +148,34 @@ impl Village {
             bug: None,
             layouts: self.layouts.clone(),
         };
-        let core = Core::start(self.now, config, kept);
-        let volumes: Vec<VolumeId> = node.volumes.iter().map(|volume| volume.id).collect();
-        let disk = volumes.iter().map(|volume| (*volume, BTreeSet::new())).collect();
-        let house =
-            House { core, node, volumes, disk, takedowns: Vec::new(), up: true, halted: false, woken: u64::MAX };
-        self.houses.push(house);
-        let at = self.houses.len() - 1;
+        Core::start(self.now, config, kept)
+    }
+
+    fn begin(&mut self, at: usize) {
         self.act(at, Input::Tick);
         for volume in self.houses[at].volumes.clone() {
-            let digests: Vec<PartitionDigest> = Vec::new();
-            self.act(at, Input::VolumeUp { volume, digests });
+            let mut digests = BTreeMap::new();
+            for track in &self.houses[at].disk[&volume] {
+                let empty = PartitionDigest { partition: track.partition(), tracks: 0, digest: [0; 16] };
+                let of = digests.entry(track.partition()).or_insert(empty);
+                of.tracks += 1;
+                of.digest.iter_mut().zip(track.as_bytes()).for_each(|(sum, byte)| *sum ^= byte);
+            }
+            self.act(at, Input::VolumeUp { volume, digests: digests.into_values().collect() });
         }
+    }
+
+    /// The process of a house ends, and the next one begins with what its drives have.
+    pub(crate) fn restart(&mut self, at: usize) {
+        let house = &self.houses[at];
+        let kept = Kept {
+            history: house.core.history().cloned(),
+            voter: house.durable.clone(),
+            takedowns: house.takedowns.clone(),
+            intact: true,
+        };
+        self.houses[at].core = self.core(at, kept);
+        self.begin(at);
     }
 
     /// A node that knows nobody but two addresses.
@@ -171,6 +216,8 @@ impl Village {
     /// Takes a step, and gives what it wants done, which is done as well.
     pub(crate) fn step(&mut self, at: usize, input: Input) -> Vec<Effect> {
         let effects = self.houses[at].core.step(self.now, input);
+        let erased = effects.iter().filter(|effect| matches!(effect, Effect::Erase { .. })).count();
+        self.houses[at].erased_at_once = self.houses[at].erased_at_once.max(erased);
         for effect in effects.clone() {
             self.carry_out(at, effect);
         }
@@ -234,7 +281,13 @@ impl Village {
                 let was_there = self.houses[at].disk.get_mut(&volume).expect("its own").remove(&track);
                 answer(self, Input::Erased { volume, track, was_there });
             }
-            Effect::Persist { seat, step } => answer(self, Input::Persisted { seat, number: step.number }),
+            Effect::TakeSeat(seat) => self.houses[at].durable = Some(Durable::joining(seat)),
+            Effect::Persist { seat, step } => {
+                let durable = self.houses[at].durable.as_mut().filter(|durable| durable.seat == seat);
+                durable.expect("it has the seat").apply(&step);
+                answer(self, Input::Persisted { seat, number: step.number });
+            }
+            Effect::DropSeat(seat) => _ = self.houses[at].durable.take_if(|durable| durable.seat == seat),
             Effect::Save(batch) => {
                 let epoch = batch.records.last().map_or(0, |record| record.epoch);
                 answer(self, Input::Saved { epoch });
@@ -255,15 +308,9 @@ impl Village {
             Effect::Finish { number, answer } => {
                 self.answers.insert(number, Ok(answer));
             }
-            Effect::Answer { result, .. } => {
-                result.expect("a good command");
-            }
-            Effect::Go(_)
-            | Effect::Told { .. }
-            | Effect::Epochs { .. }
-            | Effect::TakeSeat(_)
-            | Effect::DropSeat(_)
-            | Effect::TakenDown { .. } => {}
+            Effect::Answer { number: TRIED, result } => self.outcome = Some(result),
+            Effect::Answer { result, .. } => _ = result.expect("a good command"),
+            Effect::Go(_) | Effect::Told { .. } | Effect::Epochs { .. } | Effect::TakenDown { .. } => {}
         }
     }
 
@@ -304,7 +351,7 @@ impl Village {
         self.houses.iter().filter(leads).count()
     }
 
-    fn leader(&self) -> usize {
+    pub(crate) fn leader(&self) -> usize {
         let leads = |at: &usize| self.houses[*at].core.voter().is_some_and(deadwax_dht::log::Consensus::leads);
         (0..self.houses.len()).find(leads).expect("somebody leads")
     }
@@ -312,6 +359,14 @@ impl Village {
     pub(crate) fn command(&mut self, command: Command) {
         let leader = self.leader();
         self.act(leader, Input::Command { number: 1, command, forecast: false });
+    }
+
+    /// Gives a command that may be refused, and 20 seconds for it.
+    pub(crate) fn try_command(&mut self, command: Command) -> Result<Answer, CommandRefused> {
+        let leader = self.leader();
+        self.act(leader, Input::Command { number: TRIED, command, forecast: false });
+        self.run(20 * SECOND);
+        self.outcome.take().expect("it is answered in time")
     }
 
     pub(crate) fn progress(&self) -> Option<Progress> {

@@ -1,8 +1,10 @@
 //! What operators ask, and what they are told.
 
+use std::collections::BTreeSet;
+
 use deadwax_dht::log::{BadChange, Refusal};
 use deadwax_dht::rebalance::{Answer, Command, Effect, Refused, Stall};
-use deadwax_dht::{BadMap, NodeId, Policy};
+use deadwax_dht::{BadMap, Node, NodeId, Policy};
 
 use crate::world::{BYTES, World, fast, node};
 
@@ -87,4 +89,77 @@ fn one_command_more_than_may_wait_is_busy() {
     }
     let effects = world.planner.poll(world.now, BYTES);
     assert_eq!(effects[0], Effect::Answer { number: 64, result: Err(Refused::Busy) });
+}
+
+fn voters(world: &World) -> BTreeSet<NodeId> {
+    world.state().voters().iter().map(|voter| voter.node).collect()
+}
+
+fn set(nodes: &[NodeId]) -> BTreeSet<NodeId> {
+    nodes.iter().copied().collect()
+}
+
+fn names(nodes: &[Node]) -> Vec<NodeId> {
+    nodes.iter().map(|node| node.id).collect()
+}
+
+#[test]
+fn who_was_not_heard_of_gets_no_seat() {
+    let mut world = World::new(15, 7, fast());
+    let nodes = names(&world.state().spec().nodes.clone());
+    world.away.insert(nodes[4]);
+    let name =
+        |world: &mut World, seats: [usize; 3]| world.done(Command::SetVoters(seats.map(|at| nodes[at]).to_vec()));
+    assert_eq!(name(&mut world, [0, 1, 4]), Err(Refused::Unheard(nodes[4])));
+    let missing = NodeId::from_bytes([0; 32]);
+    assert_eq!(world.done(Command::SetVoters(vec![nodes[0], nodes[1], missing])), Err(Refused::NoNode(missing)));
+    world.done(Command::SetDead { node: nodes[5], dead: true }).expect("a good command");
+    assert_eq!(name(&mut world, [0, 1, 5]), Err(Refused::Unheard(nodes[5])));
+    // Two that vote already and are away would be a majority.
+    world.away.extend([nodes[0], nodes[1]]);
+    assert_eq!(name(&mut world, [0, 1, 6]), Err(Refused::Unheard(nodes[0])));
+    assert_eq!(voters(&world), set(&nodes[..3]));
+    world.away.clear();
+    assert!(name(&mut world, [0, 1, 4]).is_ok());
+    assert_eq!(voters(&world), set(&[nodes[0], nodes[1], nodes[4]]));
+}
+
+#[test]
+fn a_voter_that_is_removed_is_replaced_first_within_its_zone_if_that_can_be() {
+    let mut world = World::new(16, 9, fast());
+    let nodes = world.state().spec().nodes.clone();
+    let votes = |at: usize| at < 3;
+    let near: Vec<usize> = (3..9).filter(|at| nodes[*at].zone == nodes[0].zone).collect();
+    let (other, heir) = (near[0], near[1]);
+    world.away.insert(nodes[other].id);
+    assert!(votes(0) && !votes(heir));
+    world.done(Command::DrainNode { node: nodes[0].id, drain: true }).expect("a good command");
+    assert!(matches!(world.done(Command::RemoveNode(nodes[0].id)), Err(Refused::NotDrained { .. })));
+    assert_eq!(voters(&world), set(&names(&nodes[..3])), "nothing is done before it is empty");
+    world.settle();
+    world.done(Command::RemoveNode(nodes[0].id)).expect("it is empty");
+    assert_eq!(voters(&world), set(&[nodes[1].id, nodes[2].id, nodes[heir].id]));
+    assert!(world.state().spec().nodes.iter().all(|node| node.id != nodes[0].id));
+}
+
+#[test]
+fn of_more_than_three_voters_one_may_go_without_another_in_its_place() {
+    let mut world = World::new(17, 6, fast());
+    let nodes = world.state().spec().nodes.clone();
+    let four = names(&nodes[..4]);
+    world.done(Command::SetVoters(four.clone())).expect("all are there");
+    world.away.extend(names(&nodes[4..]));
+    for at in [0, 1] {
+        world.done(Command::SetDead { node: nodes[at].id, dead: true }).expect("a good command");
+    }
+    while world.round() {}
+    let gone = nodes[0].id;
+    // One of the three that would be left is dead: two are a majority.
+    world.done(Command::RemoveNode(gone)).expect("it holds nothing");
+    assert_eq!(voters(&world), set(&four[1..]));
+    let last = nodes[1].id;
+    assert_eq!(world.done(Command::RemoveNode(last)), Err(Refused::LastVoters(last)));
+    world.away.remove(&nodes[5].id);
+    world.done(Command::RemoveNode(last)).expect("another votes in its place");
+    assert_eq!(voters(&world), set(&[nodes[2].id, nodes[3].id, nodes[5].id]));
 }

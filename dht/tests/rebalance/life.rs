@@ -53,9 +53,7 @@ fn live(seed: u64, changes: usize) {
         assert!(overrides < 45_000, "seed {seed}: {overrides} overrides");
         let state = world.state();
         let empty = |volumes: &[deadwax_dht::Volume]| volumes.iter().all(|own| state.leaving().contains(&own.id));
-        let votes = |node| state.voters().iter().any(|voter| voter.node == node);
-        let gone =
-            |node: &&deadwax_dht::Node| (empty(&node.volumes) || state.dead().contains(&node.id)) && !votes(node.id);
+        let gone = |node: &&deadwax_dht::Node| empty(&node.volumes) || state.dead().contains(&node.id);
         for node in state.spec().nodes.iter().filter(gone) {
             world.mischief = 0;
             let answer = world.done(Command::RemoveNode(node.id));

@@ -78,6 +78,20 @@ fn a_new_holder_that_dies_is_given_up_and_one_that_says_nothing_is_named() {
 }
 
 #[test]
+fn old_holders_are_waited_for_until_they_know_that_readers_ask_the_new_ones() {
+    let mut world = World::new(26, 8, fast());
+    world.behind = true;
+    let joiner = node(&mut world.dice, "a", 1000);
+    world.done(Command::AddNode(joiner)).expect("a good command");
+    while world.round() {}
+    let state = world.state();
+    assert!(state.transitions().len() > 1_000);
+    assert!(state.transitions().values().all(|each| each.stage == Stage::Synced));
+    world.behind = false;
+    world.settle();
+}
+
+#[test]
 fn what_has_fewest_copies_goes_first() {
     let settings = Settings { moving_max: 200, volume_moving_max: 200, ..Settings::default() };
     let mut world = World::new(24, 9, settings);

@@ -58,6 +58,10 @@ pub(crate) struct World {
     pub(crate) wide: usize,
     /// Volumes that do not report.
     pub(crate) mute: BTreeSet<VolumeId>,
+    /// Whether nodes know only the epoch before the newest.
+    pub(crate) behind: bool,
+    /// Nodes that are not there.
+    pub(crate) away: BTreeSet<NodeId>,
     /// The epoch at which readers of a partition turned to the new holders.
     turned: BTreeMap<Partition, u64>,
     /// The newest epoch that a volume's node said it knows.
@@ -98,6 +102,8 @@ impl World {
             mischief: 0,
             wide: 0,
             mute: BTreeSet::new(),
+            behind: false,
+            away: BTreeSet::new(),
             turned: BTreeMap::new(),
             known: BTreeMap::new(),
         }
@@ -145,6 +151,8 @@ impl World {
     pub(crate) fn round(&mut self) -> bool {
         let deadline = self.planner.next_deadline();
         self.now = self.now.max(deadline.unwrap_or(self.now));
+        self.settle_voters();
+        self.planner.set_eligible(self.eligible());
         let effects = self.planner.poll(self.now, BYTES);
         let acted = !effects.is_empty();
         let mut later = Vec::new();
@@ -174,6 +182,21 @@ impl World {
         self.copy();
         self.tell();
         acted || deadline.is_some() || self.planner.next_deadline().is_some()
+    }
+
+    /// The log ends the time of two sets of voters by itself.
+    fn settle_voters(&mut self) {
+        if !self.history.state().outgoing().is_empty() && self.dice.percent(50) {
+            let decision = self.decide(0, self.history.epoch(), Change::SettleVoters);
+            assert!(!matches!(decision, Decision::Refused(_)), "{}: {decision:?}", self.what);
+            self.layout();
+        }
+    }
+
+    /// The nodes that are there.
+    fn eligible(&self) -> BTreeSet<NodeId> {
+        let nodes = self.history.state().spec().nodes.iter().map(|node| node.id);
+        nodes.filter(|node| !self.away.contains(node)).collect()
     }
 
     fn layout(&mut self) {
@@ -254,7 +277,10 @@ impl World {
                 assert_eq!(before.transitions(), after.transitions(), "{what}");
                 assert_eq!(spec.epoch, before.epoch());
             }
-            Change::SetLeaving { .. } | Change::SetVoters(_) | Change::SetAddress { .. } | Change::SetPolicy(_) => {
+            Change::SetVoters(_) | Change::SettleVoters => {
+                assert_eq!(before.spec().nodes, after.spec().nodes, "{what}");
+            }
+            Change::SetLeaving { .. } | Change::SetAddress { .. } | Change::SetPolicy(_) => {
                 assert_eq!(before.spec().overrides, after.spec().overrides, "{what}");
             }
             other => panic!("{what}: {other:?} is not the planner's"),
@@ -351,7 +377,8 @@ impl World {
             if is_mute || self.dice.percent(self.mischief) {
                 continue;
             }
-            let epoch = state.epoch() - u64::from(self.dice.percent(self.mischief));
+            let behind = self.dice.percent(self.mischief) || self.behind;
+            let epoch = state.epoch() - u64::from(behind);
             for volume in &node.volumes {
                 let known = self.known.entry(volume.id).or_default();
                 *known = epoch.max(*known);

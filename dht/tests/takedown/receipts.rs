@@ -29,6 +29,10 @@ fn complete_when_every_holder_of_every_epoch_has_receipted_or_is_dead() {
     receipts.set_dead(&volume(2), true);
     receipts.take(&receipt(3)).expect("awaited");
     assert!(progress(&receipts).is_complete());
+    receipts.judge(&track(1), |each| *each == volume(3));
+    assert_eq!(progress(&receipts), Progress { pending: 1, unreachable: 0, dead: 0, erased: 2 }, "one that signed has");
+    receipts.judge(&track(1), |each| *each == volume(2));
+    assert!(progress(&receipts).is_complete());
     // A later epoch gave it a fourth holder, and the dead drive came back.
     receipts.expect(track(1), &copies(4)).expect("room");
     receipts.set_dead(&volume(2), false);

@@ -54,21 +54,7 @@ impl World {
             return false;
         }
         let node = self.hosts[host as usize].id;
-        let state = self.newest.state();
-        let mut voters: Vec<_> = state.voters().iter().map(|voter| voter.node).filter(|voter| *voter != node).collect();
-        let mut commands = vec![Command::DrainNode { node, drain: true }, Command::RemoveNode(node)];
-        if voters.len() < state.voters().len() {
-            // Another votes in its place.
-            let free = state.spec().nodes.iter().map(|other| other.id);
-            let mut free =
-                free.filter(|other| *other != node && !voters.contains(other) && !state.dead().contains(other));
-            voters.extend(free.next());
-            if voters.len() < 3 {
-                return false;
-            }
-            commands.insert(0, Command::SetVoters(voters));
-        }
-        self.command("leave", commands);
+        self.command("leave", [Command::DrainNode { node, drain: true }, Command::RemoveNode(node)]);
         true
     }
 

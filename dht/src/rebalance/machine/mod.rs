@@ -1,28 +1,28 @@
 //! The machine.
 
+mod turns;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use deadwax_track::Partition;
 
-use super::command::{Command, Wish};
-use super::effect::{Answer, Decision, Effect, Forecast, Refused};
+use self::turns::Turn;
+use super::command::Wish;
+use super::effect::{Decision, Effect};
 use super::facts::Facts;
 use super::motion::{Due, Motions};
-use super::pin::pinned;
 use super::progress::{Progress, Stall};
 use super::queue::Queue;
 use super::synced::Synced;
-use super::target::{Reason, Rules, arrived, target};
+use super::target::{Reason, Rules, target};
 use crate::log::{Change, MOVES_MAX, Move, Refusal, Stage, State};
-use crate::{BadMap, Map, MapSpec, NodeId, PartitionBytes, Plan, VolumeId};
+use crate::{Map, NodeId, PartitionBytes, VolumeId};
 
 /// The most proposals that are not decided.
 pub const PROPOSALS_MAX: usize = 8;
 /// The most commands that wait. One more is refused as busy.
 pub const COMMANDS_MAX: usize = 64;
-/// How often a command is tried when other changes come in between.
-const TRIES_MAX: u32 = 8;
 /// A proposal that is not decided after this time is shown as a stall, in ms.
 const DECISION_MS: u64 = 10_000;
 
@@ -64,21 +64,11 @@ struct Pending {
     landed: Option<u64>,
 }
 
-/// A command in its turn.
-#[derive(Debug)]
-struct Turn {
-    number: u64,
-    command: Command,
-    forecast: bool,
-    tries: u32,
-    /// A record of it came to be.
-    begun: bool,
-}
-
 /// The planner of a voter that leads. Made when it begins to lead, dropped when it does no more.
 ///
 /// **How to drive it.** Tell what happens ([`set_layout`](Self::set_layout), [`set_silent`](Self::set_silent),
-/// [`handle_synced`](Self::handle_synced), [`decided`](Self::decided), [`command`](Self::command)), call
+/// [`handle_synced`](Self::handle_synced), [`decided`](Self::decided), [`command`](Self::command), and, where
+/// [`named_voters`](Self::named_voters) asks for it, [`set_eligible`](Self::set_eligible)), call
 /// [`poll`](Self::poll) after each and when [`next_deadline`](Self::next_deadline) has come, and carry out what it
 /// gives. Equal inputs give equal effects. Where nothing is to be done there is no deadline.
 ///
@@ -102,6 +92,8 @@ pub struct Rebalance {
     numbers: u64,
     commands: VecDeque<Turn>,
     command_at: u64,
+    /// Who may get a seat, as of the last turn that could give one.
+    eligible: BTreeSet<NodeId>,
     silent: BTreeSet<NodeId>,
     braked: BTreeSet<String>,
     /// The target may be another than the queue says.
@@ -134,6 +126,7 @@ impl Rebalance {
             numbers: 0,
             commands: VecDeque::new(),
             command_at: now,
+            eligible: BTreeSet::new(),
             silent: BTreeSet::new(),
             braked: BTreeSet::new(),
             stale: true,
@@ -227,29 +220,6 @@ impl Rebalance {
         self.pending.insert(number, pending);
         self.land();
         self.follow(now);
-    }
-
-    /// An operator wants this; [`Effect::Answer`] with `number` says what came of it. Commands have their turn in
-    /// order.
-    pub fn command(&mut self, number: u64, command: Command) {
-        self.enqueue(number, command, false);
-    }
-
-    /// An operator asks what this would do.
-    pub fn forecast(&mut self, number: u64, command: Command) {
-        self.enqueue(number, command, true);
-    }
-
-    /// The numbers of the commands that wait: whoever drops the planner answers them. Of the first, something may be done.
-    pub fn drain_commands(&mut self) -> Vec<u64> {
-        self.commands.drain(..).map(|turn| turn.number).collect()
-    }
-
-    fn enqueue(&mut self, number: u64, command: Command, forecast: bool) {
-        if self.commands.len() >= COMMANDS_MAX {
-            return self.effects.push(Effect::Answer { number, result: Err(Refused::Busy) });
-        }
-        self.commands.push_back(Turn { number, command, forecast, tries: 0, begun: false });
     }
 
     /// Does what is due, and gives what is to be carried out. `bytes`: of each partition, for forecasts.
@@ -502,91 +472,6 @@ impl Rebalance {
         }
         if !moves.is_empty() {
             self.propose(now, Purpose::Begin(moves.clone()), Change::Begin(moves));
-        }
-    }
-
-    /// Brings the first command one step on. Nothing is undecided.
-    fn take_turn(&mut self, now: u64, bytes: PartitionBytes<'_>) {
-        let Some(turn) = self.commands.front() else { return };
-        if turn.forecast {
-            let result = self.foresee(&turn.command, bytes).map(Answer::Forecast);
-            return self.answer(result);
-        }
-        match self.next_change(turn) {
-            Err(refused) => self.answer(Err(refused)),
-            Ok(None) => self.answer(Ok(Answer::Done { epoch: self.state.epoch() })),
-            Ok(Some((change, known))) => {
-                if let Some(known) = known {
-                    self.known = Arc::new(known);
-                }
-                self.propose(now, Purpose::Command, change);
-            }
-        }
-    }
-
-    fn answer(&mut self, result: Result<Answer, Refused>) {
-        let turn = self.commands.pop_front().expect("it is its turn");
-        self.effects.push(Effect::Answer { number: turn.number, result });
-    }
-
-    /// The next record of a command, and of a reshape the map, which knows all its holders.
-    fn next_change(&self, turn: &Turn) -> Result<Option<(Change, Option<Map>)>, Refused> {
-        let wish = turn.command.wish(&self.state, turn.begun)?;
-        match turn.command.change(&wish, &self.state) {
-            Some(Change::Reshape { spec }) => {
-                self.map.learn_from(&self.known);
-                let partitions = self.held_by(&turn.command.removed(&self.state));
-                if partitions > 0 {
-                    return Err(Refused::NotDrained { partitions });
-                }
-                let epoch = self.state.epoch();
-                let map = pinned(&self.map, MapSpec { epoch, ..*spec })?;
-                Ok(Some((Change::Reshape { spec: Box::new(map.spec().clone()) }, Some(map))))
-            }
-            change => Ok(change.map(|change| (change, None))),
-        }
-    }
-
-    /// How many partitions these volumes hold, or hold part in moving.
-    fn held_by(&self, volumes: &BTreeSet<VolumeId>) -> usize {
-        if volumes.is_empty() {
-            return 0;
-        }
-        let seats = self.map.roster().volumes();
-        let names: Vec<bool> = seats.iter().map(|seat| volumes.contains(&seat.holder().volume)).collect();
-        let moving = self.state.transitions();
-        let held = (0..=u16::MAX).filter(|partition| {
-            let moves = moving.get(&Partition(*partition)).is_some_and(|each| {
-                let old: &[VolumeId] = if each.stage == Stage::Settled { &[] } else { &each.old };
-                old.iter().chain(&each.new).any(|volume| volumes.contains(volume))
-            });
-            moves || self.map.held(*partition).iter().any(|volume| names[*volume as usize])
-        });
-        held.count()
-    }
-
-    fn foresee(&self, command: &Command, bytes: PartitionBytes<'_>) -> Result<Forecast, Refused> {
-        let wish = command.wish(&self.state, false)?;
-        let next = wish.effective();
-        if next.nodes.is_empty() {
-            return Err(BadMap::NoNodes.into());
-        }
-        Map::new(wish.spec)?;
-        let before = arrived(&self.state, &self.facts, &self.known)?;
-        Ok(Forecast::of(&Plan::onward(&before, next, bytes)?))
-    }
-
-    /// The command's proposal came to nothing: it is tried again, unless a rule forbids it or it was tried often.
-    fn command_refused(&mut self, now: u64, decision: Decision) {
-        let Some(turn) = self.commands.front_mut() else { return };
-        turn.tries += 1;
-        let refused = match decision {
-            Decision::Refused(refusal @ (Refusal::Rule(_) | Refusal::TooLong { .. })) => Some(refusal.into()),
-            _ => (turn.tries >= TRIES_MAX).then_some(Refused::Overtaken),
-        };
-        match refused {
-            Some(refused) => self.answer(Err(refused)),
-            None => self.command_at = now.saturating_add(self.settings.batch_ms),
         }
     }
 }

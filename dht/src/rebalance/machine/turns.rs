@@ -1,0 +1,226 @@
+//! Operators' commands, one after the other: each as the records that it takes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use deadwax_track::Partition;
+
+use super::{COMMANDS_MAX, Purpose, Rebalance};
+use crate::log::{Change, Refusal, Stage, VOTERS_MIN};
+use crate::rebalance::command::Command;
+use crate::rebalance::effect::{Answer, Decision, Effect, Forecast, Refused};
+use crate::rebalance::pin::pinned;
+use crate::rebalance::target::arrived;
+use crate::{BadMap, Map, MapSpec, Node, NodeId, PartitionBytes, Plan, VolumeId};
+
+/// How often a command is tried when other changes come in between.
+const TRIES_MAX: u32 = 8;
+
+/// A command in its turn.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub(super) number: u64,
+    command: Command,
+    forecast: bool,
+    tries: u32,
+    /// A record of it came to be.
+    pub(super) begun: bool,
+}
+
+/// What a command comes to in its turn.
+enum Next {
+    Done,
+    /// A change of voters is to be settled first: the log does that by itself.
+    Wait,
+    /// A record; and of a reshape the map, which knows all its holders.
+    Propose(Change, Option<Arc<Map>>),
+}
+
+impl Rebalance {
+    /// An operator wants this; [`Effect::Answer`] with `number` says what came of it. Commands have their turn in
+    /// order.
+    pub fn command(&mut self, number: u64, command: Command) {
+        self.enqueue(number, command, false);
+    }
+
+    /// An operator asks what this would do.
+    pub fn forecast(&mut self, number: u64, command: Command) {
+        self.enqueue(number, command, true);
+    }
+
+    /// The numbers of the commands that wait: whoever drops the planner answers them. Of the first, something may be done.
+    pub fn drain_commands(&mut self) -> Vec<u64> {
+        self.commands.drain(..).map(|turn| turn.number).collect()
+    }
+
+    fn enqueue(&mut self, number: u64, command: Command, forecast: bool) {
+        if self.commands.len() >= COMMANDS_MAX {
+            return self.effects.push(Effect::Answer { number, result: Err(Refused::Busy) });
+        }
+        self.commands.push_back(Turn { number, command, forecast, tries: 0, begun: false });
+    }
+
+    /// The nodes that commands name as voters, where one of those that wait may give or take a seat, and its turn may
+    /// come with the next poll: tell [`set_eligible`](Self::set_eligible) before it.
+    #[must_use]
+    pub fn named_voters(&self, now: u64) -> Option<Vec<NodeId>> {
+        let mut named = None;
+        for turn in self.commands.iter().filter(|_| self.pending.is_empty() && now >= self.command_at) {
+            match &turn.command {
+                Command::SetVoters(voters) => named.get_or_insert_with(Vec::new).extend(voters),
+                Command::RemoveNode(_) => _ = named.get_or_insert_default(),
+                _ => {}
+            }
+        }
+        named
+    }
+
+    /// The nodes that may get a seat: those that are up, and were heard of at an epoch. One that knows no epoch yet may
+    /// not: told of a seat by the first history that it gets, it must think that it had it before, and lost what it promised
+    /// in it, and so never takes it.
+    pub fn set_eligible(&mut self, eligible: BTreeSet<NodeId>) {
+        self.eligible = eligible;
+    }
+
+    /// Brings the first command one step on. Nothing is undecided.
+    pub(super) fn take_turn(&mut self, now: u64, bytes: PartitionBytes<'_>) {
+        let Some(turn) = self.commands.front() else { return };
+        if turn.forecast {
+            let result = self.foresee(&turn.command, bytes).map(Answer::Forecast);
+            return self.answer(result);
+        }
+        match self.next_change(turn) {
+            Err(refused) => self.answer(Err(refused)),
+            Ok(Next::Done) => self.answer(Ok(Answer::Done { epoch: self.state.epoch() })),
+            Ok(Next::Wait) => self.put_off(now),
+            Ok(Next::Propose(change, known)) => {
+                if let Some(known) = known {
+                    self.known = known;
+                }
+                self.propose(now, Purpose::Command, change);
+            }
+        }
+    }
+
+    fn answer(&mut self, result: Result<Answer, Refused>) {
+        let turn = self.commands.pop_front().expect("it is its turn");
+        self.effects.push(Effect::Answer { number: turn.number, result });
+    }
+
+    /// What a command comes to at the newest state.
+    fn next_change(&self, turn: &Turn) -> Result<Next, Refused> {
+        let wish = turn.command.wish(&self.state, turn.begun)?;
+        match turn.command.change(&wish, &self.state) {
+            None => Ok(Next::Done),
+            Some(Change::SetVoters(voters)) => self.seat(voters),
+            Some(Change::Reshape { spec }) => {
+                self.map.learn_from(&self.known);
+                let partitions = self.held_by(&turn.command.removed(&self.state));
+                if partitions > 0 {
+                    return Err(Refused::NotDrained { partitions });
+                }
+                if let Command::RemoveNode(node) = &turn.command
+                    && self.state.seat_of(node).is_some()
+                {
+                    return self.unseat(node);
+                }
+                let epoch = self.state.epoch();
+                let map = pinned(&self.map, MapSpec { epoch, ..*spec })?;
+                Ok(Next::Propose(Change::Reshape { spec: Box::new(map.spec().clone()) }, Some(Arc::new(map))))
+            }
+            Some(change) => Ok(Next::Propose(change, None)),
+        }
+    }
+
+    /// Gives these nodes seats. Raft's two sets of voters keep the log one, however many change at once; but what is
+    /// decided needs a majority of each from then on. So each that is new, and a majority of all, must be there.
+    fn seat(&self, voters: Vec<NodeId>) -> Result<Next, Refused> {
+        let votes = |node: &NodeId| self.state.voters().iter().any(|voter| voter.node == *node);
+        let is_known = |node: &NodeId| self.state.spec().nodes.iter().any(|other| other.id == *node);
+        if let Some(missing) = voters.iter().find(|node| !is_known(node)) {
+            return Err(Refused::NoNode(*missing));
+        }
+        let away: Vec<&NodeId> = voters.iter().filter(|node| !self.is_eligible(node)).collect();
+        let outvoted = 2 * away.len() >= voters.len();
+        match away.into_iter().find(|node| outvoted || !votes(node)) {
+            Some(node) => Err(Refused::Unheard(*node)),
+            None => Ok(Next::Propose(Change::SetVoters(voters), None)),
+        }
+    }
+
+    fn is_eligible(&self, node: &NodeId) -> bool {
+        self.eligible.contains(node) && !self.state.dead().contains(node)
+    }
+
+    /// Takes the seat of a node that is to go: another node gets one, of its zone if that has one that may; else fewer
+    /// vote.
+    fn unseat(&self, leaver: &NodeId) -> Result<Next, Refused> {
+        let state = &self.state;
+        if !state.outgoing().is_empty() {
+            return Ok(Next::Wait);
+        }
+        let mut voters: Vec<NodeId> = state.voters().iter().map(|voter| voter.node).collect();
+        let leaves = |node: &Node| node.volumes.iter().all(|volume| state.leaving().contains(&volume.id));
+        let may = |node: &&Node| self.is_eligible(&node.id) && !voters.contains(&node.id) && !leaves(node);
+        let nodes = &state.spec().nodes;
+        let zone = nodes.iter().find(|node| node.id == *leaver).map(|node| &node.zone);
+        let next = nodes.iter().filter(may).min_by_key(|node| Some(&node.zone) != zone);
+        voters.retain(|node| node != leaver);
+        voters.extend(next.map(|node| node.id));
+        if voters.len() < VOTERS_MIN {
+            return Err(Refused::LastVoters(*leaver));
+        }
+        self.seat(voters)
+    }
+
+    /// How many partitions these volumes hold, or hold part in moving.
+    fn held_by(&self, volumes: &BTreeSet<VolumeId>) -> usize {
+        if volumes.is_empty() {
+            return 0;
+        }
+        let seats = self.map.roster().volumes();
+        let names: Vec<bool> = seats.iter().map(|seat| volumes.contains(&seat.holder().volume)).collect();
+        let moving = self.state.transitions();
+        let held = (0..=u16::MAX).filter(|partition| {
+            let moves = moving.get(&Partition(*partition)).is_some_and(|each| {
+                let old: &[VolumeId] = if each.stage == Stage::Settled { &[] } else { &each.old };
+                old.iter().chain(&each.new).any(|volume| volumes.contains(volume))
+            });
+            moves || self.map.held(*partition).iter().any(|volume| names[*volume as usize])
+        });
+        held.count()
+    }
+
+    fn foresee(&self, command: &Command, bytes: PartitionBytes<'_>) -> Result<Forecast, Refused> {
+        let wish = command.wish(&self.state, false)?;
+        let next = wish.effective();
+        if next.nodes.is_empty() {
+            return Err(BadMap::NoNodes.into());
+        }
+        Map::new(wish.spec)?;
+        let before = arrived(&self.state, &self.facts, &self.known)?;
+        Ok(Forecast::of(&Plan::onward(&before, next, bytes)?))
+    }
+
+    /// The command's proposal came to nothing: it is tried again, unless a rule forbids it or it was tried often.
+    pub(super) fn command_refused(&mut self, now: u64, decision: Decision) {
+        match decision {
+            _ if self.commands.is_empty() => {}
+            Decision::Refused(refusal @ (Refusal::Rule(_) | Refusal::TooLong { .. })) => {
+                self.answer(Err(refusal.into()));
+            }
+            _ => self.put_off(now),
+        }
+    }
+
+    /// Tries the first command again after a while, unless it was tried often.
+    fn put_off(&mut self, now: u64) {
+        let turn = self.commands.front_mut().expect("it is its turn");
+        turn.tries += 1;
+        if turn.tries >= TRIES_MAX {
+            self.answer(Err(Refused::Overtaken));
+        } else {
+            self.command_at = now.saturating_add(self.settings.batch_ms);
+        }
+    }
+}

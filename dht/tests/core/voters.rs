@@ -1,0 +1,105 @@
+//! Who votes: the log goes on, whoever is named or removed.
+
+use std::collections::BTreeSet;
+
+use deadwax_dht::NodeId;
+use deadwax_dht::core::{CommandRefused, Destination, Effect, Input, Message};
+use deadwax_dht::rebalance::{Command, Refused};
+
+use crate::village::{MINUTE, Village};
+
+fn voters(village: &Village) -> BTreeSet<NodeId> {
+    let layout = village.houses[2].core.layout().expect("it has a map");
+    layout.state().voters().iter().map(|voter| voter.node).collect()
+}
+
+/// Whether a change is decided.
+fn goes_on(village: &mut Village) -> bool {
+    let (node, before) = (village.houses[2].node.id, village.houses[2].core.epoch());
+    let rack = Some(format!("rack {before}"));
+    village.try_command(Command::SetRack { node, rack }).is_ok() && village.houses[2].core.epoch() > before
+}
+
+#[test]
+fn nodes_that_know_no_map_yet_are_named_voters_only_once_they_do() {
+    let mut village = Village::new(5, 3);
+    village.run(MINUTE);
+    for at in [5, 6] {
+        village.add_house();
+        village.houses[at].up = false;
+        let node = village.houses[at].node.clone();
+        village.try_command(Command::AddNode(node)).expect("a good command");
+    }
+    let id = |village: &Village, at: usize| village.houses[at].node.id;
+    let seats = vec![id(&village, 2), id(&village, 5), id(&village, 6)];
+    let refused = CommandRefused::Planner(Refused::Unheard(id(&village, 5)));
+    assert_eq!(village.try_command(Command::SetVoters(seats.clone())), Err(refused));
+    assert!(goes_on(&mut village));
+    for at in [5, 6] {
+        village.houses[at].up = true;
+        village.restart(at);
+    }
+    village.run(MINUTE);
+    village.try_command(Command::SetVoters(seats.clone())).expect("they are up, and know the map");
+    village.run(MINUTE);
+    assert_eq!(voters(&village), seats.into_iter().collect());
+    assert!(goes_on(&mut village));
+    for at in [5, 6] {
+        assert!(village.houses[at].core.voter().is_some(), "it has taken its seat");
+    }
+}
+
+#[test]
+fn a_new_leader_asks_whom_it_has_not_heard_of() {
+    let mut village = Village::new(5, 3);
+    village.run(MINUTE);
+    village.houses[4].up = false;
+    // What it has sent arrives.
+    village.run(100);
+    for at in 0..3 {
+        village.restart(at);
+    }
+    while village.leaders() == 0 {
+        village.run(10);
+    }
+    let (leader, node) = (village.leader(), village.houses[4].node.id);
+    let seats: Vec<NodeId> = [0, 1, 4].map(|at| village.houses[at].node.id).to_vec();
+    let command = Command::SetVoters(seats.clone());
+    let input = Input::Command { number: 9, command: command.clone(), forecast: false };
+    let effects = village.houses[leader].core.step(village.now, input);
+    let refused = Err(CommandRefused::Planner(Refused::Unheard(node)));
+    assert!(effects.contains(&Effect::Answer { number: 9, result: refused }), "{effects:?}");
+    let asks = |effect: &Effect| {
+        let Effect::Send { to, envelope } = effect else { return false };
+        *to == Destination::Node(node) && matches!(&envelope.message, Message::Seek(_))
+    };
+    assert!(effects.iter().any(asks), "{effects:?}");
+    village.houses[4].up = true;
+    village.run(MINUTE);
+    village.try_command(command).expect("it has answered");
+    assert_eq!(voters(&village), seats.into_iter().collect());
+}
+
+#[test]
+fn a_node_that_votes_and_leads_can_be_removed() {
+    let mut village = Village::new(6, 3);
+    village.run(MINUTE);
+    // Those that hold little.
+    let seats = [3, 4, 5].map(|at| village.houses[at].node.id).to_vec();
+    village.try_command(Command::SetVoters(seats)).expect("they are up");
+    village.run(MINUTE);
+    let at = village.leader();
+    let node = village.houses[at].node.id;
+    village.command(Command::DrainNode { node, drain: true });
+    village.run(30 * MINUTE);
+    let mut answer = village.try_command(Command::RemoveNode(node));
+    while let Err(CommandRefused::NotLeader { .. }) = answer {
+        answer = village.try_command(Command::RemoveNode(node));
+    }
+    answer.expect("it is empty");
+    let layout = village.houses[2].core.layout().expect("it has a map").clone();
+    assert!(layout.map().node(&node).is_none());
+    assert_eq!((voters(&village).len(), voters(&village).contains(&node)), (3, false));
+    assert!(village.houses[at].core.voter().is_none());
+    assert_eq!(village.leaders(), 1);
+}
