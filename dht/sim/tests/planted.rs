@@ -1,6 +1,4 @@
-//! The checkers are checked: each mistake on purpose is found within so many seeds.
-//!
-//! `cargo test -p deadwax-dht-sim --features planted`
+//! The checkers are checked: each mistake on purpose is found within so many seeds. `DEADWAX_SIM_BUG=Name` looks for one.
 
 use deadwax_dht::core::Bug;
 use deadwax_dht_sim::{Scenario, Summary};

@@ -69,7 +69,7 @@ kinds! {
     OldDisk = "a node comes back with an old disk", Process, 4;
     LostSystem = "a node comes back without its system drive", Process, 4;
     OldSystem = "a node comes back with an old system drive", Process, 3;
-    Cloned = "a node's identity is cloned", Process, 3;
+    Cloned = "a node's identity is cloned", Process, 5;
     SiteLoss = "a site is lost, and returns", Process, 3;
     QuorumLoss = "the map loses its quorum", Process, 4;
     Rot = "bits rot", Drive, 5;

@@ -33,7 +33,6 @@ pub(crate) struct Active {
     rules: Vec<u32>,
     /// A drive of the first host.
     drive: usize,
-    began: Micros,
 }
 
 /// A fault to come.
@@ -142,8 +141,7 @@ impl World {
 
     pub(crate) fn fault_begins(&mut self, index: u32) {
         let Planned { kind, lasts } = self.faults.plan[index as usize];
-        let mut active =
-            Active { name: self.faults.next, kind, hosts: Vec::new(), rules: Vec::new(), drive: 0, began: self.now };
+        let mut active = Active { name: self.faults.next, kind, hosts: Vec::new(), rules: Vec::new(), drive: 0 };
         self.faults.next += 1;
         let began = match kind.class() {
             Class::Network => self.begin_network(&mut active),
@@ -193,9 +191,13 @@ impl World {
 
     /// Ends all that goes wrong: whatever is planned and has not begun does not.
     pub(crate) fn heal(&mut self) {
-        while let Some(active) = self.faults.active.last() {
-            let name = active.name;
-            self.fault_ends(name);
+        for (name, kind) in self.faults.active.iter().map(|active| (active.name, active.kind)).collect::<Vec<_>>() {
+            if kind == FaultKind::Cloned && self.faults.random.percent(75) {
+                // Nobody finds the double for a while, so that the older one has time to hear of it.
+                self.queue.push(self.now + 90 * SECOND, Event::Heal { name });
+            } else {
+                self.fault_ends(name);
+            }
         }
         self.network.heal();
         for host in 0..u32::try_from(self.hosts.len()).expect("few hosts") {

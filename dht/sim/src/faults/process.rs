@@ -6,7 +6,7 @@ use deadwax_track::TrackId;
 use super::{Active, FaultKind};
 use crate::clock::{Micros, SECOND};
 use crate::probe::Probe;
-use crate::world::{Role, World};
+use crate::world::{Event, Role, World};
 
 /// Within this time of a whole network the older of two processes of one name hears of the other: in a small cluster each
 /// asks each for takedowns within some 40 s, and whoever has heard of the later one tells the older.
@@ -45,7 +45,7 @@ impl World {
             FaultKind::Crash if self.faults.random.percent(60) => self.hosts[one as usize].armed = true,
             FaultKind::CrashLoop => {
                 for turn in 0..(lasts / (6 * SECOND)).clamp(2, 5) {
-                    self.queue.push(self.now + turn * 6 * SECOND, crate::world::Event::Bounce { host: one });
+                    self.queue.push(self.now + turn * 6 * SECOND, Event::Bounce { host: one });
                 }
             }
             FaultKind::Rolling => {
@@ -166,19 +166,26 @@ impl World {
         self.addresses.insert(clone.address.clone(), number);
         self.hosts.push(clone);
         self.start_later(number, 0);
+        self.queue.push(self.now + HALTS, Event::Doubled { double: number });
         active.hosts.push(number);
         true
+    }
+
+    /// Looks, again and again, whether the older of two processes of one name has halted.
+    pub(crate) fn look_at_double(&mut self, double: u32) {
+        let Role::Clone(of) = self.hosts[double as usize].role else { return };
+        let (older, later) = (&self.hosts[of as usize], &self.hosts[double as usize]);
+        let both = older.is_up() && later.is_up() && older.system.life < later.system.life;
+        let since = later.well_since.max(older.well_since).max(self.faults.whole_since);
+        if both && older.faults == 1 && self.network.is_whole() && self.now > since + HALTS {
+            self.checks.violate(format!("n{of} goes on, though n{double} of its name started later"));
+        }
+        self.queue.push(self.now + 5 * SECOND, Event::Doubled { double });
     }
 
     /// Somebody finds the double and ends it for good.
     fn end_clone(&mut self, active: &Active) {
         let [of, double] = active.hosts[..] else { return };
-        let (older, later) = (&self.hosts[of as usize], &self.hosts[double as usize]);
-        let both = older.is_up() && later.is_up() && older.system.life < later.system.life;
-        let since = active.began.max(older.well_since).max(self.faults.whole_since);
-        if both && older.faults == 1 && self.network.is_whole() && self.now > since + HALTS {
-            self.checks.violate(format!("n{of} goes on, though n{double} of its name started later"));
-        }
         self.crash(double);
         let at = &mut self.hosts[double as usize];
         (at.role, at.halted) = (Role::Spare, false);

@@ -241,6 +241,7 @@ impl World {
                 }
             }
             Event::Bounce { host } => self.bounce(host),
+            Event::Doubled { double } => self.look_at_double(double),
             Event::Fault { index } => self.fault_begins(index),
             Event::Heal { name } => self.fault_ends(name),
             Event::PutNow { track } => {
