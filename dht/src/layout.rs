@@ -315,7 +315,25 @@ pub struct LayoutCache(Arc<Mutex<VecDeque<Kept>>>);
 
 type Kept = (History, Arc<Layout>);
 
+fn keep(kept: &mut VecDeque<Kept>, history: &History, layout: Layout) -> Arc<Layout> {
+    let layout = Arc::new(layout);
+    if kept.len() == KEPT_MAX {
+        kept.pop_front();
+    }
+    kept.push_back((history.clone(), layout.clone()));
+    layout
+}
+
 impl LayoutCache {
+    /// The layout of a history that begins with `map`, which knows already where all lies: seconds for a large cluster.
+    pub fn begin(&self, history: &History, map: &Map) -> Result<Arc<Layout>, BadMap> {
+        let begun = Arc::new(history.map()?);
+        begun.learn_from(map);
+        let layout = Layout::with(begun.clone(), history.state().clone(), history.head(), Arc::new(Cells::new(&begun)));
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(keep(&mut kept, history, layout))
+    }
+
     /// The layout of `history`'s newest epoch.
     pub fn layout(&self, history: &History) -> Result<Arc<Layout>, BadMap> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -323,12 +341,8 @@ impl LayoutCache {
         if let Some((_, layout)) = kept.iter().find(|(_, layout)| layout.head == head) {
             return Ok(layout.clone());
         }
-        let layout = Arc::new(Layout::new(history, kept.back().map(|(_, layout)| &**layout))?);
-        if kept.len() == KEPT_MAX {
-            kept.pop_front();
-        }
-        kept.push_back((history.clone(), layout.clone()));
-        Ok(layout)
+        let layout = Layout::new(history, kept.back().map(|(_, layout)| &**layout))?;
+        Ok(keep(&mut kept, history, layout))
     }
 
     /// A cache of its own that begins with what this one has.

@@ -114,7 +114,7 @@ impl Topology {
         let voters = voters(&seats[..founders], shape.voters);
         let history = History::genesis(map.spec().clone(), voters).expect("a sound genesis");
         let layouts = LayoutCache::default();
-        layouts.layout(&history).expect("a sound layout");
+        layouts.begin(&history, &map).expect("a sound layout");
         let partitions = choose(&map, &seats, founders, shape, &mut random);
         let issuers = (0..shape.zones.min(3)).map(|_| NodeKey::from_bytes(&random.bytes())).collect();
         Self { name: shape.name, zones: shape.zones, seats, founders, history, layouts, partitions, issuers, cluster }

@@ -106,6 +106,10 @@ impl World {
             return false;
         }
         nodes.truncate(count);
+        if self.faults.random.percent(15) {
+            // A name that the map does not have: refused, and nothing changes.
+            nodes[0] = NodeId::from_bytes([7; 32]);
+        }
         self.command("other voters", [Command::SetVoters(nodes)]);
         true
     }
