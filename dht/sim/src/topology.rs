@@ -86,10 +86,10 @@ pub(crate) const SMALL: [(Shape, u64); 7] = [
     ),
 ];
 
-/// A large cluster: all nodes alike.
+/// A large cluster: all nodes alike, but for one in each zone.
 pub(crate) const fn large(nodes: usize) -> Shape {
-    let heavy = nodes / 10;
-    Shape { name: "large", zones: 10, heavy, light: 0, spares: 2, volumes: 1, partitions: 2_000, voters: 5 }
+    let heavy = nodes / 10 - 1;
+    Shape { name: "large", zones: 10, heavy, light: 1, spares: 2, volumes: 1, partitions: 2_000, voters: 5 }
 }
 
 impl Topology {

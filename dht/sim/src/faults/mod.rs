@@ -119,7 +119,12 @@ impl World {
         self.faults.destroyed = false;
         for turn in 0..count {
             let first = silent && turn == 0;
-            let kind = if first { FaultKind::Silence } else { self.faults.draw(long) };
+            let kind = match turn {
+                0 if silent => FaultKind::Silence,
+                // Large clusters have few faults; one of them is to bring an epoch.
+                0 if self.topology.founders > 32 => FaultKind::Weight,
+                _ => self.faults.draw(long),
+            };
             let within = if first { length / 10 } else { length * 3 / 4 };
             let at = self.now + self.faults.random.below(within);
             let most = self.now + length - at;

@@ -9,7 +9,8 @@ mod lives;
 mod pulls;
 pub(crate) mod serving;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use deadwax_dht::core::{CoreSettings, Input};
@@ -50,8 +51,8 @@ pub(crate) struct World {
     pub(crate) probes: Probes,
     pub(crate) network: Network,
     pub(crate) hosts: Vec<Host>,
-    /// Who is where, by name and by address.
-    pub(crate) registry: BTreeMap<NodeId, u32>,
+    /// Who is where, by name and by address. Never gone through; the hasher is the same in every run.
+    pub(crate) registry: HashMap<NodeId, u32, BuildHasherDefault<DefaultHasher>>,
     pub(crate) addresses: BTreeMap<Arc<str>, u32>,
     pub(crate) topology: Arc<Topology>,
     pub(crate) layouts: LayoutCache,
@@ -87,7 +88,7 @@ impl World {
             probes: Probes::default(),
             network: Network::new(seed, topology.zones),
             hosts: Vec::new(),
-            registry: BTreeMap::new(),
+            registry: HashMap::default(),
             addresses: BTreeMap::new(),
             flows: Slab::new(),
             ops: Slab::new(),
