@@ -212,7 +212,7 @@ impl World {
                 self.hit(Probe::Converged);
                 run.phase = Phase::Reading;
                 self.trace.say(self.now, Kind::Phase, (NONE, NONE), gone / SECOND, "settled");
-                self.faults.destroyed = false;
+                self.faults.forgive();
                 self.clients.every = 0;
                 // What is under way ends within 30 s.
                 35 * SECOND

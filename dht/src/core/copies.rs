@@ -43,6 +43,14 @@ impl Copies {
         }
     }
 
+    /// Bytes of a partition, as far as this node's volumes tell: its tracks by the mean length of those that came.
+    pub(super) fn partition_bytes_mean(&self) -> u64 {
+        let held = self.layout.as_ref().map_or(0, |layout| self.up.iter().map(|up| layout.held_by(up).len()).sum());
+        let digests = self.up.iter().flat_map(|up| self.sync.inventory().digests(up));
+        let tracks: u64 = digests.map(|digest| u64::from(digest.tracks)).sum();
+        tracks.saturating_mul(self.repair.track_bytes_mean()) / u64::try_from(held).expect("64 bits").max(1)
+    }
+
     pub(super) fn has_volume(&self, volume: &VolumeId) -> bool {
         self.up.contains(volume)
     }

@@ -111,6 +111,7 @@ impl Core {
         };
         if forecast {
             rebalance.forecast(number, command);
+            self.planner.bytes_mean = self.copies.partition_bytes_mean();
         } else {
             rebalance.command(number, command);
         }

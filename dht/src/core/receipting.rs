@@ -75,11 +75,15 @@ impl Core {
 
     /// A track is barred: where this node votes, it asks all holders for their receipts.
     pub(super) fn expect_receipts(&mut self, track: TrackId) {
-        // What is beyond the bound is not followed; it is erased all the same.
-        if self.receipts.votes && self.expect_of_holders(&track) {
-            self.receipts.due.get_or_insert(self.now + 1);
-            self.touch(Part::Receipts);
+        if !self.receipts.votes {
+            return;
         }
+        if !self.expect_of_holders(&track) {
+            // Beyond the bound: the log is gone through once more when there is room.
+            self.receipts.logged = Some(Logged(None));
+        }
+        self.receipts.due.get_or_insert(self.now + 1);
+        self.touch(Part::Receipts);
     }
 
     /// Awaits the receipts of those who hold the track now, beside those that are awaited. Whether it is followed.

@@ -33,7 +33,7 @@ const GREETED: usize = 3;
 ///
 /// A suspect has 4 s and one more for each doubling to speak up: 6 s in a cluster of 3, 11 s of 200, 17 s of 10,000, as
 /// the suspicion and its denial each need a logarithm's number of rounds (SWIM, section 5). For the same reason news
-/// are passed on 6 times and one more for each doubling. `new_wan`'s times, five times as long, are for the open
+/// are passed on twice and once more for each doubling, by each who has them: 8 times in a cell of 64, as memberlist does. `new_wan`'s times, five times as long, are for the open
 /// Internet: zones are sites with lines of their own. Where probes are rarer than once a second, a suspect has two
 /// seconds more for each second more: always longer than what a process that was stopped can miss at once.
 fn config(nodes: usize, probe_ms: u64) -> Config {

@@ -405,7 +405,7 @@ impl Repair {
     }
 
     /// The mean length of the tracks that came, beside some of the length that the settings say.
-    fn track_bytes_mean(&self) -> u64 {
+    pub(crate) fn track_bytes_mean(&self) -> u64 {
         let (tracks, bytes) = self.pulled;
         let weighed = (self.settings.track_bytes_mean.max(1)).saturating_mul(MEAN_WEIGHT);
         weighed.saturating_add(bytes) / (MEAN_WEIGHT + tracks)

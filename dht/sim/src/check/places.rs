@@ -20,6 +20,11 @@ impl World {
         place.is_some_and(|(host, drive)| self.hosts[host as usize].drives[drive].has_good(id))
     }
 
+    /// How many copies of a track faults may have destroyed since all was whole.
+    pub(super) fn struck(&self, track: u32) -> usize {
+        usize::from(self.faults.struck_tracks.contains(&track))
+    }
+
     /// A read quorum of the first set may say *absent*: so an acknowledged track has a write quorum there, less what faults
     /// destroyed, at whatever epoch is the newest.
     pub(super) fn check_first_set(&mut self, layout: &Layout, track: u32, when: &str) {
@@ -30,7 +35,7 @@ impl World {
         let first = layout.sets(known.id.partition()).first;
         let have = first.iter().filter(|holder| self.lies_on(layout, &holder.volume, &known.id)).count();
         let due = usize::from(layout.map().policy().write_quorum).min(first.len());
-        if have + usize::from(self.faults.destroyed) < due {
+        if have + self.struck(track) < due {
             let (epoch, lies) = (layout.epoch(), self.where_is(&known.id));
             self.checks.violate(format!(
                 "track {track} {when}: {have} of its first holders have it at epoch {epoch}; it is on{lies}"
@@ -49,7 +54,7 @@ impl World {
         let sets = layout.sets(known.id.partition());
         let zones: BTreeSet<usize> = sets.union().iter().map(|holder| holder.zone).collect();
         let due = usize::from(layout.map().policy().zones_min).min(zones.len());
-        if known.takedown_asked.is_none() && have.len() + usize::from(self.faults.destroyed) < due {
+        if known.takedown_asked.is_none() && have.len() + self.struck(track) < due {
             self.checks.violate(format!("track {track} is acknowledged in {} zones of {due}", have.len()));
         }
     }

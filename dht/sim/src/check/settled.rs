@@ -57,7 +57,24 @@ impl World {
             }
         }
         let layout = self.layout();
-        self.unsettled_tracks(&layout).or_else(|| self.unsettled_zones(&layout))
+        self.unsettled_tracks(&layout).or_else(|| self.unsettled_zones(&layout)).or_else(|| self.unsettled_work())
+    }
+
+    /// What cores say that they have yet to do, where all is as it should be: work that nobody does.
+    fn unsettled_work(&self) -> Option<String> {
+        let barred: Vec<_> = self.oracle.tracks.iter().filter(|track| track.taken_down.is_some()).collect();
+        for (number, host) in (0..).zip(&self.hosts).filter(|(_, host)| host.is_member()) {
+            let Some(core) = &host.core else { continue };
+            let left = core.repair().status(host.clock.now_ms(self.now)).tracks_left;
+            if left > 0 {
+                return Some(format!("{} wants {left} tracks, and all are where they should be", name(number)));
+            }
+            let open = |id: &deadwax_track::TrackId| core.takedown_progress(id).is_some_and(|it| !it.is_complete());
+            if let Some(track) = barred.iter().find(|track| open(&track.id)) {
+                return Some(format!("{} waits for receipts of {}, which is gone", name(number), track.id));
+            }
+        }
+        None
     }
 
     fn unsettled_tracks(&self, layout: &Layout) -> Option<String> {

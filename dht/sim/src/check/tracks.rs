@@ -19,15 +19,15 @@ impl World {
         hosts.flat_map(|host| &host.drives).filter(|drive| drive.has_good(id)).count()
     }
 
-    /// Copies that a track must have that was acknowledged, less one where faults destroyed some on one node.
-    fn copies_due(&self) -> usize {
+    /// Copies that a track must have that was acknowledged, less one where faults destroyed one.
+    fn copies_due(&self, track: u32) -> usize {
         let quorum = usize::from(self.newest.state().spec().policy.write_quorum);
-        quorum.min(self.hosts.len()) - usize::from(self.faults.destroyed)
+        quorum.min(self.hosts.len()) - self.struck(track)
     }
 
     pub(crate) fn check_acknowledged(&mut self, track: u32) {
         let known = self.oracle.get(track);
-        let (copies, due) = (self.copies(&known.id), self.copies_due());
+        let (copies, due) = (self.copies(&known.id), self.copies_due(track));
         if known.takedown_asked.is_none() && copies < due {
             self.checks.violate(format!("track {track} is acknowledged with {copies} durable copies of {due}"));
         }
@@ -47,7 +47,7 @@ impl World {
         if barred && !asked {
             self.checks.violate(format!("n{host} erased track {track} for a takedown that nobody made"));
         } else if !barred && !asked && known.acked.is_some() {
-            let (copies, due) = (self.copies(&known.id), self.copies_due());
+            let (copies, due) = (self.copies(&known.id), self.copies_due(track));
             if copies < due {
                 let text = format!("n{host} erased track {track} from {volume}: {copies} copies are left of {due}");
                 self.checks.violate(text);
@@ -101,7 +101,7 @@ impl World {
                 if self.clients.few && matches!(verdict, Verdict::Busy | Verdict::Unavailable) {
                     return self.again(track, must);
                 }
-                let calm = must || (self.is_calm(began, 1) && !self.faults.destroyed);
+                let calm = must || (self.is_calm(began, 1) && self.struck(track) == 0);
                 if known_before && !asked && calm {
                     let copies = self.copies(&known.id);
                     let when = if must { "after the healing" } else { "within tolerance" };

@@ -31,7 +31,7 @@ impl World {
             FaultKind::Rot => {
                 let chance = random.between(5, 60);
                 drive.tracks.values_mut().for_each(|copy| copy.rotten |= random.percent(chance));
-                self.faults.destroyed = true;
+                self.strike(one);
             }
             FaultKind::DriveErrors => drive.errors = random.between(10_000, 600_000),
             FaultKind::DriveFull => drive.full = true,
@@ -43,8 +43,8 @@ impl World {
             }
             _ => {
                 drive.state = State::Lost;
-                drive.tracks.clear();
-                self.faults.destroyed = true;
+                self.strike(one);
+                self.hosts[one as usize].drives[active.drive].tracks.clear();
                 self.step(one, Input::VolumeDown(volume));
             }
         }

@@ -120,7 +120,7 @@ impl World {
         let node = self.hosts[host as usize].id;
         self.crash(host);
         active.hosts.push(host);
-        self.faults.destroyed = true;
+        self.strike(host);
         self.command("declare dead", [Command::SetDead { node, dead: true }]);
         true
     }
@@ -136,7 +136,7 @@ impl World {
         let Some(host) = self.victim().filter(|host| light.contains(host)) else { return false };
         self.crash(host);
         active.hosts.push(host);
-        self.faults.destroyed = true;
+        self.strike(host);
         true
     }
 

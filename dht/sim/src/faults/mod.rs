@@ -11,6 +11,8 @@ mod members;
 mod network;
 mod process;
 
+use std::collections::BTreeSet;
+
 use deadwax_dht::core::Input;
 use deadwax_track::TrackId;
 
@@ -53,6 +55,8 @@ pub(crate) struct Faults {
     victim: Option<u32>,
     /// Data was destroyed there.
     pub(crate) destroyed: bool,
+    /// The tracks of which something was there.
+    pub(crate) struck_tracks: BTreeSet<u32>,
     /// When the network was last whole again.
     pub(crate) whole_since: Micros,
     pub(crate) counts: Vec<u64>,
@@ -71,6 +75,7 @@ impl Faults {
             next: 0,
             victim: None,
             destroyed: false,
+            struck_tracks: BTreeSet::new(),
             whole_since: 0,
             counts: vec![0; FaultKind::ALL.len()],
             map_changes: true,
@@ -81,6 +86,12 @@ impl Faults {
     /// On whom data was destroyed.
     pub(crate) fn struck(&self) -> Option<u32> {
         self.victim.filter(|_| self.destroyed)
+    }
+
+    /// All is made good.
+    pub(crate) fn forgive(&mut self) {
+        self.destroyed = false;
+        self.struck_tracks.clear();
     }
 
     fn draw(&mut self, long: bool) -> FaultKind {
@@ -116,7 +127,7 @@ impl World {
         let light = self.light();
         let silent = long && !light.is_empty();
         self.faults.victim = self.faults.random.pick(if silent { &light } else { &members });
-        self.faults.destroyed = false;
+        self.faults.forgive();
         for turn in 0..count {
             let first = silent && turn == 0;
             let kind = match turn {
@@ -237,6 +248,14 @@ impl World {
                 self.step(host, Input::Rotten { volume, track });
             }
         }
+    }
+
+    /// What a host has is destroyed, or some of it: its copies count no more.
+    pub(super) fn strike(&mut self, host: u32) {
+        self.faults.destroyed = true;
+        let drives = &self.hosts[host as usize].drives;
+        let tracks = drives.iter().flat_map(|drive| drive.tracks.keys()).map(|id| self.oracle.number(id));
+        self.faults.struck_tracks.extend(tracks);
     }
 
     /// Whom data may be destroyed on, if it is there.

@@ -91,13 +91,14 @@ impl World {
         let at = &mut self.hosts[host as usize];
         match kind {
             FaultKind::LostDisk => {
+                self.strike(host);
+                let at = &mut self.hosts[host as usize];
                 let mut owed = Vec::new();
                 for drive in &mut at.drives {
                     owed.extend(std::mem::take(&mut drive.tracks).into_keys().map(|id| (drive.id, id)));
                     drive.barred.clear();
                 }
                 self.owe_all(owed);
-                self.faults.destroyed = true;
             }
             FaultKind::LostSystem => at.system = at.system.lost(),
             FaultKind::OldSystem => at.system = at.system.old_image(),
@@ -113,6 +114,7 @@ impl World {
             FaultKind::OldDisk => {
                 let host = active.hosts[0];
                 self.crash(host);
+                self.strike(host);
                 let mut owed = Vec::new();
                 for drive in &mut self.hosts[host as usize].drives {
                     if let Some(image) = drive.image.take() {
@@ -122,7 +124,6 @@ impl World {
                     }
                 }
                 self.owe_all(owed);
-                self.faults.destroyed = true;
                 self.start_later(host, SECOND);
             }
             FaultKind::DeclaredDead => self.end_members(active),

@@ -226,7 +226,11 @@ impl Rebalance {
     #[must_use]
     pub fn poll(&mut self, now: u64, bytes: PartitionBytes<'_>) -> Vec<Effect> {
         while !self.commands.is_empty() && self.pending.is_empty() && now >= self.command_at {
-            self.take_turn(now, bytes);
+            let forecast = self.take_turn(now, bytes);
+            if forecast {
+                // Seconds, in a large cluster: the others wait for the next poll.
+                break;
+            }
         }
         if self.commands.is_empty() {
             self.declare_dead(now);

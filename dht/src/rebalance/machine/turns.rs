@@ -82,12 +82,13 @@ impl Rebalance {
         self.eligible = eligible;
     }
 
-    /// Brings the first command one step on. Nothing is undecided.
-    pub(super) fn take_turn(&mut self, now: u64, bytes: PartitionBytes<'_>) {
-        let Some(turn) = self.commands.front() else { return };
+    /// Brings the first command one step on. Nothing is undecided. Whether it was a forecast.
+    pub(super) fn take_turn(&mut self, now: u64, bytes: PartitionBytes<'_>) -> bool {
+        let Some(turn) = self.commands.front() else { return false };
         if turn.forecast {
             let result = self.foresee(&turn.command, bytes).map(Answer::Forecast);
-            return self.answer(result);
+            self.answer(result);
+            return true;
         }
         match self.next_change(turn) {
             Err(refused) => self.answer(Err(refused)),
@@ -100,6 +101,7 @@ impl Rebalance {
                 self.propose(now, Purpose::Command, change);
             }
         }
+        false
     }
 
     fn answer(&mut self, result: Result<Answer, Refused>) {
