@@ -5,6 +5,7 @@
 mod cluster;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use deadwax_dht::log::{
     BadChange, BadHistory, Batch, Change, Checkpoint, History, MOVES_MAX, RECORDS_MAX, Record, Refusal, Stage, State,
@@ -71,7 +72,7 @@ fn what_is_kept_is_bounded_and_depends_on_the_chain_alone() {
 /// A batch of `peer`'s, with one record made another, from there on a good chain again or not.
 fn forged(peer: &History, change: impl Fn(&mut Record)) -> Batch {
     let mut batch = peer.since(5);
-    change(&mut batch.records[2]);
+    change(Arc::make_mut(&mut batch.records[2]));
     batch
 }
 
@@ -129,7 +130,7 @@ fn a_checkpoint_is_bound_to_its_record_and_to_the_cluster() {
     let peer = long(200);
     let with = |change: &dyn Fn(&mut Checkpoint)| {
         let mut batch = peer.since(0);
-        change(batch.checkpoint.as_mut().expect("it is far behind"));
+        change(Arc::make_mut(batch.checkpoint.as_mut().expect("it is far behind")));
         let mut behind = long(1);
         let refused = behind.catch_up(&batch).expect_err("a forged checkpoint");
         assert_eq!(behind, long(1), "all or nothing");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::message::Message;
 use super::planted::Bug;
 use super::{Core, Destination, Effect, Part};
-use crate::log::{Batch, Consensus, ConsensusConfig, Durable, History};
+use crate::log::{Batch, Change, Consensus, ConsensusConfig, Durable, History, Record};
 use crate::log::{Effect as VoterEffect, Proposal, ProposeError};
 use crate::random::Random;
 use crate::{Layout, NodeId};
@@ -215,14 +215,17 @@ impl Core {
         self.tell_planner_of_layout(&layout);
     }
 
-    /// Passes records on to a few.
+    /// Passes records on to a few; where they have a whole map, only word of them: whoever lacks them asks.
     fn spread(&mut self, batch: &Batch) {
+        let whole = |record: &Arc<Record>| matches!(record.change, Change::Reshape { .. } | Change::RollBack { .. });
+        let is_large = batch.checkpoint.is_some() || batch.records.iter().any(whole);
         let Some(layout) = self.epochs.layout.clone() else { return };
         let nodes = layout.map().nodes();
         for _ in 0..TOLD.min(nodes.len().saturating_sub(1)) {
             let to = nodes[self.epochs.random.below(nodes.len())].id;
             if to != self.config.node {
-                self.send(to, Message::Epochs(Box::new(batch.clone())));
+                let news = if is_large { Message::Knows } else { Message::Epochs(Box::new(batch.clone())) };
+                self.send(to, news);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What one node gives another that is behind.
 
+use std::sync::Arc;
+
 use super::codec::{BadBytes, Reader, Writer};
 use super::history::BadHistory;
 use super::record::Record;
@@ -29,13 +31,14 @@ impl Checkpoint {
     }
 }
 
-/// What a node is missing: records, and a checkpoint before them where it is too far behind for records alone.
+/// What a node is missing: records, and a checkpoint before them where it is too far behind for records alone. A copy
+/// of it shares them: those with a whole map have megabytes in a large cluster.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Batch {
     /// Where to begin, unless the receiver goes on from what it has.
-    pub checkpoint: Option<Box<Checkpoint>>,
+    pub checkpoint: Option<Arc<Checkpoint>>,
     /// Records, each the successor of the one before; [`RECORDS_MAX`] at most.
-    pub records: Vec<Record>,
+    pub records: Vec<Arc<Record>>,
 }
 
 impl Batch {
@@ -66,11 +69,11 @@ impl Batch {
         from.version(BATCH_VERSION)?;
         let checkpoint = if from.bool("checkpoint")? {
             let record = Record::decode(from.blob()?)?;
-            Some(Box::new(Checkpoint { record, state: State::decode(from.blob()?)? }))
+            Some(Arc::new(Checkpoint { record, state: State::decode(from.blob()?)? }))
         } else {
             None
         };
-        let records = from.list(4, |from| Record::decode(from.blob()?))?;
+        let records = from.list(4, |from| Record::decode(from.blob()?).map(Arc::new))?;
         if records.len() > RECORDS_MAX {
             return Err(BadBytes::TooLong { what: "list of records", got: records.len(), max: RECORDS_MAX }.into());
         }

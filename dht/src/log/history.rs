@@ -141,13 +141,13 @@ impl History {
         let state = State::genesis(&spec, &voters)?;
         let change = Change::Genesis { spec: Box::new(spec), voters };
         let record = Record { epoch: state.epoch(), previous: [0; 32], state: state.hash(), change };
-        Ok(Self::begin(Checkpoint { record, state }))
+        Ok(Self::begin(Arc::new(Checkpoint { record, state })))
     }
 
-    fn begin(checkpoint: Checkpoint) -> Self {
+    fn begin(checkpoint: Arc<Checkpoint>) -> Self {
         let state = Arc::new(checkpoint.state.clone());
         let checkpoint_hash = checkpoint.record.hash();
-        Self { checkpoint: Arc::new(checkpoint), checkpoint_hash, kept: VecDeque::new(), kept_bytes: 0, state }
+        Self { checkpoint, checkpoint_hash, kept: VecDeque::new(), kept_bytes: 0, state }
     }
 
     /// The history that a batch with a checkpoint holds: for a node that has none yet. Nothing but the sender's word
@@ -156,9 +156,9 @@ impl History {
     pub fn from_batch(batch: &Batch) -> Result<Self, BadHistory> {
         let checkpoint = batch.checkpoint.as_ref().ok_or(BadHistory::NoCheckpoint)?;
         checkpoint.check()?;
-        let mut history = Self::begin(Checkpoint::clone(checkpoint));
+        let mut history = Self::begin(checkpoint.clone());
         for record in &batch.records {
-            history.append(record)?;
+            history.take(record)?;
         }
         Ok(history)
     }
@@ -251,9 +251,9 @@ impl History {
     #[must_use]
     pub fn since(&self, epoch: u64) -> Batch {
         let behind = epoch < self.oldest();
-        let checkpoint = behind.then(|| Box::new(Checkpoint::clone(&self.checkpoint)));
+        let checkpoint = behind.then(|| self.checkpoint.clone());
         let missing = self.kept.iter().filter(|kept| kept.record.epoch > epoch);
-        Batch { checkpoint, records: missing.map(|kept| Record::clone(&kept.record)).collect() }
+        Batch { checkpoint, records: missing.map(|kept| kept.record.clone()).collect() }
     }
 
     /// Takes what a peer gave: returns how many epochs this history is further. Records that are known are compared.
@@ -276,7 +276,7 @@ impl History {
         }
         for record in &batch.records {
             if record.epoch > self.epoch() {
-                self.append(record)?;
+                self.take(record)?;
             } else if self.hash(record.epoch).is_some_and(|known| known != record.hash()) {
                 return Err(BadHistory::Fork { epoch: record.epoch });
             }
@@ -286,6 +286,10 @@ impl History {
 
     /// Takes the next record, if it is the successor of the newest and keeps the rules.
     pub fn append(&mut self, record: &Record) -> Result<(), BadHistory> {
+        self.take(&Arc::new(record.clone()))
+    }
+
+    fn take(&mut self, record: &Arc<Record>) -> Result<(), BadHistory> {
         let (newest, epoch) = (self.epoch(), record.epoch);
         if epoch <= newest {
             let same = self.hash(epoch).is_none_or(|known| known == record.hash());
@@ -305,12 +309,12 @@ impl History {
         Ok(())
     }
 
-    fn push(&mut self, record: Record, state: State) {
+    fn push(&mut self, record: Arc<Record>, state: State) {
         let bytes = record.encode();
         let touch = Arc::new(Touch::of(&record.change, &self.state));
         let hash = *blake3::hash(&bytes).as_bytes();
         self.kept_bytes += bytes.len();
-        self.kept.push_back(Kept { record: Arc::new(record), hash, bytes: bytes.len(), touch });
+        self.kept.push_back(Kept { record, hash, bytes: bytes.len(), touch });
         self.state = Arc::new(state);
         while self.kept.len() > RECORDS_MAX || self.kept_bytes > RECORDS_BYTES_MAX {
             let oldest = self.kept.pop_front().expect("one record is within the bounds");
@@ -330,8 +334,9 @@ impl History {
     }
 
     /// Decides `proposal` and takes the record that it becomes.
-    pub(super) fn commit(&mut self, proposal: &Proposal) -> Result<Record, Refusal> {
+    pub(super) fn commit(&mut self, proposal: &Proposal) -> Result<Arc<Record>, Refusal> {
         let (record, state) = self.decide_with_state(proposal)?;
+        let record = Arc::new(record);
         self.push(record.clone(), state);
         Ok(record)
     }

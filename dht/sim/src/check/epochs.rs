@@ -24,7 +24,7 @@ impl Epochs {
     /// A host saved these.
     pub(crate) fn see(&mut self, host: u32, batch: &Batch, violations: &mut Vec<String>) {
         let first = batch.checkpoint.as_ref().map(|checkpoint| &checkpoint.record);
-        for record in first.into_iter().chain(&batch.records) {
+        for record in first.into_iter().chain(batch.records.iter().map(|record| &**record)) {
             let known = *self.0.entry(record.epoch).or_insert_with(|| mark(record));
             if known != mark(record) {
                 violations.push(format!("n{host} saved another record of epoch {} than is known", record.epoch));

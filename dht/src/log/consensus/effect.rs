@@ -1,5 +1,7 @@
 //! What a voter wants done, and what it says to those who ask it.
 
+use std::sync::Arc;
+
 use super::super::batch::Batch;
 use super::super::codec::BadBytes;
 use super::super::history::{BadHistory, Refusal};
@@ -41,7 +43,7 @@ pub enum Effect {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// It is this record.
-    Record(Box<Record>),
+    Record(Arc<Record>),
     /// It did not become one.
     Refused(Refusal),
     /// The voter stopped leading: it may come to be or not. Ask the new leader, with the same base: it cannot come to

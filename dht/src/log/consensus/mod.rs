@@ -398,7 +398,7 @@ impl Consensus {
                         _ => {}
                     }
                     records.push(record.clone());
-                    Outcome::Record(Box::new(record))
+                    Outcome::Record(record)
                 }
                 Err(refusal) => Outcome::Refused(refusal),
             };
