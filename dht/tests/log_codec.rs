@@ -44,7 +44,7 @@ fn changes() -> Vec<(&'static str, Change)> {
         ("advance to settled", Change::Advance { partitions: partitions.clone(), to: Stage::Settled }),
         ("finish", Change::Finish(partitions.clone())),
         ("abort", Change::Abort(partitions)),
-        ("set voters", Change::SetVoters(voters(3))),
+        ("set voters", Change::set_voters(voters(3), |_| 9)),
         ("settle voters", Change::SettleVoters),
         ("set dead", Change::SetDead { node: node_id(9), dead: true }),
         ("set leaving", Change::SetLeaving { volumes: vec![volume_id(9, 9), volume_id(1, 2)], leaving: true }),
@@ -122,7 +122,7 @@ fn state() -> deadwax_dht::log::History {
     push(&mut history, begin);
     push(&mut history, Change::SetDead { node: node_id(4), dead: true });
     push(&mut history, Change::SetLeaving { volumes: vec![volume_id(5, 2), volume_id(5, 1)], leaving: true });
-    push(&mut history, Change::SetVoters(vec![node_id(1), node_id(2), node_id(5)]));
+    push(&mut history, Change::set_voters(vec![node_id(1), node_id(2), node_id(5)], |_| 9));
     history
 }
 

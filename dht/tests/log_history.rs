@@ -182,23 +182,23 @@ fn there_are_three_to_seven_voters_and_each_has_a_seat_of_its_own() {
     assert_eq!(History::genesis(spec(9), voters(2)).expect_err("two"), BadChange::Voters(2));
     assert_eq!(History::genesis(spec(9), voters(8)).expect_err("eight"), BadChange::Voters(8));
     let mut known = history(9, 3);
-    assert_eq!(rule(&known, Change::SetVoters(voters(2))), BadChange::Voters(2));
-    assert_eq!(rule(&known, Change::SetVoters(voters(8))), BadChange::Voters(8));
-    assert_eq!(rule(&known, Change::SetVoters(vec![node_id(1); 3])), BadChange::VoterTwice(node_id(1)));
+    assert_eq!(rule(&known, Change::set_voters(voters(2), |_| 9)), BadChange::Voters(2));
+    assert_eq!(rule(&known, Change::set_voters(voters(8), |_| 9)), BadChange::Voters(8));
+    assert_eq!(rule(&known, Change::set_voters(vec![node_id(1); 3], |_| 9)), BadChange::VoterTwice(node_id(1)));
     let strange = vec![node_id(1), node_id(2), node_id(99)];
-    assert_eq!(rule(&known, Change::SetVoters(strange)), BadChange::VoterNotInMap(node_id(99)));
-    assert_eq!(rule(&known, Change::SetVoters(voters(3))), BadChange::Nothing);
+    assert_eq!(rule(&known, Change::set_voters(strange, |_| 9)), BadChange::VoterNotInMap(node_id(99)));
+    assert_eq!(rule(&known, Change::set_voters(voters(3), |_| 9)), BadChange::Nothing);
     assert_eq!(rule(&known, Change::SettleVoters), BadChange::Nothing);
-    push(&mut known, Change::SetVoters(voters(7)));
+    push(&mut known, Change::set_voters(voters(7), |_| 9));
     assert_eq!((known.state().voters().len(), known.state().outgoing().len()), (7, 3));
-    assert_eq!(rule(&known, Change::SetVoters(voters(5))), BadChange::VotersChange);
+    assert_eq!(rule(&known, Change::set_voters(voters(5), |_| 9)), BadChange::VotersChange);
     push(&mut known, Change::SettleVoters);
-    push(&mut known, Change::SetVoters(voters(3)));
+    push(&mut known, Change::set_voters(voters(3), |_| 9));
     assert_eq!(known.state().seat_of(&node_id(7)), Some(7), "it votes until the change is settled");
     assert_eq!(rule(&known, Change::RemoveNode(node_id(7))), BadChange::VoterNotInMap(node_id(7)));
     push(&mut known, Change::SettleVoters);
     assert_eq!(known.state().seat_of(&node_id(7)), None);
-    push(&mut known, Change::SetVoters(vec![node_id(1), node_id(2), node_id(7)]));
+    push(&mut known, Change::set_voters(vec![node_id(1), node_id(2), node_id(7)], |_| 9));
     assert_eq!(known.state().seat_of(&node_id(7)), Some(8), "a seat is given once");
     assert_eq!(known.state().seat_of(&node_id(1)), Some(1));
 }
@@ -327,7 +327,7 @@ fn of_changes_made_side_by_side_those_that_touch_the_same_are_refused() {
         (weight(volume_id(1, 1), 5), weight(volume_id(1, 2), 5)),
         (Change::AddNode(node(10)), Change::AddNode(node(11))),
         (volume(5, 1), volume(5, 2)),
-        (Change::SetVoters(voters(4)), weight(volume_id(1, 1), 5)),
+        (Change::set_voters(voters(4), |_| 9), weight(volume_id(1, 1), 5)),
         (zone(4), begin(1, [1, 2, 3])),
         (Change::RetireVolume(volume_id(6, 2)), Change::RemoveNode(node_id(6))),
     ];
@@ -345,8 +345,8 @@ fn of_changes_made_side_by_side_those_that_touch_the_same_are_refused() {
         (Change::RemoveNode(node_id(4)), volume(4, 1), Thing::Node(node_id(4))),
         (policy.clone(), begin(1, [1, 2, 3]), Thing::Policy),
         (begin(1, [1, 2, 3]), policy, Thing::Policy),
-        (Change::SetVoters(voters(4)), Change::SetVoters(voters(5)), Thing::Voters),
-        (zone(4), Change::SetVoters(voters(4)), Thing::Node(node_id(4))),
+        (Change::set_voters(voters(4), |_| 9), Change::set_voters(voters(5), |_| 9), Thing::Voters),
+        (zone(4), Change::set_voters(voters(4), |_| 9), Thing::Node(node_id(4))),
     ];
     for (first, second, thing) in one {
         let mut after = known.clone();
@@ -376,7 +376,7 @@ fn a_proposal_is_of_an_epoch_that_is_kept() {
 fn rolling_back_is_a_new_epoch_with_an_earlier_map() {
     let mut known = history(6, 3);
     let each = move_to(&known, P, [1, 2, 3]);
-    push(&mut known, Change::SetVoters(voters(5)));
+    push(&mut known, Change::set_voters(voters(5), |_| 9));
     push(&mut known, Change::AddNode(node(9)));
     push(&mut known, Change::SetWeight { volume: volume_id(1, 1), weight: 9 });
     let back = known.roll_back(2).expect("epoch 2 is kept");

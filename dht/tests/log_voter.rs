@@ -130,8 +130,8 @@ fn a_voter_refuses_what_it_cannot_propose() {
     assert!(matches!(bad, Err(ProposeError::Refused(Refusal::Rule(_)))), "{bad:?}");
     assert_eq!(trio.propose(leader, 1, rack(1)), Ok(()));
     assert_eq!(trio.propose(leader, 1, rack(2)), Err(ProposeError::Twice));
-    assert_eq!(trio.propose(leader, 2, Change::SetVoters(voters(4))), Ok(()));
-    assert_eq!(trio.propose(leader, 3, Change::SetVoters(voters(5))), Err(ProposeError::VotersChange));
+    assert_eq!(trio.propose(leader, 2, Change::set_voters(voters(4), |_| 9)), Ok(()));
+    assert_eq!(trio.propose(leader, 3, Change::set_voters(voters(5), |_| 9)), Err(ProposeError::VotersChange));
     let mut taken = 2;
     let refused = loop {
         match trio.propose(leader, 10 + taken, rack(taken)) {
@@ -222,7 +222,7 @@ fn no_message_makes_a_voter_panic() {
         let mut random = Random(seed);
         let (mut trio, leader) = Trio::led();
         for number in 0..10 {
-            let change = if number == 5 { Change::SetVoters(voters(4)) } else { rack(number) };
+            let change = if number == 5 { Change::set_voters(voters(4), |_| 9) } else { rack(number) };
             let _ = trio.propose(leader, number, change);
             trio.tick_trio_only();
         }

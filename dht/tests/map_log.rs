@@ -75,7 +75,7 @@ fn mishap(world: &mut World, voters: usize) {
             let Some(at) = world.leaders().first().copied() else { return };
             let voters = replaced(world, at, voters);
             let base = world.machines[at].history.epoch();
-            let _ = world.offer(at, base, Change::SetVoters(voters));
+            let _ = world.offer(at, base, Change::set_voters(voters, |_| 9));
         }
         8 => {
             // The power fails: what was said too early is now missed by all.
@@ -251,7 +251,7 @@ fn all_voters_are_replaced_one_by_one_under_load() {
             while !settled(&world) && world.now < end {
                 if let Some(at) = world.leaders().first().copied() {
                     let base = world.machines[at].voter.as_ref().expect("it leads").history().epoch();
-                    let _ = world.offer(at, base, Change::SetVoters(wanted.clone()));
+                    let _ = world.offer(at, base, Change::set_voters(wanted.clone(), |_| 9));
                     let _ = world.offer(at, base, rack(world.now));
                 }
                 world.run_until(world.now + 100);
@@ -271,8 +271,8 @@ fn a_leader_that_is_replaced_says_so_before_it_goes() {
         let mut world = World::new(seed, 6, 3, Faults::NONE);
         assert!(world.wait(RESUME_MS, |world| !world.leaders().is_empty()), "no leader");
         let leader = world.leaders()[0];
-        let stay = (0..4).filter(|at| *at != leader).map(|at| world.machines[at].id).collect();
-        world.offer(leader, 1, Change::SetVoters(stay)).expect("it leads");
+        let stay: Vec<NodeId> = (0..4).filter(|at| *at != leader).map(|at| world.machines[at].id).collect();
+        world.offer(leader, 1, Change::set_voters(stay, |_| 9)).expect("it leads");
         assert!(world.wait(RESUME_MS, |world| world.retired == 1), "it does not go");
         // Much sooner than they would call an election.
         world.run_until(world.now + 200);

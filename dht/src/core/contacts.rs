@@ -220,10 +220,13 @@ impl Core {
         true
     }
 
-    /// Whether a node is up, and its process knows an epoch.
-    pub(super) fn knows_an_epoch(&self, node: &NodeId) -> bool {
-        let said = || self.contacts.lives.get(node).is_some_and(|known| known.epoch > 0);
-        *node == self.config.node || (self.is_up(node) && said())
+    /// The process of a node that is up, if it knows an epoch.
+    pub(super) fn life_with_epoch(&self, node: &NodeId) -> Option<u64> {
+        if *node == self.config.node {
+            return Some(self.config.life);
+        }
+        let known = self.contacts.lives.get(node).filter(|known| known.epoch > 0 && self.is_up(node));
+        known.map(|known| known.life)
     }
 
     /// Asks a node for any answer: each says which epoch its sender knows.

@@ -1,13 +1,13 @@
 //! The map and its log: the node's history, its voter, and how epochs spread.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::message::Message;
 use super::planted::Bug;
 use super::{Core, Destination, Effect, Part};
 use crate::log::{Batch, Change, Consensus, ConsensusConfig, Durable, History, Record};
-use crate::log::{Effect as VoterEffect, Proposal, ProposeError};
+use crate::log::{Effect as VoterEffect, Proposal, ProposeError, Voter};
 use crate::random::Random;
 use crate::{Layout, NodeId};
 
@@ -27,8 +27,6 @@ pub(super) struct Epochs {
     history: Option<History>,
     layout: Option<Arc<Layout>>,
     voter: Option<Consensus>,
-    /// Seats that this node has, but must not take: it may have promised something in them that it lost.
-    forfeited: BTreeSet<u64>,
     /// The seat whose state is to be dropped when the history of this epoch is durable.
     dropping: Option<(u64, u64)>,
     saved: u64,
@@ -55,7 +53,6 @@ impl Epochs {
             history,
             layout: None,
             voter: None,
-            forfeited: BTreeSet::new(),
             dropping: None,
             saved: 0,
             asked_at: None,
@@ -102,13 +99,11 @@ impl Core {
         let seat = history.state().seat_of(&self.config.node);
         match (seat, durable) {
             (Some(seat), Some(durable)) if durable.seat == seat => self.start_voter(durable, &history),
-            // A seat is taken before the history that gives it is durable: its state was lost.
+            // A seat is taken before the history that gives it is durable: its state was lost. The seat is forfeited, since
+            // it was given to an earlier process.
             (Some(seat), _) if self.planted(Bug::KeepSeat) => self.start_voter(Durable::joining(seat), &history),
-            (Some(seat), _) => {
-                self.epochs.forfeited.insert(seat);
-            }
             (None, Some(durable)) => self.effects.push(Effect::DropSeat(durable.seat)),
-            (None, None) => {}
+            (_, _) => {}
         }
         self.renew_layout();
     }
@@ -116,15 +111,10 @@ impl Core {
     fn start_voter(&mut self, durable: Durable, history: &History) {
         let seed = self.epochs.random.draw();
         let config = ConsensusConfig { tick_ms: self.config.settings.voter_tick_ms, ..ConsensusConfig::new(seed) };
-        match Consensus::start(&config, self.now, durable, history) {
-            Ok(voter) => {
-                self.epochs.voter = Some(voter);
-                self.touch(Part::Voter);
-            }
-            Err(_) => {
-                // Broken state promises nothing that could be kept.
-                self.epochs.forfeited.extend(history.state().seat_of(&self.config.node));
-            }
+        // Broken state promises nothing that could be kept: the seat is forfeited, since this process did not get it.
+        if let Ok(voter) = Consensus::start(&config, self.now, durable, history) {
+            self.epochs.voter = Some(voter);
+            self.touch(Part::Voter);
         }
     }
 
@@ -160,10 +150,6 @@ impl Core {
                 if history.state().spec().cluster != cluster {
                     return;
                 }
-                // Whatever this node promised in a seat before it lost its history, it does not know.
-                if !self.planted(Bug::KeepSeat) {
-                    self.epochs.forfeited.extend(history.state().seat_of(&self.config.node));
-                }
                 self.epochs.history = Some(history);
             }
         }
@@ -176,14 +162,17 @@ impl Core {
     /// The history has come to another epoch: all machines are told.
     fn take_epoch(&mut self) {
         let history = self.epochs.history.clone().expect("it has just grown");
-        let seat = history.state().seat_of(&self.config.node);
+        let voter = history.state().voter(&self.config.node).copied();
+        let seat = voter.map(|voter| voter.seat);
         let sits = self.epochs.voter.as_ref().map(Consensus::seat);
         if sits != seat {
             if let Some(left) = sits {
                 self.epochs.voter = None;
                 self.epochs.dropping = Some((left, history.epoch()));
             }
-            if let Some(seat) = seat.filter(|seat| !self.epochs.forfeited.contains(seat)) {
+            // Whatever an earlier process promised in its seat, this one, which has no state of it, does not know.
+            let own = |voter: &Voter| voter.life == self.config.life || self.planted(Bug::KeepSeat);
+            if let Some(seat) = voter.filter(own).map(|voter| voter.seat) {
                 // Before the history that says so: a node that has a seat by its history has its state, too.
                 self.effects.push(Effect::TakeSeat(seat));
                 self.start_voter(Durable::joining(seat), &history);

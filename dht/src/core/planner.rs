@@ -130,8 +130,9 @@ impl Core {
         let named = self.planner.rebalance.as_ref().and_then(|rebalance| rebalance.named_voters(self.now));
         let (Some(named), Some(layout)) = (named, self.layout().cloned()) else { return };
         let nodes = layout.map().nodes().iter().map(|node| node.id);
-        let eligible: BTreeSet<NodeId> = nodes.filter(|node| self.knows_an_epoch(node)).collect();
-        named.into_iter().filter(|node| !eligible.contains(node)).for_each(|node| self.ping(node));
+        let eligible: BTreeMap<NodeId, u64> =
+            nodes.filter_map(|node| Some((node, self.life_with_epoch(&node)?))).collect();
+        named.into_iter().filter(|node| !eligible.contains_key(node)).for_each(|node| self.ping(node));
         if let Some(rebalance) = &mut self.planner.rebalance {
             rebalance.set_eligible(eligible);
         }

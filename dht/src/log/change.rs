@@ -7,6 +7,7 @@ use super::spec::{
     read_node, read_overrides, read_partitions, read_policy, read_rack, read_spec, read_volume, read_volumes,
     write_node, write_overrides, write_partitions, write_policy, write_rack, write_spec, write_volume, write_volumes,
 };
+use super::state::Grant;
 use super::transition::{Move, Stage};
 use crate::{MapSpec, Node, NodeId, Override, Policy, Volume, VolumeId};
 
@@ -79,7 +80,7 @@ pub enum Change {
     /// Partitions that are not settled stay with their old holders.
     Abort(Vec<Partition>),
     /// Who votes from here on, 3 to 7 nodes of the map. Those who voted before vote still, until the change is settled.
-    SetVoters(Vec<NodeId>),
+    SetVoters(Vec<Grant>),
     /// Those who voted before do so no more. The leader proposes it by itself.
     SettleVoters,
     /// An operator's word, or that of 30 minutes of silence: the node will not come back as it was (or it does).
@@ -113,6 +114,11 @@ pub enum Change {
 }
 
 impl Change {
+    /// These nodes vote; each that is new is given its seat in the process that `life` names.
+    pub fn set_voters(nodes: impl IntoIterator<Item = NodeId>, life: impl Fn(&NodeId) -> u64) -> Self {
+        Self::SetVoters(nodes.into_iter().map(|node| Grant { node, life: life(&node) }).collect())
+    }
+
     pub(super) fn write(&self, out: &mut Writer) {
         out.u8(self.tag());
         match self {
@@ -144,7 +150,7 @@ impl Change {
                 write_partitions(out, partitions);
             }
             Self::Finish(partitions) | Self::Abort(partitions) => write_partitions(out, partitions),
-            Self::SetVoters(voters) => out.list(voters.iter(), Writer::node),
+            Self::SetVoters(voters) => out.list(voters.iter(), |out, grant| grant.write(out)),
             Self::SettleVoters => {}
             Self::SetDead { node, dead } => {
                 out.node(node);
@@ -209,7 +215,7 @@ impl Change {
             }
             14 => Self::Finish(read_partitions(from)?),
             15 => Self::Abort(read_partitions(from)?),
-            16 => Self::SetVoters(from.list(32, Reader::node)?),
+            16 => Self::SetVoters(from.list(40, Grant::read)?),
             17 => Self::SettleVoters,
             18 => Self::SetDead { node: from.node()?, dead: from.bool("death")? },
             19 => Self::RollBack { to: from.u64()?, spec: Box::new(read_spec(from)?) },

@@ -23,8 +23,9 @@
 //! - *Fewer than a majority of voters are there:* no change is decided. Every history stays and answers, so that reads
 //!   and writes go on at the last epoch.
 //! - *A message is lost, comes twice or late:* Raft sends it again. Nothing depends on order.
-//! - *A voter stops:* it goes on from its [`Durable`] state. One that has lost it must not vote in its old seat:
-//!   replace it by [`Change::SetVoters`] without it, and later with it, which gives it a new seat.
+//! - *A voter stops:* it goes on from its [`Durable`] state. One that has lost it must not vote in its old seat, and
+//!   does not, since each seat names the process that may begin it ([`Voter::life`]): replace it by
+//!   [`Change::SetVoters`] without it, and later with it, which gives it a new seat.
 //! - *A node was away for long:* [`History::since`] gives a checkpoint and the records after it.
 //! - *Bytes are forged, or of another chain:* a typed error; nothing is changed.
 //!
@@ -61,7 +62,7 @@ pub(crate) use spec::{
     read_node, read_policy, read_rack, read_spec, read_volume, write_node, write_policy, write_rack, write_spec,
     write_volume,
 };
-pub use state::{BadState, State, Voter};
+pub use state::{BadState, Grant, State, Voter};
 pub use touch::Thing;
 pub use transition::{Holders, Move, Stage, Transition};
 

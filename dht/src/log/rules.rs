@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use deadwax_track::Partition;
 
 use super::change::Change;
-use super::state::{State, Voter};
+use super::state::{Grant, State, Voter};
 use super::transition::{Move, Stage, Transition};
 use super::{MOVES_MAX, VOTERS_MAX, VOTERS_MIN};
 use crate::map::{check as check_spec, holders_in};
@@ -142,23 +142,23 @@ fn owner<'a>(state: &'a mut State, id: &VolumeId) -> Result<&'a mut Node, BadCha
 
 /// The state in which these nodes vote, and for a while those, too, that voted before. Who voted before keeps its seat,
 /// the others get new ones.
-pub(super) fn seat(mut state: State, voters: &[NodeId]) -> Result<State, BadChange> {
+pub(super) fn seat(mut state: State, voters: &[Grant]) -> Result<State, BadChange> {
     // Before any loop over them: the list may come from a peer.
     if !(VOTERS_MIN..=VOTERS_MAX).contains(&voters.len()) {
         return Err(BadChange::Voters(voters.len()));
     }
-    let mut wanted: BTreeSet<NodeId> = BTreeSet::new();
-    if let Some(twice) = voters.iter().find(|node| !wanted.insert(**node)) {
-        return Err(BadChange::VoterTwice(*twice));
+    let mut wanted: BTreeMap<NodeId, u64> = BTreeMap::new();
+    if let Some(twice) = voters.iter().find(|grant| wanted.insert(grant.node, grant.life).is_some()) {
+        return Err(BadChange::VoterTwice(twice.node));
     }
     if !state.outgoing.is_empty() {
         return Err(BadChange::VotersChange);
     }
     let before = state.voters.clone();
-    state.voters.retain(|voter| wanted.remove(&voter.node));
-    for node in wanted {
+    state.voters.retain(|voter| wanted.remove(&voter.node).is_some());
+    for (node, life) in wanted {
         state.seats = state.seats.checked_add(1).ok_or(BadChange::Seat(u64::MAX))?;
-        state.voters.push(Voter { seat: state.seats, node });
+        state.voters.push(Voter { seat: state.seats, node, life });
     }
     if state.voters != before {
         state.outgoing = before;

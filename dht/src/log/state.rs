@@ -19,13 +19,37 @@ const STATE_VERSION: u8 = 1;
 /// A voter: a node, and the number of its seat.
 ///
 /// A seat is given once. A node that stops voting and votes again later, perhaps with an empty drive, gets a new one:
-/// what its earlier seat promised is not held against it, and cannot be broken by it.
+/// what its earlier seat promised is not held against it, and cannot be broken by it. A process that finds no state for a
+/// seat takes it only if it was given to this very process: an earlier one may have promised something in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Voter {
     /// The seat, from 1; Raft's name for the voter.
     pub seat: u64,
     /// Which node.
     pub node: NodeId,
+    /// To which of the node's processes the seat was given: only this one begins with empty state. 0: to a founder, which
+    /// has the state on its drive.
+    pub life: u64,
+}
+
+/// Who is to vote.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// Which node.
+    pub node: NodeId,
+    /// The process that is to have the seat, if it is a new one: a node that votes already keeps what it has.
+    pub life: u64,
+}
+
+impl Grant {
+    pub(super) fn write(&self, out: &mut Writer) {
+        out.node(&self.node);
+        out.u64(self.life);
+    }
+
+    pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, BadBytes> {
+        Ok(Self { node: from.node()?, life: from.u64()? })
+    }
 }
 
 /// The cluster's description at one epoch. Equal on every node that is at that epoch: [`hash`](Self::hash) shows it.
@@ -46,6 +70,7 @@ pub struct State {
 impl State {
     /// The state that a genesis makes.
     pub(super) fn genesis(spec: &MapSpec, voters: &[NodeId]) -> Result<Self, BadChange> {
+        let grants: Vec<Grant> = voters.iter().map(|node| Grant { node: *node, life: 0 }).collect();
         let empty = Self {
             spec: spec.clone(),
             voters: Vec::new(),
@@ -55,7 +80,7 @@ impl State {
             leaving: BTreeSet::new(),
             transitions: BTreeMap::new(),
         };
-        let mut state = rules::seat(empty, voters)?;
+        let mut state = rules::seat(empty, &grants)?;
         state.outgoing.clear();
         rules::check(&state)?;
         Ok(state)
@@ -101,7 +126,13 @@ impl State {
     /// The seat of `node`, if it votes, or votes still.
     #[must_use]
     pub fn seat_of(&self, node: &NodeId) -> Option<u64> {
-        self.voters.iter().chain(&self.outgoing).find(|voter| voter.node == *node).map(|voter| voter.seat)
+        self.voter(node).map(|voter| voter.seat)
+    }
+
+    /// `node` as a voter, if it votes, or votes still.
+    #[must_use]
+    pub fn voter(&self, node: &NodeId) -> Option<&Voter> {
+        self.voters.iter().chain(&self.outgoing).find(|voter| voter.node == *node)
     }
 
     /// The nodes that were declared dead.
@@ -160,6 +191,7 @@ impl State {
             out.list(voters.iter(), |out, voter| {
                 out.u64(voter.seat);
                 out.node(&voter.node);
+                out.u64(voter.life);
             });
         }
         out.u64(self.seats);
@@ -177,8 +209,8 @@ impl State {
         let mut from = Reader::new(bytes, "state", STATE_BYTES_MAX)?;
         from.version(STATE_VERSION)?;
         let spec = read_spec(&mut from)?;
-        let voter = |from: &mut Reader<'_>| Ok(Voter { seat: from.u64()?, node: from.node()? });
-        let (voters, outgoing) = (from.list(40, voter)?, from.list(40, voter)?);
+        let voter = |from: &mut Reader<'_>| Ok(Voter { seat: from.u64()?, node: from.node()?, life: from.u64()? });
+        let (voters, outgoing) = (from.list(48, voter)?, from.list(48, voter)?);
         let seats = from.u64()?;
         let dead = rising("dead nodes", from.list(32, Reader::node)?.into_iter().map(|node| (node, ())))?;
         let leaving = rising("leaving volumes", from.list(16, Reader::volume)?.into_iter().map(|id| (id, ())))?;

@@ -101,7 +101,7 @@ impl Touch {
             }
             Change::SetVoters(voters) => {
                 writes.insert(Voters);
-                reads.extend(voters.iter().map(|node| Node(*node)));
+                reads.extend(voters.iter().map(|grant| Node(grant.node)));
             }
         }
         Self { writes, reads }

@@ -203,7 +203,8 @@ impl Command {
         if let Self::SetVoters(voters) = self {
             let wanted: BTreeSet<NodeId> = voters.iter().copied().collect();
             let seated: BTreeSet<NodeId> = state.voters().iter().map(|voter| voter.node).collect();
-            return (wanted != seated || wanted.len() != voters.len()).then(|| Change::SetVoters(voters.clone()));
+            return (wanted != seated || wanted.len() != voters.len())
+                .then(|| Change::set_voters(voters.iter().copied(), |_| 0));
         }
         let is = Wish::of(state);
         if wish.spec != is.spec {

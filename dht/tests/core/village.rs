@@ -178,6 +178,15 @@ impl Village {
         self.begin(at);
     }
 
+    /// The process of a house ends; its system drive is lost, or an old image of it comes back, without a voter's state.
+    pub(crate) fn lose_system(&mut self, at: usize, old_image: bool) {
+        let history = old_image.then(|| self.history.clone());
+        self.houses[at].durable = None;
+        self.houses[at].takedowns.clear();
+        self.houses[at].core = self.core(at, Kept { history, ..Kept::default() });
+        self.begin(at);
+    }
+
     /// A node that knows nobody but two addresses.
     pub(crate) fn add_house(&mut self) {
         self.build(self.houses.len(), Kept::default());

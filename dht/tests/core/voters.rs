@@ -103,3 +103,46 @@ fn a_node_that_votes_and_leads_can_be_removed() {
     assert!(village.houses[at].core.voter().is_none());
     assert_eq!(village.leaders(), 1);
 }
+
+/// A voter loses what it promised, and hears first of the time before it had its seat.
+fn forfeits(old_image: bool) {
+    let mut village = Village::new(5, 3);
+    village.run(MINUTE);
+    village.houses[1].up = false;
+    let named = |village: &Village, seats: [usize; 3]| seats.map(|at| village.houses[at].node.id).to_vec();
+    let (with, without) = (named(&village, [0, 2, 4]), named(&village, [0, 2, 3]));
+    village.try_command(Command::SetVoters(with.clone())).expect("they are up");
+    village.run(MINUTE);
+    assert_eq!(village.houses[4].core.voter().expect("it has taken its seat").seat(), 4);
+    assert_eq!(village.houses[1].core.epoch(), 1);
+    for (at, up) in [(0, false), (2, false), (3, false), (1, true)] {
+        village.houses[at].up = up;
+    }
+    village.lose_system(4, old_image);
+    village.run(MINUTE);
+    assert_eq!(village.houses[4].core.epoch(), 1, "it has heard of those only that know no more");
+    for at in [0, 2, 3] {
+        village.houses[at].up = true;
+    }
+    village.run(MINUTE);
+    let newest = village.houses[2].core.epoch();
+    assert!(newest > 1);
+    assert_eq!(village.houses[4].core.epoch(), newest);
+    assert!(village.houses[4].core.voter().is_none(), "another process had this seat");
+    assert!(goes_on(&mut village));
+    village.try_command(Command::SetVoters(without)).expect("they are up");
+    village.run(MINUTE);
+    village.try_command(Command::SetVoters(with)).expect("they are up");
+    village.run(MINUTE);
+    assert!(village.houses[4].core.voter().expect("it is a new seat").seat() > 4);
+}
+
+#[test]
+fn a_voter_that_lost_its_drive_forfeits_its_seat_though_it_hears_first_of_an_earlier_epoch() {
+    forfeits(false);
+}
+
+#[test]
+fn a_voter_that_went_back_to_an_old_image_forfeits_a_seat_that_is_not_in_it() {
+    forfeits(true);
+}

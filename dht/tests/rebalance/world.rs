@@ -193,10 +193,10 @@ impl World {
         }
     }
 
-    /// The nodes that are there.
-    fn eligible(&self) -> BTreeSet<NodeId> {
+    /// The nodes that are there, each with its process.
+    fn eligible(&self) -> BTreeMap<NodeId, u64> {
         let nodes = self.history.state().spec().nodes.iter().map(|node| node.id);
-        nodes.filter(|node| !self.away.contains(node)).collect()
+        nodes.filter(|node| !self.away.contains(node)).map(|node| (node, 1)).collect()
     }
 
     fn layout(&mut self) {

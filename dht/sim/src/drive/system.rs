@@ -34,6 +34,8 @@ pub(crate) struct System {
     busy_until: Micros,
     /// How many times slower than it should be.
     pub(crate) slow: u64,
+    /// An image of the drive: the history and the file of takedowns as they were then.
+    image: Option<(Option<History>, Vec<Takedown>)>,
 }
 
 impl System {
@@ -109,10 +111,20 @@ impl System {
         Self { life: self.life, slow: 1, ..Self::default() }
     }
 
-    /// An old image of the drive. A voter's promises are not in it: a seat from an old image must not vote, and the file of
-    /// takedowns is not whole. Whoever restores an image knows both.
-    pub(crate) fn old_image(&self) -> Self {
+    /// A copy of the drive. A voter's promises are not in it: a seat from a copy must not vote, and the file of takedowns
+    /// is not whole. Whoever copies a drive knows both.
+    pub(crate) fn copy(&self) -> Self {
         let (history, takedowns) = (self.history.clone(), self.takedowns.clone());
-        Self { history, takedowns, life: self.life, slow: 1, ..Self::default() }
+        Self { history, takedowns, ..self.lost() }
+    }
+
+    pub(crate) fn take_image(&mut self) {
+        self.image = Some((self.history.clone(), self.takedowns.clone()));
+    }
+
+    /// The drive as the image that was taken of it has it: as little of it counts as of a copy. None: there is no image.
+    pub(crate) fn old_image(&self) -> Option<Self> {
+        let (history, takedowns) = self.image.clone()?;
+        Some(Self { history, takedowns, ..self.lost() })
     }
 }

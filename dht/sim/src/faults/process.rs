@@ -58,6 +58,7 @@ impl World {
                 self.take_images(one);
                 self.crash_later(one, lasts / 2);
             }
+            FaultKind::OldSystem => self.hosts[one as usize].system.take_image(),
             _ => {
                 for host in active.hosts.clone() {
                     self.crash(host);
@@ -101,7 +102,6 @@ impl World {
                 self.owe_all(owed);
             }
             FaultKind::LostSystem => at.system = at.system.lost(),
-            FaultKind::OldSystem => at.system = at.system.old_image(),
             _ => return,
         }
         self.rebuild_takedowns();
@@ -126,14 +126,26 @@ impl World {
                 self.owe_all(owed);
                 self.start_later(host, SECOND);
             }
+            FaultKind::OldSystem => self.restore_system(active.hosts[0]),
             FaultKind::DeclaredDead => self.end_members(active),
             FaultKind::Crash => {
                 self.hosts[active.hosts[0] as usize].armed = false;
                 self.restart(active);
             }
             FaultKind::Silence | FaultKind::SiteLoss | FaultKind::QuorumLoss => self.restart(active),
-            FaultKind::LostDisk | FaultKind::LostSystem | FaultKind::OldSystem => self.restart(active),
+            FaultKind::LostDisk | FaultKind::LostSystem => self.restart(active),
             _ => {}
+        }
+    }
+
+    /// A node goes back to the old image of its system drive, unless nobody could vote in its place by now.
+    fn restore_system(&mut self, host: u32) {
+        let image = self.hosts[host as usize].system.old_image().filter(|_| self.is_replaceable(host));
+        if let Some(image) = image {
+            self.crash(host);
+            self.hosts[host as usize].system = image;
+            self.rebuild_takedowns();
+            self.start_later(host, SECOND);
         }
     }
 
@@ -160,8 +172,7 @@ impl World {
         active.hosts.push(of);
         let number = u32::try_from(self.hosts.len()).expect("few hosts");
         let at = &self.hosts[of as usize];
-        let mut system = at.system.old_image();
-        system.life = at.system.life;
+        let system = at.system.copy();
         let address = format!("10.99.0.{number}:7700").into();
         let clone = at.double(address, system, of, self.now);
         self.addresses.insert(clone.address.clone(), number);

@@ -25,7 +25,7 @@ use super::change::Change;
 use super::history::History;
 use super::record::{Proposal, Ticket};
 use super::rules;
-use super::state::State;
+use super::state::{Grant, State};
 use crate::NodeId;
 
 /// The most proposals that wait for a decision.
@@ -448,7 +448,7 @@ impl Consensus {
 
 /// What Raft is told when `voters` follow those of `before`: seats that come, and seats that go, at once. Two sets of
 /// voters decide until it is told that the change is over.
-fn conf_change(before: &State, voters: &[NodeId]) -> ConfChangeV2 {
+fn conf_change(before: &State, voters: &[Grant]) -> ConfChangeV2 {
     let after = rules::seat(before.clone(), voters).expect("checked when it was decided");
     let seats = |state: &State| state.voters().iter().map(|voter| voter.seat).collect::<BTreeSet<u64>>();
     let (before, after) = (seats(before), seats(&after));

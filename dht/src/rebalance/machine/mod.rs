@@ -93,7 +93,7 @@ pub struct Rebalance {
     commands: VecDeque<Turn>,
     command_at: u64,
     /// Who may get a seat, as of the last turn that could give one.
-    eligible: BTreeSet<NodeId>,
+    eligible: BTreeMap<NodeId, u64>,
     silent: BTreeSet<NodeId>,
     braked: BTreeSet<String>,
     /// The target may be another than the queue says.
@@ -126,7 +126,7 @@ impl Rebalance {
             numbers: 0,
             commands: VecDeque::new(),
             command_at: now,
-            eligible: BTreeSet::new(),
+            eligible: BTreeMap::new(),
             silent: BTreeSet::new(),
             braked: BTreeSet::new(),
             stale: true,

@@ -1,6 +1,6 @@
 //! Operators' commands, one after the other: each as the records that it takes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use deadwax_track::Partition;
@@ -75,10 +75,9 @@ impl Rebalance {
         named
     }
 
-    /// The nodes that may get a seat: those that are up, and were heard of at an epoch. One that knows no epoch yet may
-    /// not: told of a seat by the first history that it gets, it must think that it had it before, and lost what it promised
-    /// in it, and so never takes it.
-    pub fn set_eligible(&mut self, eligible: BTreeSet<NodeId>) {
+    /// The nodes that may get a seat, each with its present process, which alone may take it: those that are up, and were
+    /// heard of at an epoch.
+    pub fn set_eligible(&mut self, eligible: BTreeMap<NodeId, u64>) {
         self.eligible = eligible;
     }
 
@@ -114,7 +113,7 @@ impl Rebalance {
         let wish = turn.command.wish(&self.state, turn.begun)?;
         match turn.command.change(&wish, &self.state) {
             None => Ok(Next::Done),
-            Some(Change::SetVoters(voters)) => self.seat(voters),
+            Some(Change::SetVoters(voters)) => self.seat(voters.into_iter().map(|grant| grant.node).collect()),
             Some(Change::Reshape { spec }) => {
                 self.map.learn_from(&self.known);
                 let partitions = self.held_by(&turn.command.removed(&self.state));
@@ -146,12 +145,16 @@ impl Rebalance {
         let outvoted = 2 * away.len() >= voters.len();
         match away.into_iter().find(|node| outvoted || !votes(node)) {
             Some(node) => Err(Refused::Unheard(*node)),
-            None => Ok(Next::Propose(Change::SetVoters(voters), None)),
+            None => {
+                // Who is away votes already, and keeps what it has.
+                let life = |node: &NodeId| self.eligible.get(node).copied().unwrap_or(0);
+                Ok(Next::Propose(Change::set_voters(voters, life), None))
+            }
         }
     }
 
     fn is_eligible(&self, node: &NodeId) -> bool {
-        self.eligible.contains(node) && !self.state.dead().contains(node)
+        self.eligible.contains_key(node) && !self.state.dead().contains(node)
     }
 
     /// Takes the seat of a node that is to go: another node gets one, of its zone if that has one that may; else fewer
