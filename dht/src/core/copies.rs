@@ -8,6 +8,7 @@ use deadwax_track::{Partition, TrackId};
 use super::message::Message;
 use super::planted::Bug;
 use super::{Core, CoreConfig, Effect, Part};
+use crate::log::Stage;
 use crate::partitions::Partitions;
 use crate::random::Random;
 use crate::repair::{PullError, Reason, Repair, Source, Want};
@@ -345,7 +346,7 @@ impl Core {
     }
 
     /// Whether a volume may say that its partition has no other tracks than it has: since it came up it was equal with
-    /// all other holders that live. An old image of a drive lacks tracks of which it was one of just a write quorum of
+    /// all other holders that live, the old ones among them while they may still be asked. An old image of a drive lacks tracks of which it was one of just a write quorum of
     /// copies; each other holder may have the other.
     pub(super) fn is_proved(&self, volume: &VolumeId, partition: Partition) -> bool {
         let Some(layout) = self.layout() else { return false };
@@ -353,7 +354,11 @@ impl Core {
             return true;
         }
         let dead = layout.state().dead();
-        let mut others = layout.sets(partition).first.into_iter().filter(|holder| holder.volume != *volume);
+        let sets = layout.sets(partition);
+        let transition = layout.state().transitions().get(&partition);
+        let is_synced = transition.is_some_and(|transition| transition.stage == Stage::Synced);
+        let holders = if is_synced { sets.union() } else { sets.first };
+        let mut others = holders.into_iter().filter(|holder| holder.volume != *volume);
         others.all(|holder| {
             let node = layout.map().nodes()[holder.node].id;
             dead.contains(&node) || self.copies.was_equal(volume, partition, &holder.volume)

@@ -1,8 +1,9 @@
 //! What partitions in motion ask of this node: to show that it has what they hold, and that it knows where they are.
 //!
 //! The leader moves a partition from stage to stage on two kinds of report, which both go to all voters and are
-//! repeated until the stage is over. *Synced*: a new holder has found its digest equal with enough old ones, all of
-//! them at the epoch of the move or later. *Knows*: an old holder knows that readers ask the new set now, so that it
+//! repeated until the stage is over. *Synced*: a new holder has found its digest equal with all old ones that are not
+//! declared dead, all of them at the epoch of the move or later. One that is down is waited for, as those that are up may
+//! have lost what it has. *Knows*: an old holder knows that readers ask the new set now, so that it
 //! will not call anything absent; without that, two old holders that are cut off together could, after the new set has
 //! taken a write alone.
 
@@ -14,7 +15,7 @@ use super::message::Message;
 use super::planted::Bug;
 use super::{Core, Part};
 use crate::log::{Stage, Transition};
-use crate::rebalance::{Synced, old_holders_needed};
+use crate::rebalance::Synced;
 use crate::{Layout, NodeId, VolumeId};
 
 /// How often a report is repeated, in ms.
@@ -81,16 +82,14 @@ impl Core {
         due
     }
 
-    /// Whether a new holder has all that any acknowledged put wrote to the old ones: it is equal with so many that
-    /// every write quorum has one of them; or, where too many are dead, with all who live.
+    /// Whether a new holder has all that any acknowledged put wrote to the old ones: it is equal with all that are not
+    /// declared dead. So many that every write quorum has one of them are not enough: that one may have rotted, or come
+    /// back with an old image of its drive, since.
     fn has_all(&self, layout: &Layout, partition: Partition, volume: VolumeId, transition: &Transition) -> bool {
         let dead = layout.state().dead();
         let lives = |old: &&VolumeId| layout.node_of(old).is_some_and(|node| !dead.contains(&node));
-        let living: Vec<&VolumeId> = transition.old.iter().filter(lives).collect();
-        let (old, policy) = (transition.old.len(), layout.map().policy());
-        let needed = old_holders_needed(policy, old, old - living.len());
-        let equal = living.iter().filter(|old| self.copies.was_equal(&volume, partition, old)).count();
-        equal >= needed || self.planted(Bug::SyncedEarly)
+        let mut living = transition.old.iter().filter(lives);
+        self.planted(Bug::SyncedEarly) || living.all(|old| self.copies.was_equal(&volume, partition, old))
     }
 
     fn tell_voters(&mut self, layout: &Layout, message: &Message) {

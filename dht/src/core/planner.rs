@@ -42,7 +42,8 @@ impl Core {
         }
         self.planner.proposed.clear();
         if let Some(layout) = self.layout().cloned().filter(|_| leads) {
-            let settings = self.config.settings.rebalance;
+            let lease_ms = self.config.settings.lease.lease_ms;
+            let settings = rebalance::Settings { lease_ms, ..self.config.settings.rebalance };
             let rebalance = Rebalance::new(settings, self.now, layout.map().clone(), layout.state().clone());
             self.planner.rebalance = Some(rebalance);
             self.tell_planner_of_silence();

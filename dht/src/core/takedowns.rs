@@ -92,7 +92,7 @@ impl Core {
 
     /// Epochs were skipped: whether this node was a witness all the time is not known, so it begins as one anew.
     pub(super) fn forget_takedown_members(&mut self) {
-        self.takedowns.follow.set_witnesses(self.now, &self.config.node, &[]);
+        self.takedowns.follow.forget_witnesses(self.now);
     }
 
     pub(super) fn take_clock_jump(&mut self) {

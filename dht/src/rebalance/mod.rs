@@ -20,7 +20,9 @@
 //! - *The leader changes:* the new one plans from the state. It counts only reports of epochs that it has seen the
 //!   transition at; new holders report again.
 //! - *A new holder dies, or is to be drained:* the transition is aborted. The old holders have everything.
-//! - *An old holder dies:* the transition goes on; the next target leaves it out.
+//! - *An old holder is down:* the transition waits until it is up or declared dead, as it may have what others lost.
+//! - *An old holder dies:* the transition goes on; the next target leaves it out. As it may live and be cut off, it is
+//!   waited for as any other, for the lease at most, before readers are done with the old holders.
 //! - *A node is silent for 30 minutes:* it is declared dead, unless its zone is braked. Where a zone is braked, nothing
 //!   begins on account of its dead, either.
 //! - *A node that votes is removed:* another gets its seat first, and its record waits until that is settled.
@@ -51,5 +53,5 @@ pub use effect::{Answer, Decision, Effect, Forecast, Refused};
 pub use machine::{COMMANDS_MAX, PROPOSALS_MAX, Rebalance, Settings};
 pub use pin::pin;
 pub use progress::{Progress, Stall};
-pub use synced::{SYNCED_PARTITIONS_MAX, Synced, old_holders_needed};
+pub use synced::{SYNCED_PARTITIONS_MAX, Synced};
 pub use target::Reason;

@@ -8,6 +8,10 @@ use super::facts::{Facts, coming};
 use crate::VolumeId;
 use crate::log::{Move, Stage, State, Transition};
 
+/// How much longer than the lease it may be before a node that is declared dead calls nothing absent, in ms: clocks differ
+/// a little.
+const SLACK_MS: u64 = 2_000;
+
 /// What can be done with a partition in motion.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Due {
@@ -48,15 +52,24 @@ pub(super) struct Motions {
     load: BTreeMap<VolumeId, Load>,
     /// How many old holders could call a track absent.
     absent_quorum: usize,
+    /// How long a node that hears of no majority could call a track absent still, in ms.
+    silenced_ms: u64,
+    /// When an old holder that is dead will have fallen silent, for which partitions wait: they are looked at again.
+    silent_at: Option<u64>,
     /// Partitions whose data moves, those that were proposed to among them.
     loaded: usize,
 }
 
 impl Motions {
-    /// Follows `state`. `proposed`: what was proposed and is not decided; `busy`: partitions that a change was proposed
+    pub(super) fn new(lease_ms: u64) -> Self {
+        Self { silenced_ms: lease_ms.saturating_add(SLACK_MS), ..Self::default() }
+    }
+
+    /// Follows `state` at `now` (ms). `proposed`: what was proposed and is not decided; `busy`: partitions that a change was proposed
     /// for. Gives the partitions that are not in motion any more.
     pub(super) fn follow<'a>(
         &mut self,
+        now: u64,
         state: &State,
         facts: &Facts,
         proposed: impl Iterator<Item = &'a Move>,
@@ -67,7 +80,7 @@ impl Motions {
         self.due.clear();
         self.load.clear();
         self.absent_quorum = state.spec().policy.read_quorum(usize::from(state.spec().policy.copies));
-        self.loaded = 0;
+        (self.loaded, self.silent_at) = (0, None);
         for (partition, transition) in state.transitions() {
             let known = before.remove(partition).filter(|known| known.transition == *transition);
             let moving = known.unwrap_or_else(|| Moving {
@@ -83,11 +96,13 @@ impl Motions {
             if transition.stage != Stage::Settled {
                 self.take(&transition.old, &transition.new, facts);
             }
-            if let Some(due) = self.due_of(&moving, facts).filter(|_| !busy.contains(partition)) {
+            if let Some(due) = self.due_of(now, &moving, facts).filter(|_| !busy.contains(partition)) {
                 self.due.entry(due).or_default().insert(*partition);
             }
             for volume in &moving.unaware {
                 self.waiting.entry(*volume).or_default().insert(*partition);
+                let silent_at = self.silent_at(volume, facts).filter(|at| *at > now);
+                self.silent_at = self.silent_at.into_iter().chain(silent_at).min();
             }
             self.all.insert(*partition, moving);
         }
@@ -97,25 +112,38 @@ impl Motions {
         before.into_keys().filter(|partition| !self.all.contains_key(partition)).collect()
     }
 
-    fn due_of(&self, moving: &Moving, facts: &Facts) -> Option<Due> {
+    fn due_of(&self, now: u64, moving: &Moving, facts: &Facts) -> Option<Due> {
         match moving.transition.stage {
             Stage::Settled => Some(Due::Finish),
             _ if facts.is_doomed(&moving.transition) => Some(Due::Abort),
-            Stage::Synced => self.is_known(moving, facts).then_some(Due::Settle),
+            Stage::Synced => self.is_known(now, moving, facts).then_some(Due::Settle),
             Stage::Joint => moving.missing.is_empty().then_some(Due::Sync),
         }
     }
 
     /// Whether so many old holders know the stage that the others are too few to call anything absent.
-    fn is_known(&self, moving: &Moving, facts: &Facts) -> bool {
-        // A node that is declared dead, and lives, hears of no majority, and so calls nothing absent either.
-        moving.unaware.iter().filter(|volume| facts.is_live(volume)).count() < self.absent_quorum
+    fn is_known(&self, now: u64, moving: &Moving, facts: &Facts) -> bool {
+        let may_speak = |volume: &&VolumeId| self.silent_at(volume, facts).is_none_or(|at| now < at);
+        moving.unaware.iter().filter(may_speak).count() < self.absent_quorum
+    }
+
+    /// From when on the node of `volume`, which is declared dead, and may live and be cut off, calls nothing absent: it
+    /// last heard of a majority before that, and is sure of itself for the lease. A dead one that is not cut off learns of
+    /// the new epoch as any other.
+    fn silent_at(&self, volume: &VolumeId, facts: &Facts) -> Option<u64> {
+        facts.dead_since(volume).map(|since| since.saturating_add(self.silenced_ms))
+    }
+
+    /// When partitions may go on, as a dead node will have fallen silent, in ms.
+    pub(super) const fn next_deadline(&self) -> Option<u64> {
+        self.silent_at
     }
 
     /// The node with these volumes knows `epoch`. Whether a partition can go on now. Looks only at partitions that wait
     /// for one of the volumes.
     pub(super) fn knows(
         &mut self,
+        now: u64,
         epoch: u64,
         facts: &Facts,
         volumes: &[VolumeId],
@@ -132,7 +160,7 @@ impl Motions {
             for partition in told {
                 let moving = self.all.get_mut(&partition).expect("what waits is in motion");
                 moving.unaware.retain(|unaware| unaware != volume);
-                let next = self.due_of(&self.all[&partition], facts);
+                let next = self.due_of(now, &self.all[&partition], facts);
                 if next == Some(Due::Settle) && !busy.contains(&partition) {
                     due |= self.due.entry(Due::Settle).or_default().insert(partition);
                 }

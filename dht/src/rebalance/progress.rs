@@ -49,7 +49,8 @@ pub enum Stall {
         /// In these zones.
         zones: BTreeSet<String>,
     },
-    /// New holders have not yet reported that they have all: this one is waited for by the most partitions.
+    /// New holders have not yet reported that they have all, or old ones that they know: this one is waited for by the most
+    /// partitions. A new one that is up itself waits for old ones that are down, until they are up or declared dead.
     Reports {
         /// Which volume.
         volume: VolumeId,

@@ -218,6 +218,17 @@ impl Follow {
         }
     }
 
+    /// Maps were skipped: see [`Lease::forget_members`]. To be followed by [`set_witnesses`](Self::set_witnesses).
+    pub fn forget_witnesses(&mut self, now: u64) {
+        self.pass(now);
+        self.questions.clear();
+        for appending in &mut self.appending {
+            appending.compared.clear();
+        }
+        self.lease.forget_members(now);
+        (self.due, self.hurried) = (now, 0);
+    }
+
     /// The node woke, or its clock jumped: see [`Lease::void`].
     pub fn handle_woke(&mut self, now: u64) {
         self.now = now;

@@ -56,6 +56,8 @@ pub struct Lease {
     /// up with a majority of them, so that it counts as one.
     joined: u64,
     vouches: bool,
+    /// Which members there were meanwhile is not known.
+    skipped: bool,
     /// The latest time that was told.
     clock: u64,
     /// Questions from before this time, that of the start or the last [`void`](Lease::void), count no more.
@@ -71,7 +73,8 @@ pub struct Lease {
 struct Compared {
     any: Option<u64>,
     synced: Option<u64>,
-    /// Whether it became a member while this node knew the members.
+    /// Whether it became a member while this node knew the members. Of one that may have, as members are not known, it is
+    /// false: it must say itself that it counts.
     joined: bool,
 }
 
@@ -92,6 +95,7 @@ impl Lease {
             synced: false,
             joined: now,
             vouches: true,
+            skipped: false,
             clock: now,
             floor: now,
             until: 0,
@@ -102,7 +106,8 @@ impl Lease {
     /// The map's [`witnesses`](super::witnesses), this node among them if it is one; at most [`MEMBERS_MAX`], more are
     /// a broken map. To be told at the start, of the last map that the node had, and whenever the map changes: a node
     /// that becomes a witness counts for nobody, itself included, until it has caught up with a majority of the others.
-    /// One that was away must be told each map that made it a witness or none, in order.
+    /// One that was away must be told each map that made it a witness or none, in order; or, where it cannot be,
+    /// [`forget_members`](Self::forget_members) and then the newest.
     ///
     /// # Panics
     ///
@@ -111,14 +116,23 @@ impl Lease {
         assert!(members.len() <= MEMBERS_MAX, "{} members, the most is {MEMBERS_MAX}", members.len());
         let was_member = std::mem::replace(&mut self.member, members.contains(&self.me));
         let known = std::mem::take(&mut self.others);
-        let is_first = known.is_empty() && !was_member;
+        let skipped = std::mem::take(&mut self.skipped);
+        let is_first = known.is_empty() && !was_member && !skipped;
         if self.member && !was_member && !is_first {
             (self.joined, self.vouches) = (now, false);
         }
         let others = members.iter().filter(|id| **id != self.me);
-        let new = Compared { joined: !is_first, ..Compared::default() };
+        let new = Compared { joined: !is_first && !skipped, ..Compared::default() };
         self.others = others.map(|id| (*id, known.get(id).copied().unwrap_or(new))).collect();
         self.settle(now);
+    }
+
+    /// Maps were skipped: whether this node was a witness all the time, and who else was, is not known. If it is one by
+    /// the map that it is told next, it begins as one anew; and all that it has compared counts no more.
+    pub fn forget_members(&mut self, now: u64) {
+        self.others.clear();
+        (self.member, self.skipped) = (false, true);
+        (self.until, self.sure_until, self.clock) = (0, 0, now.max(self.clock));
     }
 
     /// This node has all that `peer` said it had in its answer to a question sent at `asked`, merged and flushed.
@@ -193,8 +207,11 @@ impl Lease {
             let earlier = self.others.values().filter(|compared| !compared.joined || compared.synced.is_some());
             let needed = majority.min(earlier.count());
             let joined = self.joined;
-            let counts = |compared: &&Compared| compared.synced.is_some_and(|asked| asked >= joined);
-            self.vouches = self.others.values().filter(counts).count() >= needed;
+            let since = |asked: Option<u64>| asked.is_some_and(|asked| asked >= joined);
+            let counting = self.others.values().filter(|compared| since(compared.synced)).count();
+            // With all there is nothing more to be had, whoever counts: or members who all skipped maps would wait for each
+            // other for ever.
+            self.vouches = counting >= needed || self.others.values().all(|compared| since(compared.any));
         }
         let me = usize::from(self.member && self.vouches);
         if !self.synced {

@@ -41,7 +41,11 @@
 //! 16 - k that stay. A new one counts for nobody (its answers say that it is not synced) until it has caught up, since
 //! it became one, with 9 of those that count: as 9 and 9 - k are more than 16 - k, it then has the takedown, too. Until
 //! it counts, 8 of the 16 - k that do are needed, which meet the 9 - k as well. The bounds thus hold on, for any number
-//! of changes, with two exceptions. A node that does not know of the change goes by the earlier witnesses: for it the
+//! of changes. A node that skipped maps does not know whether it was replaced meanwhile, nor who else was: it is a new
+//! one, and takes all others for such as count, once they say so. Where too few do, as most skipped maps at once, it
+//! counts when it has caught up with all that are not declared dead, as has one that became a witness in order.
+//!
+//! There are two exceptions. A node that does not know of the change goes by the earlier witnesses: for it the
 //! bound is that of those, until the map reaches it (which every envelope's epoch hastens). And where most are replaced
 //! at once (k over 7) a new one catches up with all that stay, which is all that can be had: what none of them has, as
 //! a site was lost with it, is known only to the nodes of other sites that had followed it, and spreads no further by

@@ -8,8 +8,11 @@ mod takedowns;
 mod village;
 mod voters;
 
+use std::collections::BTreeSet;
+
 use deadwax_dht::core::{Done, Effect, Finished, Input, Refused, Request, Verb};
-use deadwax_dht::rebalance::Command;
+use deadwax_dht::log::Stage;
+use deadwax_dht::rebalance::{Command, Stall};
 use deadwax_track::TrackId;
 
 use self::village::{MINUTE, SECOND, Village, track};
@@ -98,6 +101,45 @@ fn a_node_that_joins_gets_its_share_and_the_others_let_go() {
         assert_eq!(village.copies(&track(number)), 3, "track {number}");
         assert_eq!(village.strays(&track(number)), 0, "track {number}");
     }
+}
+
+/// Of an acknowledged track one copy was lost with an old image of a drive, and the other is on a node that is down: the
+/// other old holders, though enough for a write quorum, do not have it.
+#[test]
+fn a_move_waits_for_an_old_holder_that_is_down() {
+    let mut village = Village::new(4, 3);
+    village.run(MINUTE);
+    let down = if village.leader() == 2 { 1 } else { 2 };
+    village.houses[down].up = false;
+    let volume = village.houses[down].volumes[0];
+    village.add_house();
+    village.run(10 * SECOND);
+    let node = village.houses[4].node.clone();
+    village.command(Command::AddNode(node));
+    let mut moving = BTreeSet::new();
+    while moving.is_empty() {
+        village.run(SECOND);
+        let layout = village.houses[0].core.layout().expect("it has a map");
+        let moves = layout.state().transitions().iter();
+        let waits = moves.filter(|(_, each)| each.old.contains(&volume));
+        moving.extend(waits.map(|(partition, _)| *partition));
+    }
+    let wanted = (0..).map(track).find(|track| moving.contains(&track.partition())).expect("there is one");
+    village.houses[down].disk.get_mut(&volume).expect("its own").insert(wanted);
+    village.run(20 * MINUTE);
+    let layout = village.houses[0].core.layout().expect("it has a map").clone();
+    for partition in moving {
+        let stage = layout.state().transitions().get(&partition).map(|each| each.stage);
+        assert_eq!(stage, Some(Stage::Joint), "{:?}", village.progress());
+    }
+    let joiner = village.houses[4].volumes[0];
+    let stall = village.progress().expect("it leads").stall;
+    assert!(matches!(stall, Some(Stall::Reports { volume, .. }) if volume == joiner), "{stall:?}");
+    village.houses[down].up = true;
+    village.restart(down);
+    village.run(30 * MINUTE);
+    assert!(village.holders(&wanted).iter().any(|(at, _)| *at == 4), "it has moved");
+    assert_eq!(village.copies(&wanted), 3);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use deadwax_dht::VolumeId;
 use deadwax_dht::log::Stage;
-use deadwax_dht::rebalance::{Command, Settings, Stall};
+use deadwax_dht::rebalance::{Command, Rebalance, Settings, Stall};
 
 use crate::world::{World, coming, fast, node};
 
@@ -89,6 +89,36 @@ fn old_holders_are_waited_for_until_they_know_that_readers_ask_the_new_ones() {
     assert!(state.transitions().values().all(|each| each.stage == Stage::Synced));
     world.behind = false;
     world.settle();
+}
+
+#[test]
+fn an_old_holder_that_is_declared_dead_may_live_and_is_waited_for_until_its_lease_is_over() {
+    for changes_leader in [false, true] {
+        let mut world = World::new(27, 3, fast());
+        let joiner = node(&mut world.dice, "a", 1000);
+        let nodes = world.state().spec().nodes.clone();
+        let [dies, says_nothing] = [&nodes[0], &nodes[1]];
+        world.mute.extend([dies.volumes[0].id, says_nothing.volumes[0].id]);
+        world.done(Command::AddNode(joiner)).expect("a good command");
+        while world.round() {}
+        let moving = world.state().transitions().clone();
+        assert!(moving.len() > 1_000 && moving.values().all(|each| each.stage == Stage::Synced));
+        world.done(Command::SetDead { node: dies.id, dead: true }).expect("a good command");
+        let mut died = world.now;
+        if changes_leader {
+            world.now += 30_000;
+            died = world.now;
+            world.planner = Rebalance::new(world.settings, world.now, world.map.clone(), world.state());
+        }
+        let moves = |world: &World| {
+            let state = world.state();
+            moving.keys().all(|each| state.transitions().get(each).is_some_and(|each| each.stage == Stage::Synced))
+        };
+        while moves(&world) {
+            assert!(world.round(), "it goes on by itself");
+        }
+        assert!((died + 60_000..died + 66_000).contains(&world.now), "{} after {died}", world.now);
+    }
 }
 
 #[test]

@@ -66,6 +66,8 @@ pub(crate) struct World {
     turned: BTreeMap<Partition, u64>,
     /// The newest epoch that a volume's node said it knows.
     known: BTreeMap<VolumeId, u64>,
+    /// When nodes were declared dead.
+    buried: BTreeMap<VolumeId, u64>,
 }
 
 impl World {
@@ -106,6 +108,7 @@ impl World {
             away: BTreeSet::new(),
             turned: BTreeMap::new(),
             known: BTreeMap::new(),
+            buried: BTreeMap::new(),
         }
     }
 
@@ -252,7 +255,7 @@ impl World {
                     } else {
                         let turned = self.turned[partition];
                         let unaware = |volume: &&VolumeId| self.known.get(*volume).is_none_or(|known| *known < turned);
-                        let unaware = each.old.iter().filter(|volume| !dead.contains(volume)).filter(unaware).count();
+                        let unaware = each.old.iter().filter(|volume| !self.is_silent(volume)).filter(unaware).count();
                         assert!(unaware < 2, "{what}: old holders can still call tracks absent");
                     }
                 }
@@ -303,12 +306,22 @@ impl World {
             .collect();
         let map = self.history.map().expect("a good map");
         for volume in volumes {
+            if dead {
+                self.buried.insert(volume, self.now);
+            } else {
+                self.buried.remove(&volume);
+            }
             for partition in (0..=u16::MAX).map(Partition) {
                 let first = self.first(&map, partition);
                 let lives = !dead && first.contains(&volume) && first.iter().any(|other| self.has(other, partition));
                 self.set(&volume, partition, lives);
             }
         }
+    }
+
+    /// Whether a node is dead for so long that it calls nothing absent, if it lives and is cut off.
+    fn is_silent(&self, volume: &VolumeId) -> bool {
+        self.buried.get(volume).is_some_and(|at| self.now > at + self.settings.lease_ms)
     }
 
     fn first(&self, map: &Map, partition: Partition) -> Vec<VolumeId> {

@@ -157,3 +157,78 @@ fn the_gate_bars_first_then_doubts_then_lets_pass() {
     assert_eq!(check(&lease, 2, 2_000), Verdict::Pass);
     assert_eq!(check(&lease, 2, 62_000), Verdict::Stale(Stale { since: 62_000 }));
 }
+
+/// A lease of node 0 of five that counts; and one told that members changed meanwhile: in order, or not at all.
+fn five_then(skips: bool) -> Lease {
+    let mut five = lease(5, RULES, true);
+    hear(&mut five, &[1, 2, 3, 4], true, 2_000);
+    assert!(five.synced() && five.may_serve(3_000).is_ok());
+    if skips {
+        five.forget_members(3_000);
+        assert!(five.may_serve(3_000).is_err() && !five.is_sure(3_000));
+    } else {
+        five.set_members(&ids(5)[1..], 3_000);
+    }
+    five.set_members(&ids(5), 3_000);
+    five
+}
+
+#[test]
+fn who_skipped_maps_begins_as_a_witness_anew_as_one_that_was_told_all() {
+    for skips in [false, true] {
+        let mut five = five_then(skips);
+        assert!(!five.synced(), "skips: {skips}");
+        hear(&mut five, &[1, 2], true, 4_000);
+        hear(&mut five, &[3], false, 4_000);
+        five.compared(&ids(5)[4], true, 2_999, 4_000);
+        assert!(!five.synced(), "two are no majority, skips: {skips}");
+        hear(&mut five, &[3], true, 5_000);
+        assert!(five.synced() && five.may_serve(5_000).is_ok(), "skips: {skips}");
+    }
+}
+
+#[test]
+fn a_log_that_lost_something_is_not_whole_because_maps_were_skipped() {
+    let mut five = lease(5, RULES, false);
+    five.forget_members(2_000);
+    five.set_members(&ids(5), 2_000);
+    hear(&mut five, &[1, 2, 3, 4], false, 3_000);
+    assert!(!five.synced() && five.may_serve(3_000).is_err());
+    hear(&mut five, &[1, 2, 3], true, 4_000);
+    assert!(five.synced());
+}
+
+#[test]
+fn one_that_is_no_witness_and_skipped_maps_becomes_one_in_order() {
+    let mut five = lease(5, RULES, true);
+    hear(&mut five, &[1, 2], true, 2_000);
+    five.forget_members(3_000);
+    five.set_members(&ids(5)[1..], 3_000);
+    five.set_members(&ids(5), 4_000);
+    assert!(!five.synced());
+    hear(&mut five, &[1, 2, 3], true, 4_000);
+    assert!(five.synced());
+}
+
+#[test]
+fn witnesses_that_all_skipped_maps_go_on_when_each_has_compared_with_all() {
+    let members = ids(3);
+    let mut leases: Vec<Lease> =
+        members.iter().map(|id| Lease::new(*id, RULES, true, 1_000).expect("good rules")).collect();
+    for lease in &mut leases {
+        lease.set_members(&members, 1_000);
+        lease.forget_members(2_000);
+        lease.set_members(&members, 2_000);
+    }
+    let mut round = |pairs: &[(usize, usize)], now| {
+        for (at, with) in pairs {
+            let synced = leases[*with].synced();
+            leases[*at].compared(&members[*with], synced, now, now);
+        }
+        leases.iter().map(|lease| (lease.synced(), lease.may_serve(now).is_ok())).collect::<Vec<_>>()
+    };
+    assert_eq!(round(&[(0, 1), (1, 0)], 3_000), [(false, false); 3], "the third may know more");
+    let all = [(0, 2), (1, 2), (2, 0), (2, 1)];
+    assert!(round(&all, 4_000).iter().all(|(synced, _)| *synced));
+    assert_eq!(round(&all, 5_000), [(true, true); 3]);
+}

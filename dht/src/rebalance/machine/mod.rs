@@ -39,11 +39,14 @@ pub struct Settings {
     pub batch_ms: u64,
     /// The least time between two plans, in ms. Default 5,000: a plan takes 40 ms for 100 volumes, seconds for 10,000.
     pub plan_interval_ms: u64,
+    /// How long a node that is cut off may call tracks absent still, in ms: the lease
+    /// ([`LeaseRules::lease_ms`](crate::takedown::LeaseRules::lease_ms)), which a core fills in. Default 60,000.
+    pub lease_ms: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { volume_moving_max: 32, moving_max: 4_096, batch_ms: 1_000, plan_interval_ms: 5_000 }
+        Self { volume_moving_max: 32, moving_max: 4_096, batch_ms: 1_000, plan_interval_ms: 5_000, lease_ms: 60_000 }
     }
 }
 
@@ -117,8 +120,8 @@ impl Rebalance {
         let mut new = Self {
             settings,
             known: map.clone(),
-            facts: Facts::of(&state),
-            motions: Motions::default(),
+            facts: Facts::of(&state, &Facts::default(), now),
+            motions: Motions::new(settings.lease_ms),
             queue: Queue::default(),
             rules: None,
             pending: BTreeMap::new(),
@@ -154,7 +157,7 @@ impl Rebalance {
         let (was, is) = (self.state.spec(), state.spec());
         let alike = was.nodes == is.nodes && was.policy == is.policy;
         if !alike || self.state.dead() != state.dead() || self.state.leaving() != state.leaving() {
-            self.facts = Facts::of(&state);
+            self.facts = Facts::of(&state, &self.facts, now);
             self.forget_target();
         }
         (self.map, self.state) = (map, state);
@@ -191,7 +194,7 @@ impl Rebalance {
     pub fn handle_knows(&mut self, now: u64, node: NodeId, epoch: u64) {
         let Some(node) = self.map.node(&node) else { return };
         let volumes: Vec<VolumeId> = node.volumes.iter().map(|volume| volume.id).collect();
-        if self.motions.knows(epoch, &self.facts, &volumes, &self.busy) {
+        if self.motions.knows(now, epoch, &self.facts, &volumes, &self.busy) {
             self.arm(now);
         }
     }
@@ -225,6 +228,9 @@ impl Rebalance {
     /// Does what is due, and gives what is to be carried out. `bytes`: of each partition, for forecasts.
     #[must_use]
     pub fn poll(&mut self, now: u64, bytes: PartitionBytes<'_>) -> Vec<Effect> {
+        if self.motions.next_deadline().is_some_and(|at| now >= at) {
+            self.follow(now);
+        }
         while !self.commands.is_empty() && self.pending.is_empty() && now >= self.command_at {
             let forecast = self.take_turn(now, bytes);
             if forecast {
@@ -249,7 +255,8 @@ impl Rebalance {
         }
         let plan = (self.stale && is_quiet).then_some(self.plan_at);
         let may_flush = |at: &u64| !(self.is_full() || (self.stale && !is_quiet && *at >= self.plan_at));
-        plan.into_iter().chain(self.flush_at.filter(may_flush)).min()
+        let flush = self.flush_at.filter(may_flush);
+        plan.into_iter().chain(flush).chain(self.motions.next_deadline()).min()
     }
 
     /// What status shows. Counts what is in motion and what waits: call it when somebody asks.
@@ -338,7 +345,7 @@ impl Rebalance {
         });
         let began = |each: &&Move| !self.state.transitions().contains_key(&each.partition);
         let proposed = undecided.flatten().filter(began);
-        let left = self.motions.follow(&self.state, &self.facts, proposed, &self.busy);
+        let left = self.motions.follow(now, &self.state, &self.facts, proposed, &self.busy);
         left.into_iter().for_each(|partition| self.returned(partition));
         let (motions, max) = (&self.motions, self.settings.volume_moving_max);
         self.queue.unpark(|volume| motions.room(volume, max));
