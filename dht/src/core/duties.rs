@@ -82,9 +82,9 @@ impl Core {
         due
     }
 
-    /// Whether a new holder has all that any acknowledged put wrote to the old ones: it is equal with all that are not
-    /// declared dead, nor leaving: a drive that is lost leaves, and is never equal again; one that is there counts. So many that every write quorum has one of them are not enough: that one may have rotted, or come
-    /// back with an old image of its drive, since.
+    /// Whether a new holder has all that any acknowledged put wrote to the old ones: it is equal with all that are neither
+    /// declared dead nor leaving (a drive that is lost leaves, and is never equal again). So many that every write quorum
+    /// has one of them are needed, but not enough: that one may have rotted, or come back with an old image of its drive.
     fn has_all(&self, layout: &Layout, partition: Partition, volume: VolumeId, transition: &Transition) -> bool {
         let dead = layout.state().dead();
         let lives = |old: &&VolumeId| layout.node_of(old).is_some_and(|node| !dead.contains(&node));
