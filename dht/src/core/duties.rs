@@ -15,7 +15,7 @@ use super::message::Message;
 use super::planted::Bug;
 use super::{Core, Part};
 use crate::log::{Stage, Transition};
-use crate::rebalance::Synced;
+use crate::rebalance::{Synced, old_holders_needed};
 use crate::{Layout, NodeId, VolumeId};
 
 /// How often a report is repeated, in ms.
@@ -82,14 +82,19 @@ impl Core {
         due
     }
 
-    /// Whether a new holder has all that any acknowledged put wrote to the old ones: it is equal with all that are not
-    /// declared dead. So many that every write quorum has one of them are not enough: that one may have rotted, or come
-    /// back with an old image of its drive, since.
+    /// Whether a new holder has all that any acknowledged put wrote to the old ones: it is equal with all that are neither
+    /// declared dead nor leaving (a drive that is lost leaves, and is never equal again). So many that every write quorum
+    /// has one of them are needed, but not enough: that one may have rotted, or come back with an old image of its drive.
     fn has_all(&self, layout: &Layout, partition: Partition, volume: VolumeId, transition: &Transition) -> bool {
         let dead = layout.state().dead();
         let lives = |old: &&VolumeId| layout.node_of(old).is_some_and(|node| !dead.contains(&node));
-        let mut living = transition.old.iter().filter(lives);
-        self.planted(Bug::SyncedEarly) || living.all(|old| self.copies.was_equal(&volume, partition, old))
+        let living: Vec<&VolumeId> = transition.old.iter().filter(lives).collect();
+        let (old, policy) = (transition.old.len(), layout.map().policy());
+        let needed = old_holders_needed(policy, old, old - living.len());
+        let (equal, other): (Vec<&VolumeId>, Vec<&VolumeId>) =
+            living.into_iter().partition(|old| self.copies.was_equal(&volume, partition, old));
+        let others_leave = other.into_iter().all(|old| layout.state().leaving().contains(old));
+        (others_leave && equal.len() >= needed) || self.planted(Bug::SyncedEarly)
     }
 
     fn tell_voters(&mut self, layout: &Layout, message: &Message) {

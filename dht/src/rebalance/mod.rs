@@ -20,7 +20,7 @@
 //! - *The leader changes:* the new one plans from the state. It counts only reports of epochs that it has seen the
 //!   transition at; new holders report again.
 //! - *A new holder dies, or is to be drained:* the transition is aborted. The old holders have everything.
-//! - *An old holder is down:* the transition waits until it is up or declared dead, as it may have what others lost.
+//! - *An old holder is down:* the transition waits until it is up, declared dead, or leaving, as it may have what others lost.
 //! - *An old holder dies:* the transition goes on; the next target leaves it out. As it may live and be cut off, it is
 //!   waited for as any other, for the lease at most, before readers are done with the old holders.
 //! - *A node is silent for 30 minutes:* it is declared dead, unless its zone is braked. Where a zone is braked, nothing
@@ -53,5 +53,5 @@ pub use effect::{Answer, Decision, Effect, Forecast, Refused};
 pub use machine::{COMMANDS_MAX, PROPOSALS_MAX, Rebalance, Settings};
 pub use pin::pin;
 pub use progress::{Progress, Stall};
-pub use synced::{SYNCED_PARTITIONS_MAX, Synced};
+pub use synced::{SYNCED_PARTITIONS_MAX, Synced, old_holders_needed};
 pub use target::Reason;

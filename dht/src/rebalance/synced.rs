@@ -2,8 +2,8 @@
 
 use deadwax_track::Partition;
 
-use crate::VolumeId;
 use crate::log::{BadBytes, Reader, Writer};
+use crate::{Policy, VolumeId};
 
 /// The version of a report's bytes. 1: the first.
 const SYNCED_VERSION: u8 = 1;
@@ -13,7 +13,7 @@ pub const SYNCED_PARTITIONS_MAX: usize = 4_096;
 const SYNCED_BYTES_MAX: usize = 1 + 8 + 16 + 4 + 2 * SYNCED_PARTITIONS_MAX;
 
 /// A volume's word that it has all of some partitions which move to it: its digest was equal to that of
-/// each old holder that is not declared dead, each compared after the transition began.
+/// each old holder that is neither declared dead nor leaving, and of [`old_holders_needed`], each compared after the transition began.
 ///
 /// Sent to whoever leads, and sent again every few seconds until the transition is past its first stage: a report may
 /// be lost, and a new leader knows of none.
@@ -56,4 +56,11 @@ impl Synced {
         from.finish()?;
         Ok(Self { volume, epoch, partitions })
     }
+}
+
+/// With how many of its `old` holders, of which `dead` are declared dead, a new holder must at least have found its digest
+/// equal before it is synced: any so many have one in common with every write quorum. Where fewer are left, all that are.
+#[must_use]
+pub fn old_holders_needed(policy: &Policy, old: usize, dead: usize) -> usize {
+    usize::from(policy.copies - policy.write_quorum + 1).min(old.saturating_sub(dead))
 }

@@ -4,7 +4,7 @@
 mod golden;
 
 use deadwax_dht::log::{BadBytes, VOTERS_MAX};
-use deadwax_dht::rebalance::{COMMAND_BYTES_MAX, Command, Synced};
+use deadwax_dht::rebalance::{COMMAND_BYTES_MAX, Command, Synced, old_holders_needed};
 use deadwax_dht::{ClusterId, MAP_VERSION, MapSpec, Node, NodeId, Override, Policy, Volume, VolumeId};
 use deadwax_track::Partition;
 use proptest::prelude::*;
@@ -34,6 +34,14 @@ fn a_report_has_one_form() {
     assert_eq!(Synced::decode(&twice.encode()), Err(BadBytes::Order("partitions")));
     let long = Synced { partitions: (0..4_097).map(Partition).collect(), ..report() };
     assert!(matches!(Synced::decode(&long.encode()), Err(BadBytes::TooLong { .. })));
+}
+
+#[test]
+fn enough_old_holders_have_one_in_common_with_every_write() {
+    let policy = Policy::default();
+    assert_eq!([0, 1, 2, 3].map(|dead| old_holders_needed(&policy, 3, dead)), [2, 2, 1, 0]);
+    let all = Policy { write_quorum: 3, ..policy };
+    assert_eq!(old_holders_needed(&all, 3, 0), 1);
 }
 
 fn commands() -> Vec<(&'static str, Command)> {
