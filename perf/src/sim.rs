@@ -26,7 +26,7 @@ const ROUTERS: usize = 10_000;
 const FAULTS_AN_HOUR: u64 = 12;
 /// Each mistake on purpose is to be found by one of so many seeds.
 #[cfg(feature = "planted")]
-const PLANTED_SEEDS_MAX: u64 = 120;
+const PLANTED_SEEDS_MAX: u64 = 240;
 
 /// What to run.
 #[derive(Args, Clone)]

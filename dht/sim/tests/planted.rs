@@ -4,7 +4,7 @@ use deadwax_dht::core::Bug;
 use deadwax_dht_sim::{Scenario, Summary};
 
 /// Every mistake is found by one of so many seeds.
-const SEEDS_MAX: u64 = 120;
+const SEEDS_MAX: u64 = 240;
 
 #[test]
 fn each_mistake_is_found() {
