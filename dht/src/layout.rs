@@ -308,8 +308,9 @@ impl Layout {
 }
 
 /// Pure results that the cores of one process share: a history that one of them has checked is not checked again by the
-/// next, and a layout is worked out once. What is answered is the same with and without it; a node has one of its own, a
-/// simulation of ten thousand nodes one for all.
+/// next, and a layout is worked out once. Who holds what is the same with and without it; whether
+/// it is known what changed since the epoch before is not. A node has one of its own, a simulation of ten thousand nodes
+/// one for all.
 #[derive(Clone, Default, Debug)]
 pub struct LayoutCache(Arc<Mutex<VecDeque<Kept>>>);
 

@@ -346,8 +346,8 @@ impl Core {
     }
 
     /// Whether a volume may say that its partition has no other tracks than it has: since it came up it was equal with
-    /// all other holders that live, the old ones among them while they may still be asked. An old image of a drive lacks tracks of which it was one of just a write quorum of
-    /// copies; each other holder may have the other.
+    /// all other holders that live, the old ones among them while they may still be asked. An old image of a drive lacks
+    /// tracks of which it was one of just a write quorum of copies; each other holder may have the other.
     pub(super) fn is_proved(&self, volume: &VolumeId, partition: Partition) -> bool {
         let Some(layout) = self.layout() else { return false };
         if self.planted(Bug::AbsentUnproved) {

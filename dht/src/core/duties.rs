@@ -1,10 +1,10 @@
 //! What partitions in motion ask of this node: to show that it has what they hold, and that it knows where they are.
 //!
 //! The leader moves a partition from stage to stage on two kinds of report, which both go to all voters and are
-//! repeated until the stage is over. *Synced*: a new holder has found its digest equal with all old ones that are not
-//! declared dead, all of them at the epoch of the move or later. One that is down is waited for, as those that are up may
-//! have lost what it has. *Knows*: an old holder knows that readers ask the new set now, so that it
-//! will not call anything absent; without that, two old holders that are cut off together could, after the new set has
+//! repeated until the stage is over. *Synced*: a new holder has found its digest equal with all old ones that are neither
+//! declared dead nor leaving, all of them at the epoch of the move or later. Another that is down is waited for, as those
+//! that are up may have lost what it has. *Knows*: an old holder knows that readers ask the new set now, so that it will
+//! not call anything absent; without that, two old holders that are cut off together could, after the new set has
 //! taken a write alone.
 
 use std::collections::BTreeMap;
