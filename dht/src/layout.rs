@@ -356,9 +356,12 @@ impl LayoutCache {
     /// What [`History::catch_up`] does.
     pub fn catch_up(&self, history: &mut History, batch: &Batch) -> Result<u64, BadHistory> {
         if let Some(last) = batch.records.last().filter(|last| last.epoch > history.epoch()) {
-            let head = last.hash();
             let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = kept.iter().find(|(_, layout)| layout.head == head).map(|(known, _)| known);
+            let known = kept.iter().find(|(known, _)| known.is_newest(last)).or_else(|| {
+                let head = last.hash();
+                kept.iter().find(|(_, layout)| layout.head == head)
+            });
+            let known = known.map(|(known, _)| known);
             // A chain of hashes: who has that head, and ours before it, has checked just these records.
             if let Some(known) = known.filter(|known| known.hash(history.epoch()) == Some(history.head())) {
                 let further = known.epoch() - history.epoch();

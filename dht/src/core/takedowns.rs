@@ -86,7 +86,7 @@ impl Core {
     }
 
     pub(super) fn renew_takedowns(&mut self, layout: &Layout) {
-        self.takedowns.follow.set_witnesses(self.now, &self.config.node, layout.witnesses());
+        self.takedowns.follow.set_witnesses(self.now, &self.config.node, layout.witnesses(), layout.epoch());
         self.touch(Part::Takedowns);
     }
 

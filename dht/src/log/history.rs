@@ -277,11 +277,22 @@ impl History {
         for record in &batch.records {
             if record.epoch > self.epoch() {
                 self.take(record)?;
-            } else if self.hash(record.epoch).is_some_and(|known| known != record.hash()) {
+            } else if !self.has(record) && self.hash(record.epoch).is_some_and(|known| known != record.hash()) {
                 return Err(BadHistory::Fork { epoch: record.epoch });
             }
         }
         Ok(self.epoch() - before)
+    }
+
+    /// Whether this very record, not one that equals it, is kept. The hash of one with a whole map takes milliseconds,
+    /// and the cores of one process share records.
+    fn has(&self, record: &Arc<Record>) -> bool {
+        self.kept(record.epoch).is_some_and(|kept| Arc::ptr_eq(&kept.record, record))
+    }
+
+    /// Whether this very record, not one that equals it, is the newest.
+    pub(crate) fn is_newest(&self, record: &Arc<Record>) -> bool {
+        record.epoch == self.epoch() && self.has(record)
     }
 
     /// Takes the next record, if it is the successor of the newest and keeps the rules.

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use deadwax_track::TrackId;
 
 use super::{
-    Answer, Ask, BadRules, Gate, Heads, IssueError, Lease, LeaseRules, Merged, RECORDS_MAX, Takedown, TakedownLog,
+    Answer, Ask, BadRules, Basis, Gate, Heads, IssueError, Lease, LeaseRules, Merged, RECORDS_MAX, Takedown,
+    TakedownLog, WITNESSES_MAX,
 };
 use crate::random::Random;
 use crate::{NodeId, NodeKey};
@@ -84,7 +85,17 @@ struct Reading {
     from: NodeId,
     number: u64,
     synced: bool,
+    basis: Option<Basis>,
     heads: Heads,
+}
+
+/// A question that was answered by `peer`, and what the answer said of it.
+#[derive(Clone, Copy, Debug)]
+struct Comparison {
+    peer: NodeId,
+    synced: bool,
+    basis: Option<Basis>,
+    asked: u64,
 }
 
 /// Records that the driver is writing.
@@ -94,8 +105,8 @@ struct Appending {
     /// What is on the drive when they are.
     heads: Heads,
     slots: u32,
-    /// Comparisons that count from then on: with whom, synced, and when asked.
-    compared: Vec<(NodeId, bool, u64)>,
+    /// These count from then on.
+    compared: Vec<Comparison>,
     /// Issued here: all witnesses are to hear of it at once.
     issued: bool,
 }
@@ -107,8 +118,10 @@ struct Appending {
 /// out what it gives, in order. `now` is ms of the [`Lease`]'s clock. Equal inputs and seeds give equal effects.
 ///
 /// **Pace.** So many witnesses as make half are asked within two thirds of the lease, one after the other: one every 5
-/// s where there are 16. Where one does not answer in 2 s the next is asked; where this node does not serve, one every
-/// quarter of a second, and after two rounds one every 2 s.
+/// s where there are 16. A node that is no witness, and has heard of one what half of them had (its [`Basis`]), asks the
+/// next after a third of the lease, 20 s; the 16 witnesses ask one every second, so that what they say is young. Where
+/// one does not answer in 2 s the next is asked; where this node does not serve, one every quarter of a second, and after
+/// two rounds one every 2 s.
 ///
 /// **Spreading.** Whoever is asked, and sees that the asker has what it lacks, asks back. A takedown that is issued
 /// here is told to all witnesses at once, by questions.
@@ -198,10 +211,10 @@ impl Follow {
         self.log.allow(key)
     }
 
-    /// The map's [`witnesses`](super::witnesses), at the start and whenever the map changes.
-    pub fn set_witnesses(&mut self, now: u64, me: &NodeId, witnesses: &[NodeId]) {
+    /// The [`witnesses`](super::witnesses) of the map of this epoch, at the start and whenever the map changes.
+    pub fn set_witnesses(&mut self, now: u64, me: &NodeId, witnesses: &[NodeId], epoch: u64) {
         self.pass(now);
-        self.lease.set_members(witnesses, now);
+        self.lease.set_members(witnesses, epoch, now);
         let (kept, mut new): (Vec<NodeId>, Vec<NodeId>) =
             witnesses.iter().filter(|node| *node != me).partition(|node| self.witnesses.contains(node));
         self.witnesses.retain(|node| kept.contains(node));
@@ -285,7 +298,8 @@ impl Follow {
         // Each comes after its predecessor, whose slot is lower unless it was held: cut where the first is not flushed.
         let flushed = slots.iter().position(|slot| *slot >= self.slots).unwrap_or(slots.len());
         slots.truncate(flushed);
-        let reading = Reading { from, number, synced: self.lease.synced(), heads: self.heads.clone() };
+        let (synced, basis) = (self.lease.synced(), self.lease.basis(now));
+        let reading = Reading { from, number, synced, basis, heads: self.heads.clone() };
         if slots.is_empty() {
             self.answer(reading, Vec::new());
         } else if self.readings.len() < READS_MAX {
@@ -296,8 +310,8 @@ impl Follow {
     }
 
     fn answer(&mut self, reading: Reading, records: Vec<Takedown>) {
-        let Reading { from: to, number, synced, heads } = reading;
-        self.effects.push(FollowEffect::Answer { to, number, answer: Answer { synced, heads, records } });
+        let Reading { from: to, number, synced, basis, heads } = reading;
+        self.effects.push(FollowEffect::Answer { to, number, answer: Answer { synced, basis, heads, records } });
     }
 
     /// The records of a reading; none: they could not be read.
@@ -320,19 +334,20 @@ impl Follow {
         let merged = self.log.merge(&answer.records);
         let covers = self.log.covers(&answer.heads);
         let has_news = !merged.append.is_empty();
-        let compared = covers.then_some((from, answer.synced, question.asked));
+        let Answer { synced, basis, .. } = *answer;
+        let compared = covers.then_some(Comparison { peer: from, synced, basis, asked: question.asked });
         self.append(merged, compared.into_iter().collect());
         if !covers && has_news {
             self.ask(from);
         } else if covers && self.is_fresh() {
             self.hurried = 0;
-            let pause_ms = self.steady_ms();
+            let pause_ms = if self.is_rested() { self.rules.lease_ms / 3 } else { self.steady_ms() };
             self.due = self.due.max(question.asked + self.jittered(pause_ms));
         }
     }
 
     /// Has records written, if there are any, and counts comparisons when those and all before are.
-    fn append(&mut self, merged: Merged, compared: Vec<(NodeId, bool, u64)>) {
+    fn append(&mut self, merged: Merged, compared: Vec<Comparison>) {
         if !merged.forked.is_empty() {
             self.effects.push(FollowEffect::Forked { issuers: merged.forked });
         }
@@ -341,7 +356,7 @@ impl Follow {
         }
         if merged.append.is_empty() {
             match self.appending.back_mut() {
-                Some(last) if last.compared.len() < 2 * super::WITNESSES_MAX => last.compared.extend(compared),
+                Some(last) if last.compared.len() < 2 * WITNESSES_MAX => last.compared.extend(compared),
                 Some(_) => {}
                 None => self.count(&compared),
             }
@@ -354,8 +369,11 @@ impl Follow {
         self.effects.push(FollowEffect::Append { append: self.number, slot, records: merged.append });
     }
 
-    fn count(&mut self, compared: &[(NodeId, bool, u64)]) {
-        for (peer, synced, asked) in compared {
+    fn count(&mut self, compared: &[Comparison]) {
+        for Comparison { peer, synced, basis, asked } in compared {
+            if let Some(basis) = basis {
+                self.lease.told(basis, *asked, self.now);
+            }
             self.lease.compared(peer, *synced, *asked, self.now);
         }
     }
@@ -405,8 +423,16 @@ impl Follow {
         self.lease.until() >= self.now.saturating_add(self.rules.lease_ms / 4)
     }
 
+    /// Whether one question may do for long: a member's pace is what others go by.
+    const fn is_rested(&self) -> bool {
+        !self.lease.is_member() && self.lease.until() >= self.now.saturating_add(self.rules.lease_ms / 3 * 2)
+    }
+
     /// How long after a question that was answered the next is asked, in ms.
     fn steady_ms(&self) -> u64 {
+        if self.lease.is_member() && self.witnesses.len() + 1 >= WITNESSES_MAX {
+            return (self.rules.lease_ms / 60).max(1);
+        }
         let half = u64::try_from(self.witnesses.len().div_ceil(2)).expect("few").max(4);
         (self.rules.lease_ms * 2 / 3 / half).max(1)
     }

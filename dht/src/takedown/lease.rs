@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use super::MEMBERS_MAX;
 use crate::NodeId;
 
+/// What was told of the members of an earlier map counts for this part of the lease longer.
+const LEFT_TO_ASK: u64 = 6;
+
 /// How long comparisons with other nodes count. All in milliseconds; the bounds that follow are in the module's doc.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LeaseRules {
@@ -38,6 +41,18 @@ pub struct Stale {
     pub since: u64,
 }
 
+/// What a member says of its own comparisons, so that who asks it need not ask half of the members: what half of them,
+/// and a majority, had so long ago, it has. Ages in ms.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Basis {
+    /// Of the map by which it knows the members.
+    pub epoch: u64,
+    /// How long ago it asked the one of half of the members that it had asked first.
+    pub half_age: u32,
+    /// The same of a majority.
+    pub majority_age: u32,
+}
+
 /// The right to serve, which lapses by itself. Memory is some 60 bytes a member.
 ///
 /// `now` is this node's clock in milliseconds since any start; it does not go back, and counts the time asleep.
@@ -58,6 +73,15 @@ pub struct Lease {
     vouches: bool,
     /// Which members there were meanwhile is not known.
     skipped: bool,
+    /// The map's epoch; and since which epoch the members are these, as far as is known.
+    epoch: u64,
+    since: u64,
+    /// What half of the members, and a majority, had at these times, this node has: by own comparisons; and by the word
+    /// of one of them.
+    own: Known,
+    told: Known,
+    /// What the word of members of an earlier map is worth ends then.
+    told_until: u64,
     /// The latest time that was told.
     clock: u64,
     /// Questions from before this time, that of the start or the last [`void`](Lease::void), count no more.
@@ -66,6 +90,13 @@ pub struct Lease {
     until: u64,
     /// Before this time a majority was heard of within the lease.
     sure_until: u64,
+}
+
+/// What this node has: all that half of the members, and all that a majority, had at these times. None: nothing is known.
+#[derive(Clone, Copy, Default, Debug)]
+struct Known {
+    half: Option<u64>,
+    majority: Option<u64>,
 }
 
 /// When the newest comparisons were asked for: with the node in any state, and in the state of being synced.
@@ -96,6 +127,11 @@ impl Lease {
             joined: now,
             vouches: true,
             skipped: false,
+            epoch: 0,
+            since: 0,
+            own: Known::default(),
+            told: Known::default(),
+            told_until: u64::MAX,
             clock: now,
             floor: now,
             until: 0,
@@ -107,23 +143,32 @@ impl Lease {
     /// a broken map. To be told at the start, of the last map that the node had, and whenever the map changes: a node
     /// that becomes a witness counts for nobody, itself included, until it has caught up with a majority of the others.
     /// One that was away must be told each map that made it a witness or none, in order; or, where it cannot be,
-    /// [`forget_members`](Self::forget_members) and then the newest.
+    /// [`forget_members`](Self::forget_members) and then the newest. `epoch` is the map's.
     ///
     /// # Panics
     ///
     /// When there are more than [`MEMBERS_MAX`].
-    pub fn set_members(&mut self, members: &[NodeId], now: u64) {
+    pub fn set_members(&mut self, members: &[NodeId], epoch: u64, now: u64) {
         assert!(members.len() <= MEMBERS_MAX, "{} members, the most is {MEMBERS_MAX}", members.len());
         let was_member = std::mem::replace(&mut self.member, members.contains(&self.me));
         let known = std::mem::take(&mut self.others);
         let skipped = std::mem::take(&mut self.skipped);
         let is_first = known.is_empty() && !was_member && !skipped;
+        let others = || members.iter().filter(|id| **id != self.me);
+        let is_same =
+            self.member == was_member && known.len() == others().count() && others().all(|id| known.contains_key(id));
+        if !is_same {
+            // What was told of the earlier members is worth something for as long as it takes to ask the new ones: who
+            // lost all at once would not serve meanwhile.
+            self.told_until = self.told_until.min(now.saturating_add(self.rules.lease_ms / LEFT_TO_ASK));
+            self.since = epoch;
+        }
+        self.epoch = epoch;
         if self.member && !was_member && !is_first {
             (self.joined, self.vouches) = (now, false);
         }
-        let others = members.iter().filter(|id| **id != self.me);
         let new = Compared { joined: !is_first && !skipped, ..Compared::default() };
-        self.others = others.map(|id| (*id, known.get(id).copied().unwrap_or(new))).collect();
+        self.others = others().map(|id| (*id, known.get(id).copied().unwrap_or(new))).collect();
         self.settle(now);
     }
 
@@ -131,6 +176,7 @@ impl Lease {
     /// the map that it is told next, it begins as one anew; and all that it has compared counts no more.
     pub fn forget_members(&mut self, now: u64) {
         self.others.clear();
+        self.told = Known::default();
         (self.member, self.skipped) = (false, true);
         (self.until, self.sure_until, self.clock) = (0, 0, now.max(self.clock));
     }
@@ -153,12 +199,39 @@ impl Lease {
         self.settle(now);
     }
 
+    /// This node has all that a member said it had in its answer to a question sent at `asked`, merged and flushed; and
+    /// this is what the answer said of the member's own comparisons. It is heeded where this node is no member, as those
+    /// must not go by each other's word alone, and where the member knows these members or later ones. To be followed by
+    /// [`compared`](Self::compared).
+    pub fn told(&mut self, basis: &Basis, asked: u64, now: u64) {
+        let is_known = basis.epoch >= self.since && (self.floor..=now).contains(&asked) && now >= self.clock;
+        if self.member || !is_known {
+            return;
+        }
+        let at = |age: u32| asked.checked_sub(u64::from(age));
+        let told = Known { half: at(basis.half_age), majority: at(basis.majority_age) };
+        if self.told_until < u64::MAX {
+            // Of these members now.
+            (self.told, self.told_until) = (Known::default(), u64::MAX);
+        }
+        self.told = self.told.max(told);
+    }
+
+    /// What goes into this node's answers at `now`; none, if it counts for nobody.
+    #[must_use]
+    pub fn basis(&self, now: u64) -> Option<Basis> {
+        let age = |at: Option<u64>| u32::try_from(now.checked_sub(at?.min(now))?).ok();
+        let basis = Basis { epoch: self.epoch, half_age: age(self.own.half)?, majority_age: age(self.own.majority)? };
+        self.synced().then_some(basis)
+    }
+
     /// Forgets all comparisons: the node woke, or its clock jumped. To be called when the wall clock and `now` part by
     /// more than a second; a clock that goes back or a `now` far ahead needs no call.
     pub fn void(&mut self, now: u64) {
         for compared in self.others.values_mut() {
             (compared.any, compared.synced) = (None, None);
         }
+        self.told = Known::default();
         (self.synced, self.until, self.sure_until, self.clock, self.floor) = (false, 0, 0, now, now);
         self.settle(now);
     }
@@ -167,6 +240,11 @@ impl Lease {
     pub const fn may_serve(&self, now: u64) -> Result<(), Stale> {
         // A time before the last one told is a clock that went back: nothing can be said.
         if now >= self.clock && now < self.until { Ok(()) } else { Err(Stale { since: self.until }) }
+    }
+
+    /// Whether this node is one of the members.
+    pub(super) const fn is_member(&self) -> bool {
+        self.member
     }
 
     /// Whether this node has compared with a majority within the lease: so it is not on the small side of a cut, where
@@ -221,24 +299,37 @@ impl Lease {
             let (needed, intact) =
                 if self.intact { (half.saturating_sub(me), true) } else { (half.min(self.others.len()), false) };
             let counts = |compared: &&Compared| if intact { compared.any } else { compared.synced }.is_some();
-            self.synced = self.others.values().filter(counts).count() >= needed;
+            self.synced = self.told.half.is_some() || self.others.values().filter(counts).count() >= needed;
             // It has what it lost, flushed: from here on it can restart as any other.
             self.intact |= self.synced;
         }
         let mut asked: Vec<u64> = self.others.values().filter_map(|compared| compared.synced).collect();
-        // Until when so many members are recent enough; this one has compared with itself just now, and goes on doing
-        // so.
-        let mut until = |needed: usize, age: u64| match needed - me {
-            0 => u64::MAX,
-            others if others > asked.len() => 0,
-            others => asked.select_nth_unstable_by(others - 1, |a, b| b.cmp(a)).1.saturating_add(age),
+        // When the first of so many members was asked; this one has compared with itself just now, and goes on doing so.
+        let mut first_of = |needed: usize| match needed - me {
+            0 => Some(u64::MAX),
+            others if others > asked.len() => None,
+            others => Some(*asked.select_nth_unstable_by(others - 1, |a, b| b.cmp(a)).1),
         };
+        self.own = Known { half: first_of(half), majority: first_of(majority) };
         let LeaseRules { lease_ms, grace_ms, minority_ms } = self.rules;
-        let near = until(half, lease_ms).max(until(majority, minority_ms));
-        let sure = until(majority, lease_ms);
-        let until = near.min(until(majority, grace_ms));
-        self.sure_until = if members > 0 && self.synced { sure } else { 0 };
+        let lapse = |known: Known| {
+            let until = |at: Option<u64>, age: u64| at.map_or(0, |at| at.saturating_add(age));
+            let near = until(known.half, lease_ms).max(until(known.majority, minority_ms));
+            (near.min(until(known.majority, grace_ms)), until(known.majority, lease_ms))
+        };
+        let (own, sure) = lapse(self.own);
+        let told = lapse(self.own.max(self.told));
+        // What was told of other members than those of now lapses before.
+        let capped = |own: u64, told: u64| own.max(told.min(self.told_until));
+        let (until, sure) = (capped(own, told.0), capped(sure, told.1));
         // Without members the map is not known yet.
-        self.until = if members > 0 && self.synced { until } else { 0 };
+        let knows = members > 0 && self.synced;
+        (self.until, self.sure_until) = if knows { (until, sure) } else { (0, 0) };
+    }
+}
+
+impl Known {
+    fn max(self, other: Self) -> Self {
+        Self { half: self.half.max(other.half), majority: self.majority.max(other.majority) }
     }
 }

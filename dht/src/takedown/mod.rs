@@ -37,6 +37,13 @@
 //! operator declares the lost nodes dead, which makes n smaller, or puts others in their place. Fewer than half stop
 //! after the lease: [`LeaseRules::minority_ms`] can lengthen that, and the first bound grows with it.
 //!
+//! **By word.** A node that is no witness need not ask half of them. A witness's answer says how long ago it had asked
+//! half, and a majority, itself ([`Basis`]): what these had then the witness has, and so has whoever has merged its answer,
+//! if not later than that before the question. It is the same comparison, only older, as clocks of about one rate measure
+//! ages alike. Witnesses go by their own comparisons alone, or all could go by each other's. The word of a witness whose
+//! map is older than the last change of witnesses that the asker knows of is not taken; what was told before that change
+//! counts for a sixth of the lease more, so that the asker can ask again.
+//!
 //! **When witnesses change.** k new ones take the place of k old ones. A takedown that 9 of 16 had is with 9 - k of the
 //! 16 - k that stay. A new one counts for nobody (its answers say that it is not synced) until it has caught up, since
 //! it became one, with 9 of those that count: as 9 and 9 - k are more than 16 - k, it then has the takedown, too. Until
@@ -51,9 +58,9 @@
 //! a site was lost with it, is known only to the nodes of other sites that had followed it, and spreads no further by
 //! rounds.
 //!
-//! **What it costs.** Each node asks one witness every 5 s or so, whatever the size of the cluster; at 10,000 nodes
-//! each witness answers 125 questions a second. A takedown is told to all witnesses at once, and spreads from there to
-//! each node that serves within some 5 s, at most the lease.
+//! **What it costs.** Where there are more than 16 nodes each asks one witness every 20 s, and the witnesses one every
+//! second; at 10,000 nodes each witness answers 36 questions a second. A takedown is told to all witnesses at once, and
+//! spreads from there to each node that serves within some 20 s, at most the lease.
 //!
 //! The bound assumes that clocks run at about one rate and count sleep (CLOCK_BOOTTIME; else [`Lease::void`]), and that
 //! a node keeps what it flushed. One that lost its log, or joins, starts with `intact` false and counts for nobody
@@ -83,7 +90,7 @@ pub use exchange::{Answer, Ask};
 pub use follow::{APPENDS_MAX, Follow, FollowEffect, QUESTIONS_MAX, READS_MAX};
 pub use gate::{Gate, Verdict};
 pub use heads::{Heads, Mark};
-pub use lease::{BadRules, Lease, LeaseRules, Stale};
+pub use lease::{BadRules, Basis, Lease, LeaseRules, Stale};
 pub use receipts::{BadReceipt, CopyState, Progress, Receipt, Receipts};
 pub use record::{Name, REASON_BYTES_MAX, TAKEDOWN_BYTES, Takedown};
 pub use takedown_log::{BadIssuer, BadLog, IssueError, Merged, TakedownLog};

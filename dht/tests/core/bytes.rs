@@ -83,7 +83,7 @@ fn messages() -> Vec<(&'static str, Message)> {
     log.allow(key.public()).expect("a good key");
     let takedown = log.issue(&key, track(1), 5, "licence ended").expect("not barred yet");
     let ask = Ask { known: log.locator() };
-    let answer = Answer { synced: true, heads: log.heads(), records: vec![takedown] };
+    let answer = Answer { synced: true, basis: None, heads: log.heads(), records: vec![takedown] };
     let receipt = Receipt::sign(&key, track(1), volume(3), 1_700_000_000_000);
     let body = sync::Body::Ask { partition: Partition(0x0102), cell: 11 };
     let synced = Synced { volume: volume(9), epoch: 4, partitions: vec![Partition(1), Partition(0x1234)] };

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 
 use deadwax_dht::VolumeId;
 use deadwax_dht::log::BadBytes;
-use deadwax_dht::takedown::{Answer, Ask, Heads, Receipt, Takedown};
+use deadwax_dht::takedown::{Answer, Ask, Basis, Heads, Receipt, Takedown};
 use proptest::prelude::*;
 
 use crate::seeded::{issue, key, log, track};
@@ -19,7 +19,8 @@ fn values() -> Vec<(&'static str, Vec<u8>)> {
     let mut records = issue(&mut log, 1, 0, 5);
     records.extend(issue(&mut log, 2, 10, 2));
     let receipt = Receipt::sign(&key(1), track(1), VolumeId::from_bytes([3; 16]), 1_700_000_000_000);
-    let answer = Answer { synced: true, heads: log.heads(), records: records[4..6].to_vec() };
+    let basis = Some(Basis { epoch: 7, half_age: 8_000, majority_age: 9_000 });
+    let answer = Answer { synced: true, basis, heads: log.heads(), records: records[4..6].to_vec() };
     vec![
         ("takedown", records[0].encode().to_vec()),
         ("heads", log.heads().encode()),

@@ -1,7 +1,7 @@
 //! When a node may serve.
 
 use deadwax_dht::NodeId;
-use deadwax_dht::takedown::{Gate, Lease, LeaseRules, Stale, Verdict};
+use deadwax_dht::takedown::{Basis, Gate, Lease, LeaseRules, Stale, Verdict};
 
 use crate::seeded::{issue, log, track};
 
@@ -15,7 +15,7 @@ fn ids(count: u8) -> Vec<NodeId> {
 /// The lease of node 0 of `count`, started at 1,000 ms.
 fn lease(count: u8, rules: LeaseRules, intact: bool) -> Lease {
     let mut lease = Lease::new(ids(count)[0], rules, intact, 1_000).expect("good rules");
-    lease.set_members(&ids(count), 1_000);
+    lease.set_members(&ids(count), 1, 1_000);
     lease
 }
 
@@ -68,7 +68,7 @@ fn one_node_alone_and_one_that_is_no_member() {
     let mut unknown = Lease::new(ids(1)[0], RULES, true, 1_000).expect("good rules");
     assert!(unknown.may_serve(1_000).is_err(), "no map yet");
     // A cache is no member, and needs as many as a member does, none of them itself.
-    unknown.set_members(&ids(4)[1..], 1_000);
+    unknown.set_members(&ids(4)[1..], 1, 1_000);
     hear(&mut unknown, &[1], true, 2_000);
     assert!(unknown.may_serve(2_000).is_err());
     hear(&mut unknown, &[2], true, 2_001);
@@ -81,7 +81,7 @@ fn nodes_declared_dead_count_no_more() {
     hear(&mut four, &[1, 2, 3], true, 2_000);
     hear(&mut four, &[1], true, 3_700_000);
     assert!(four.may_serve(3_700_000).is_err());
-    four.set_members(&ids(2), 3_700_000);
+    four.set_members(&ids(2), 1, 3_700_000);
     assert!(four.may_serve(3_700_000).is_ok());
 }
 
@@ -167,9 +167,9 @@ fn five_then(skips: bool) -> Lease {
         five.forget_members(3_000);
         assert!(five.may_serve(3_000).is_err() && !five.is_sure(3_000));
     } else {
-        five.set_members(&ids(5)[1..], 3_000);
+        five.set_members(&ids(5)[1..], 1, 3_000);
     }
-    five.set_members(&ids(5), 3_000);
+    five.set_members(&ids(5), 1, 3_000);
     five
 }
 
@@ -191,7 +191,7 @@ fn who_skipped_maps_begins_as_a_witness_anew_as_one_that_was_told_all() {
 fn a_log_that_lost_something_is_not_whole_because_maps_were_skipped() {
     let mut five = lease(5, RULES, false);
     five.forget_members(2_000);
-    five.set_members(&ids(5), 2_000);
+    five.set_members(&ids(5), 1, 2_000);
     hear(&mut five, &[1, 2, 3, 4], false, 3_000);
     assert!(!five.synced() && five.may_serve(3_000).is_err());
     hear(&mut five, &[1, 2, 3], true, 4_000);
@@ -203,8 +203,8 @@ fn one_that_is_no_witness_and_skipped_maps_becomes_one_in_order() {
     let mut five = lease(5, RULES, true);
     hear(&mut five, &[1, 2], true, 2_000);
     five.forget_members(3_000);
-    five.set_members(&ids(5)[1..], 3_000);
-    five.set_members(&ids(5), 4_000);
+    five.set_members(&ids(5)[1..], 1, 3_000);
+    five.set_members(&ids(5), 1, 4_000);
     assert!(!five.synced());
     hear(&mut five, &[1, 2, 3], true, 4_000);
     assert!(five.synced());
@@ -216,9 +216,9 @@ fn witnesses_that_all_skipped_maps_go_on_when_each_has_compared_with_all() {
     let mut leases: Vec<Lease> =
         members.iter().map(|id| Lease::new(*id, RULES, true, 1_000).expect("good rules")).collect();
     for lease in &mut leases {
-        lease.set_members(&members, 1_000);
+        lease.set_members(&members, 1, 1_000);
         lease.forget_members(2_000);
-        lease.set_members(&members, 2_000);
+        lease.set_members(&members, 1, 2_000);
     }
     let mut round = |pairs: &[(usize, usize)], now| {
         for (at, with) in pairs {
@@ -231,4 +231,83 @@ fn witnesses_that_all_skipped_maps_go_on_when_each_has_compared_with_all() {
     let all = [(0, 2), (1, 2), (2, 0), (2, 1)];
     assert!(round(&all, 4_000).iter().all(|(synced, _)| *synced));
     assert_eq!(round(&all, 5_000), [(true, true); 3]);
+}
+
+/// A node that is no member, started at 1,000 ms, of four members by the map of epoch 5.
+fn outside() -> Lease {
+    let mut lease = Lease::new(ids(9)[8], RULES, true, 1_000).expect("good rules");
+    lease.set_members(&ids(4), 5, 1_000);
+    lease
+}
+
+const fn basis(epoch: u64, half_age: u32, majority_age: u32) -> Basis {
+    Basis { epoch, half_age, majority_age }
+}
+
+#[test]
+fn a_members_word_is_as_good_as_half_of_them_asked_when_it_asked() {
+    let mut lease = outside();
+    lease.told(&basis(5, 8_000, 20_000), 30_000, 30_100);
+    lease.compared(&ids(4)[1], true, 30_000, 30_100);
+    assert!(lease.may_serve(81_999).is_ok() && lease.may_serve(82_000).is_err(), "60 s from 22,000");
+    assert!(lease.is_sure(69_999) && !lease.is_sure(70_000), "of a majority, 60 s from 10,000");
+    // A majority that was had an hour ago is worth nothing.
+    let mut lease = outside();
+    lease.told(&basis(5, 8_000, 3_600_000), 3_601_000, 3_601_000);
+    lease.compared(&ids(4)[1], true, 3_601_000, 3_601_000);
+    assert!(lease.may_serve(3_601_000).is_err());
+}
+
+#[test]
+fn a_word_of_before_the_clock_began_or_of_an_earlier_map_or_of_before_a_jump_counts_for_nothing() {
+    let mut lease = outside();
+    lease.told(&basis(5, 8_000, 8_000), 7_999, 7_999);
+    lease.told(&basis(4, 0, 0), 9_000, 9_000);
+    lease.compared(&ids(4)[1], true, 9_000, 9_000);
+    assert!(lease.may_serve(9_000).is_err());
+    lease.void(20_000);
+    lease.told(&basis(5, 0, 0), 19_999, 20_001);
+    lease.compared(&ids(4)[1], true, 20_001, 20_001);
+    assert!(lease.may_serve(20_001).is_err());
+    lease.told(&basis(9, 0, 0), 20_002, 20_002);
+    lease.compared(&ids(4)[1], true, 20_002, 20_002);
+    assert!(lease.may_serve(20_002).is_ok(), "who knows a later map may speak");
+    lease.forget_members(20_003);
+    lease.set_members(&ids(4), 10, 20_003);
+    assert!(lease.may_serve(20_003).is_err());
+}
+
+#[test]
+fn a_members_word_outlives_a_change_of_members_for_a_moment_only() {
+    let mut lease = outside();
+    lease.told(&basis(5, 1_000, 1_000), 30_000, 30_000);
+    lease.compared(&ids(4)[1], true, 30_000, 30_000);
+    lease.set_members(&ids(4), 6, 31_000);
+    assert!(lease.may_serve(88_999).is_ok(), "the members are the same");
+    lease.set_members(&ids(5)[1..], 7, 32_000);
+    assert!(lease.may_serve(41_999).is_ok() && lease.may_serve(42_000).is_err());
+    lease.told(&basis(6, 0, 0), 33_000, 33_000);
+    lease.compared(&ids(4)[1], true, 33_000, 33_000);
+    assert!(lease.may_serve(42_000).is_err(), "who does not know of the change has no say");
+    lease.told(&basis(7, 2_000, 2_000), 34_000, 34_000);
+    lease.compared(&ids(4)[1], true, 34_000, 34_000);
+    assert!(lease.may_serve(91_999).is_ok() && lease.may_serve(92_000).is_err());
+}
+
+#[test]
+fn members_go_by_what_they_compare_themselves_and_say_how_old_that_is() {
+    let mut four = lease(4, RULES, true);
+    four.told(&basis(1, 0, 0), 2_000, 2_000);
+    hear(&mut four, &[1], true, 2_000);
+    assert!(four.may_serve(2_000).is_err() && four.basis(2_000).is_none());
+    hear(&mut four, &[2], true, 5_000);
+    assert_eq!(
+        four.basis(7_000),
+        Some(basis(1, 2_000, 5_000)),
+        "with itself it makes half with node 2, and most with both"
+    );
+    let mut fresh = lease(4, RULES, false);
+    hear(&mut fresh, &[1, 2, 3], false, 2_000);
+    assert_eq!(fresh.basis(2_000), None, "it counts for nobody itself");
+    assert_eq!(outside().basis(1_000), None);
 }

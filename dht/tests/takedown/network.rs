@@ -123,7 +123,7 @@ impl World {
     fn begin(&mut self, at: usize) {
         let ids: Vec<NodeId> = self.machines.iter().map(|machine| machine.id).collect();
         let now = self.machines[at].now(self.now);
-        self.machines[at].lease.set_members(&ids, now);
+        self.machines[at].lease.set_members(&ids, 1, now);
         let (life, first) = (self.machines[at].life, self.random.below(ROUND_MS));
         self.push(first, Event::Round { at, life });
     }
@@ -241,7 +241,8 @@ impl World {
                 let limit = [3, RECORDS_MAX][usize::from(machine.disk.len().is_multiple_of(512))];
                 let slots = machine.log.since(&known, limit);
                 let records = slots.into_iter().map(|slot| machine.record(slot)).collect();
-                let answer = Answer { synced: machine.lease.synced(), heads: machine.log.heads(), records };
+                let answer =
+                    Answer { synced: machine.lease.synced(), basis: None, heads: machine.log.heads(), records };
                 let bytes = answer.encode();
                 self.send(to, from, Event::Answer { from: to, to: from, life, asked, bytes });
             }

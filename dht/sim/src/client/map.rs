@@ -80,7 +80,11 @@ impl World {
             Some(OpKind::GetWaits) => self.get_asks(op, 0),
             Some(OpKind::Get(get)) => {
                 let next = get.plan.next_byte();
-                self.get_asks(op, next);
+                let track = self.clients.ops.get(op).expect("found above").track;
+                // A holder that was asked meanwhile may have sent all, and not yet said that this was all.
+                if next < self.oracle.get(track).bytes {
+                    self.get_asks(op, next);
+                }
             }
             _ => {}
         }
