@@ -104,10 +104,32 @@ impl Partitions {
         true
     }
 
+    pub(crate) fn last(&self) -> Option<Partition> {
+        match &self.form {
+            Form::Few(few) => few.last().copied().map(Partition),
+            Form::Many(words) => {
+                let (word, bits) = words.iter().enumerate().rfind(|(_, bits)| **bits != 0)?;
+                let number = word * 64 + bits.ilog2() as usize;
+                Some(Partition(u16::try_from(number).expect("below 65,536")))
+            }
+        }
+    }
+
     pub(crate) fn pop_first(&mut self) -> Option<Partition> {
         let first = self.range(Partition(0), Partition(u16::MAX)).next()?;
         self.remove(first);
         Some(first)
+    }
+
+    /// Takes out those from `first` to `last`, both included, rising.
+    pub(crate) fn take_range(&mut self, first: Partition, last: Partition) -> Vec<Partition> {
+        let taken: Vec<Partition> = self.range(first, last).collect();
+        if taken.len() == self.len {
+            *self = Self::default();
+        } else {
+            taken.iter().for_each(|partition| _ = self.remove(*partition));
+        }
+        taken
     }
 
     /// All of `other` as well.
@@ -192,11 +214,15 @@ mod tests {
             }
             assert_eq!((set.len(), set.contains(partition)), (model.len(), model.contains(&partition)));
             if round % 500 == 0 {
+                assert_eq!(set.last(), model.last().copied());
                 assert!(set.iter().eq(model.iter().copied()));
                 let (one, other) = (random.below(65_536), random.below(65_536));
                 let number = |number| Partition(u16::try_from(number).expect("16 bits"));
                 let (first, last) = (number(one.min(other)), number(one.max(other)));
                 assert!(set.range(first, last).eq(model.range(first..=last).copied()), "{first:?} to {last:?}");
+                let mut rest = set.clone();
+                assert!(rest.take_range(first, last).into_iter().eq(model.range(first..=last).copied()));
+                assert!(rest.iter().eq(model.iter().copied().filter(|one| !(first..=last).contains(one))));
             }
         }
     }

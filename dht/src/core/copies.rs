@@ -135,11 +135,16 @@ impl Core {
                 // What was equal under holders that are not known any more may have come and gone since: all is
                 // compared anew.
                 self.copies.equal.clear();
-                self.copies.sync.set_layout(self.now, []);
+                self.copies.sync.forget_layout(self.now);
                 for volume in &own {
                     let held = layout.held_by(volume).iter().copied();
-                    let others = |partition, into: &mut Vec<Holder>| others_into(layout, partition, volume, into);
-                    self.copies.sync.set_volume(self.now, *volume, held, others);
+                    let others = |partition, into: &mut Vec<VolumeId>| {
+                        layout.each_holder(partition, |other| {
+                            into.extend((other.volume != *volume).then_some(other.volume))
+                        });
+                    };
+                    let holder = |volume: &VolumeId| co_holder(layout, &layout.volume(volume).expect("a holder"));
+                    self.copies.sync.set_volume(self.now, *volume, held, others, holder);
                 }
             }
         }
@@ -369,19 +374,15 @@ impl Core {
 /// The other holders of a partition, in any set.
 fn others(layout: &Layout, partition: Partition, volume: &VolumeId) -> Vec<Holder> {
     let mut others = Vec::with_capacity(4);
-    others_into(layout, partition, volume, &mut others);
+    layout.each_holder(partition, |other| {
+        if other.volume != *volume {
+            others.push(co_holder(layout, other));
+        }
+    });
     others
 }
 
-fn others_into(layout: &Layout, partition: Partition, volume: &VolumeId, others: &mut Vec<Holder>) {
-    let (nodes, dead) = (layout.map().nodes(), layout.state().dead());
-    let holder = |holder: &crate::Holder| {
-        let node = nodes[holder.node].id;
-        Holder { volume: holder.volume, node, dead: !dead.is_empty() && dead.contains(&node) }
-    };
-    layout.each_holder(partition, |other| {
-        if other.volume != *volume {
-            others.push(holder(other));
-        }
-    });
+fn co_holder(layout: &Layout, holder: &crate::Holder) -> Holder {
+    let (node, dead) = (layout.map().nodes()[holder.node].id, layout.state().dead());
+    Holder { volume: holder.volume, node, dead: !dead.is_empty() && dead.contains(&node) }
 }

@@ -1,11 +1,13 @@
 //! Who holds what: which pairs there are, and which partitions they share.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use deadwax_track::Partition;
 
-use super::machine::{Holder, Marked, Share, Sync, slot};
+use super::inventory::Contents;
+use super::machine::{Holder, Sync, slot};
 use super::pair::Pair;
+use super::shares::{Share, Shares};
 use crate::VolumeId;
 
 impl Sync {
@@ -18,79 +20,117 @@ impl Sync {
         now: u64,
         layout: impl IntoIterator<Item = (VolumeId, Partition, bool, &'a [Holder])>,
     ) {
-        self.mark = self.mark.wrapping_add(1);
+        let mut named = BTreeSet::new();
         for (volume, partition, holds, holders) in layout {
             self.set_partition(now, volume, partition, holds, holders);
+            named.insert((volume, partition));
         }
-        let unnamed = |(volume, shares): (&VolumeId, &BTreeMap<Partition, Marked>)| {
-            let old = shares.iter().filter(|(_, marked)| marked.mark != self.mark);
-            old.map(|(partition, _)| (*volume, *partition)).collect::<Vec<_>>()
+        let all = |(volume, shares): (&VolumeId, &Shares)| {
+            let volume = *volume;
+            shares.partitions().into_iter().map(move |partition| (volume, partition))
         };
-        let unnamed: Vec<_> = self.shares.iter().flat_map(unnamed).collect();
+        let unnamed: Vec<_> = self.shares.iter().flat_map(all).filter(|place| !named.contains(place)).collect();
         for (volume, partition) in unnamed {
             self.unset(volume, partition);
             self.check_stray(now, volume, partition);
         }
     }
 
-    /// All that a volume holds, rising, where nothing of it was told yet: `others` writes a partition's other holders. The
-    /// same as [`set_partition`](Self::set_partition) for each, and much cheaper.
+    /// The same as a whole layout that names nothing, and much cheaper.
+    pub fn forget_layout(&mut self, now: u64) {
+        let volumes: Vec<VolumeId> = self.shares.keys().copied().collect();
+        for volume in volumes {
+            let shares = std::mem::take(self.shares.get_mut(&volume).expect("a key"));
+            for partition in self.strays.of(volume) {
+                if shares.get(partition).is_some() {
+                    self.strays.remove(volume, partition);
+                }
+            }
+            // A pair goes with its last partition.
+            let mut pairs: Vec<(Option<Partition>, usize, u32)> = Vec::new();
+            for id in self.pairs_of(volume) {
+                let last = self.pairs[slot(id)].as_ref().expect("the index names pairs").partitions.last();
+                let ids = match last.and_then(|last| shares.get(last)) {
+                    Some(Share::Held(ids)) => ids,
+                    _ => &[],
+                };
+                pairs.push((last, ids.iter().position(|other| *other == id).expect("shares name pairs"), id));
+            }
+            pairs.sort_unstable();
+            pairs.into_iter().for_each(|(_, _, id)| self.drop_pair(id));
+            let filled = self.inventory.volume(&volume).into_iter().flatten().map(|(partition, _)| *partition);
+            let filled: Vec<Partition> = filled.filter(|partition| shares.get(*partition).is_some()).collect();
+            filled.into_iter().for_each(|partition| self.check_stray(now, volume, partition));
+        }
+    }
+
+    /// All that a volume holds, rising, where nothing of it was told yet: `others` writes a partition's other holders,
+    /// `holder` says of one what there is to know. The same as [`set_partition`](Self::set_partition) for each, and much
+    /// cheaper.
     pub fn set_volume(
         &mut self,
         now: u64,
         volume: VolumeId,
-        held: impl Iterator<Item = Partition>,
-        mut others: impl FnMut(Partition, &mut Vec<Holder>),
+        held: impl ExactSizeIterator<Item = Partition>,
+        mut others: impl FnMut(Partition, &mut Vec<VolumeId>),
+        holder: impl Fn(&VolumeId) -> Holder,
     ) {
-        let mut holders = Vec::new();
+        let mut names = Vec::new();
         if self.shares.get(&volume).is_some_and(|shares| !shares.is_empty()) {
             for partition in held {
-                holders.clear();
-                others(partition, &mut holders);
+                names.clear();
+                others(partition, &mut names);
+                let holders: Vec<Holder> = names.iter().map(&holder).collect();
                 self.set_partition(now, volume, partition, true, &holders);
             }
             return;
         }
-        let (mut known, mut ids): (Vec<(Holder, u32)>, Vec<u32>) = (Vec::new(), Vec::new());
-        let mut shares: Vec<(Partition, Marked)> = Vec::new();
+        let (mut known, mut ids): (Vec<(VolumeId, u32)>, Vec<u32>) = (Vec::new(), Vec::new());
+        let mut shares = Shares::with_capacity(held.len());
+        let filled = self.inventory.volume(&volume).into_iter().flatten();
+        let filled: Vec<(Partition, u64)> = filled.map(|(at, contents)| (*at, contents.cell(*at))).collect();
+        let mut filled = filled.into_iter().peekable();
         for partition in held {
-            holders.clear();
-            others(partition, &mut holders);
+            names.clear();
+            others(partition, &mut names);
             ids.clear();
-            let cell = self.inventory.of(&volume, partition).cell(partition);
-            for holder in &holders {
-                let same = |(other, _): &&(Holder, u32)| (other.volume, other.node) == (holder.volume, holder.node);
-                let found = known.iter().find(same).map(|(_, id)| *id);
-                let id = found.unwrap_or_else(|| self.pair(now, volume, holder));
-                if found.is_none() {
-                    known.push((*holder, id));
-                }
-                self.pairs[slot(id)].as_mut().expect("made above").add(partition, cell);
+            while filled.next_if(|(other, _)| *other < partition).is_some() {}
+            let cell = filled.next_if(|(other, _)| *other == partition).map(|(_, cell)| cell);
+            let cell = cell.unwrap_or_else(|| Contents::default().cell(partition));
+            for name in &names {
+                let found = known.iter().find(|(other, _)| other == name).map(|(_, id)| *id);
+                let id = found.unwrap_or_else(|| {
+                    let id = self.pair(now, volume, &holder(name));
+                    known.push((*name, id));
+                    id
+                });
+                self.pairs[slot(id)].as_mut().expect("made above").fill(partition, cell);
                 ids.push(id);
             }
             if !self.strays.is_empty() {
                 self.strays.remove(volume, partition);
             }
-            shares.push((partition, Marked { share: Share::Held(ids.as_slice().into()), mark: self.mark }));
+            shares.hold(partition, &ids);
         }
-        self.shares.insert(volume, shares.into_iter().collect());
-        known.into_iter().for_each(|(_, id)| self.hasten(now, id));
+        self.shares.insert(volume, shares);
+        for (_, id) in known {
+            self.pairs[slot(id)].as_mut().expect("made above").seal();
+            self.hasten(now, id);
+        }
     }
 
     /// The same for one partition of one volume, as the answer to [`Effect::Holders`](super::Effect::Holders) or when
     /// little changed.
     pub fn set_partition(&mut self, now: u64, volume: VolumeId, partition: Partition, holds: bool, holders: &[Holder]) {
-        let mark = self.mark;
-        if let Some(marked) = self.shares.get_mut(&volume).and_then(|shares| shares.get_mut(&partition)) {
-            marked.mark = mark;
+        if let Some(share) = self.shares.get(&volume).and_then(|shares| shares.get(partition)) {
             let pair = |id: &u32| self.pairs[slot(*id)].as_ref().expect("shares name pairs");
-            let same = match &marked.share {
+            let same = match share {
                 Share::Held(ids) => {
                     let is =
                         |(id, holder): (&u32, &Holder)| (pair(id).peer, pair(id).node) == (holder.volume, holder.node);
                     holds && ids.len() == holders.len() && ids.iter().zip(holders).all(is)
                 }
-                Share::Stray(known) => !holds && **known == *holders,
+                Share::Stray(known) => !holds && *known == *holders,
             };
             if same {
                 return;
@@ -104,8 +144,7 @@ impl Sync {
             if self.inventory.of(&volume, partition).tracks == 0 {
                 return;
             }
-            let marked = Marked { share: Share::Stray(holders.into()), mark };
-            self.shares.entry(volume).or_default().insert(partition, marked);
+            self.shares.entry(volume).or_default().set_stray(partition, holders);
             self.strays.restart(volume, partition);
             self.check_stray(now, volume, partition);
         }
@@ -120,9 +159,7 @@ impl Sync {
             self.pairs[slot(id)].as_mut().expect("made above").add(partition, cell);
             ids.push(id);
         }
-        let marked = Marked { share: Share::Held(ids.as_slice().into()), mark: self.mark };
-        let old = self.shares.entry(volume).or_default().insert(partition, marked);
-        if let Some(Marked { share: Share::Held(old), .. }) = old {
+        if let Some(old) = self.shares.entry(volume).or_default().hold(partition, &ids) {
             old.iter().filter(|id| !ids.contains(id)).for_each(|id| self.leave(*id, partition, cell));
         }
         for id in ids {
@@ -158,22 +195,24 @@ impl Sync {
 
     pub(super) fn unset(&mut self, volume: VolumeId, partition: Partition) {
         self.strays.remove(volume, partition);
-        let Some(marked) = self.shares.get_mut(&volume).and_then(|shares| shares.remove(&partition)) else { return };
+        let Some(ids) = self.shares.get_mut(&volume).and_then(|shares| shares.remove(partition)) else { return };
         let cell = self.inventory.of(&volume, partition).cell(partition);
-        if let Share::Held(ids) = marked.share {
-            ids.iter().for_each(|id| self.leave(*id, partition, cell));
-        }
+        ids.iter().for_each(|id| self.leave(*id, partition, cell));
     }
 
     fn leave(&mut self, id: u32, partition: Partition, cell: u64) {
         let pair = self.pairs[slot(id)].as_mut().expect("shares name pairs");
         pair.remove(partition, cell);
         if pair.partitions.is_empty() {
-            self.index.remove(&(pair.own, pair.peer));
-            self.by_node.remove(&(pair.node, id));
-            pair.timer.map(|timer| self.timers.remove(&(timer, id)));
-            self.pairs[slot(id)] = None;
-            self.free.push(id);
+            self.drop_pair(id);
         }
+    }
+
+    fn drop_pair(&mut self, id: u32) {
+        let pair = self.pairs[slot(id)].take().expect("the caller knows it");
+        self.index.remove(&(pair.own, pair.peer));
+        self.by_node.remove(&(pair.node, id));
+        pair.timer.map(|timer| self.timers.remove(&(timer, id)));
+        self.free.push(id);
     }
 }

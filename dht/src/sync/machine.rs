@@ -9,6 +9,7 @@ use super::inventory::Inventory;
 use super::lists::Lists;
 use super::message::{Body, Message};
 use super::pair::Pair;
+use super::shares::{PairIds, Share, Shares};
 use super::strays::Strays;
 use super::suspects::Suspects;
 use crate::random::Random;
@@ -117,51 +118,6 @@ pub enum Effect {
     },
 }
 
-/// What a volume of this node is to a partition.
-#[derive(Debug)]
-pub(super) enum Share {
-    /// It holds it, with these pairs.
-    Held(PairIds),
-    /// It may have strays of it; these hold it.
-    Stray(Box<[Holder]>),
-}
-
-/// The pairs of a partition: two where there are three copies, twice that while it moves.
-#[derive(Clone, Debug)]
-pub(super) enum PairIds {
-    Few(u8, [u32; 4]),
-    Many(Box<[u32]>),
-}
-
-impl From<&[u32]> for PairIds {
-    fn from(ids: &[u32]) -> Self {
-        let mut few = [0; 4];
-        match few.get_mut(..ids.len()) {
-            Some(some) => some.copy_from_slice(ids),
-            None => return Self::Many(ids.into()),
-        }
-        Self::Few(u8::try_from(ids.len()).expect("at most four"), few)
-    }
-}
-
-impl std::ops::Deref for PairIds {
-    type Target = [u32];
-
-    fn deref(&self) -> &[u32] {
-        match self {
-            Self::Few(count, ids) => &ids[..usize::from(*count)],
-            Self::Many(ids) => ids,
-        }
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Marked {
-    pub(super) share: Share,
-    /// The number of the last whole layout that named it.
-    pub(super) mark: u32,
-}
-
 /// One node's part in anti-entropy.
 ///
 /// **How to drive it.** [`set_layout`](Self::set_layout) and [`open_volume`](Self::open_volume) first, in any order;
@@ -169,18 +125,17 @@ pub(super) struct Marked {
 /// come, and carry out what it gives. Times are ms of one clock. Equal inputs and seeds give equal effects.
 ///
 /// **Costs.** Telling of a track takes time in proportion to its partition's holders, a comparison of equal pairs is
-/// one hash. Memory: some 150 bytes for each partition that a volume holds, and 400 for each pair.
+/// one hash. Memory: some 100 bytes for each partition that a volume holds, and 400 for each pair.
 pub struct Sync {
     pub(super) settings: Settings,
     pub(super) random: Random,
     pub(super) inventory: Inventory,
-    pub(super) shares: BTreeMap<VolumeId, BTreeMap<Partition, Marked>>,
+    pub(super) shares: BTreeMap<VolumeId, Shares>,
     pub(super) pairs: Vec<Option<Pair>>,
     pub(super) free: Vec<u32>,
     pub(super) index: BTreeMap<(VolumeId, VolumeId), u32>,
     pub(super) by_node: BTreeSet<(NodeId, u32)>,
     pub(super) timers: BTreeSet<(u64, u32)>,
-    pub(super) mark: u32,
     pub(super) lists: Lists,
     pub(super) strays: Strays,
     pub(super) suspects: Suspects,
@@ -207,7 +162,6 @@ impl Sync {
             index: BTreeMap::new(),
             by_node: BTreeSet::new(),
             timers: BTreeSet::new(),
-            mark: 0,
             lists: Lists::default(),
             strays: Strays::default(),
             suspects: Suspects::default(),
@@ -241,15 +195,20 @@ impl Sync {
         self.lists.forget(volume);
         if let Some(shares) = self.shares.get_mut(&volume) {
             // Whose they are may change while the volume is gone.
-            shares.retain(|_, marked| matches!(marked.share, Share::Held(_)));
+            shares.forget_strays();
         }
         self.renew(now, volume);
     }
 
-    fn renew(&mut self, now: u64, volume: VolumeId) {
+    /// The pairs of an own volume, by the other's name.
+    pub(super) fn pairs_of(&self, volume: VolumeId) -> Vec<u32> {
         let zero = VolumeId::from_bytes([0; 16]);
         let own = self.index.range((volume, zero)..).take_while(|((own, _), _)| *own == volume);
-        let ids: Vec<u32> = own.map(|(_, id)| *id).collect();
+        own.map(|(_, id)| *id).collect()
+    }
+
+    fn renew(&mut self, now: u64, volume: VolumeId) {
+        let ids = self.pairs_of(volume);
         let none = BTreeMap::new();
         for id in ids {
             let pair = self.pairs[slot(id)].as_mut().expect("the index names pairs");
@@ -282,9 +241,9 @@ impl Sync {
         let partition = track.partition();
         self.lists.turn(volume, partition, track, stored);
         let difference = before.cell(partition) ^ after.cell(partition);
-        match self.shares.get(&volume).and_then(|shares| shares.get(&partition)).map(|marked| &marked.share) {
+        match self.shares.get(&volume).and_then(|shares| shares.get(partition)) {
             Some(Share::Held(ids)) => {
-                let ids = ids.clone();
+                let ids = PairIds::from(ids);
                 for id in ids.iter().copied() {
                     self.pairs[slot(id)].as_mut().expect("shares name pairs").change(partition, difference);
                     self.hasten(now, id);
@@ -333,7 +292,7 @@ impl Sync {
 
     /// Whether this node's volume holds the partition.
     pub(super) fn holds(&self, volume: &VolumeId, partition: Partition) -> bool {
-        let share = self.shares.get(volume).and_then(|shares| shares.get(&partition)).map(|marked| &marked.share);
+        let share = self.shares.get(volume).and_then(|shares| shares.get(partition));
         self.inventory.is_open(volume) && matches!(share, Some(Share::Held(_)))
     }
 

@@ -51,6 +51,7 @@ mod lists;
 mod machine;
 mod message;
 mod pair;
+mod shares;
 mod strays;
 mod suspects;
 

@@ -135,6 +135,18 @@ impl Pair {
         }
     }
 
+    /// What [`add`](Self::add) does, for a pair that has nothing yet: all of it, and then [`seal`](Self::seal).
+    pub(super) fn fill(&mut self, partition: Partition, cell: u64) {
+        if self.partitions.insert(partition) {
+            self.root ^= cell;
+        }
+    }
+
+    /// What [`fill`](Self::fill) brought is to be proved equal.
+    pub(super) fn seal(&mut self) {
+        self.unequal.clone_from(&self.partitions);
+    }
+
     pub(super) fn remove(&mut self, partition: Partition, cell: u64) {
         if self.partitions.remove(partition) {
             self.root ^= cell;
@@ -147,12 +159,23 @@ impl Pair {
 
     /// The XOR of the shared partitions' cells.
     fn shared_root(&self, inventory: &Inventory) -> u64 {
-        let mut filled = inventory.iter().peekable();
-        self.partitions.iter().fold(0, |root, partition| {
+        let mut cell = self.cells(inventory, Partition(0));
+        self.partitions.iter().fold(0, |root, partition| root ^ cell(partition))
+    }
+
+    /// The cells of shared partitions from `first` on, which are asked for in rising order.
+    fn cells<'a>(&self, inventory: &'a Inventory, first: Partition) -> impl FnMut(Partition) -> u64 + use<'a> {
+        let mut filled = inventory.range(first..).peekable();
+        // Where few of a volume's partitions are shared, each is looked up.
+        let all = inventory.len() <= 4 * self.partitions.len();
+        move |partition| {
+            if !all {
+                return cell(inventory, partition);
+            }
             while filled.next_if(|(other, _)| **other < partition).is_some() {}
             let contents = filled.next_if(|(other, _)| **other == partition).map(|(_, contents)| *contents);
-            root ^ contents.unwrap_or_default().cell(partition)
-        })
+            contents.unwrap_or_default().cell(partition)
+        }
     }
 
     /// Nothing is known any more: the volume was opened or closed.
@@ -192,7 +215,10 @@ impl Pair {
         let mut shared = self.partitions.range(branch.first(), branch.last()).peekable();
         match shared.peek() {
             None => 0,
-            Some(_) => shared.fold(0, |digest, partition| digest ^ cell(inventory, partition)).max(1),
+            Some(_) => {
+                let mut cell = self.cells(inventory, branch.first());
+                shared.fold(0, |digest, partition| digest ^ cell(partition)).max(1)
+            }
         }
     }
 
@@ -207,9 +233,9 @@ impl Pair {
             return shared().map(|partition| self.entry(inventory, Branch::leaf(partition))).collect();
         }
         let mut children: Vec<Entry> = Vec::new();
+        let mut cell = self.cells(inventory, branch.first());
         for partition in shared() {
-            let child = branch.child(partition);
-            let cell = cell(inventory, partition);
+            let (child, cell) = (branch.child(partition), cell(partition));
             match children.last_mut().filter(|last| last.branch == child) {
                 Some(last) => last.digest ^= cell,
                 None => children.push(Entry { branch: child, digest: cell }),
@@ -223,16 +249,12 @@ impl Pair {
     /// comparison began.
     fn prove(&mut self, branch: Branch, now_equal: bool, equal: &mut Vec<Partition>) {
         let (first, last) = (branch.first(), branch.last());
-        let mut proved: Vec<Partition> = self.pending.range(first, last).collect();
+        let mut proved = self.pending.take_range(first, last);
         if now_equal {
-            proved.extend(self.unequal.range(first, last));
+            proved.extend(self.unequal.take_range(first, last));
         }
-        for partition in &proved {
-            self.pending.remove(*partition);
-            self.unequal.remove(*partition);
-            if !self.known.is_empty() {
-                self.known.remove(partition);
-            }
+        if !self.known.is_empty() {
+            proved.iter().for_each(|partition| _ = self.known.remove(partition));
         }
         equal.append(&mut proved);
     }

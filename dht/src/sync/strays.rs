@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use deadwax_track::{Partition, TrackId};
 
 use super::lists::Task;
-use super::machine::{Effect, Holder, Share, Sync};
+use super::machine::{Effect, Holder, Sync};
 use super::message::{Body, Message};
+use super::shares::Share;
 use super::{ANSWER_MS, IDS_MAX, OFFERS_MAX, WAIT_MS_MAX};
 use crate::{NodeId, VolumeId};
 
@@ -87,9 +88,13 @@ impl Strays {
     }
 
     pub(super) fn forget(&mut self, volume: VolumeId) {
+        self.of(volume).into_iter().for_each(|partition| self.remove(volume, partition));
+    }
+
+    /// The partitions with strays on a volume.
+    pub(super) fn of(&self, volume: VolumeId) -> Vec<Partition> {
         let all = (volume, Partition(0))..=(volume, Partition(u16::MAX));
-        let places: Vec<Place> = self.of.range(all).map(|(place, _)| *place).collect();
-        places.into_iter().for_each(|(volume, partition)| self.remove(volume, partition));
+        self.of.range(all).map(|((_, partition), _)| *partition).collect()
     }
 
     /// A holder is back.
@@ -125,7 +130,7 @@ impl Sync {
         }
         if self.inventory.of(&volume, partition).tracks == 0 {
             self.strays.remove(volume, partition);
-            self.shares.get_mut(&volume).map(|shares| shares.remove(&partition));
+            self.shares.get_mut(&volume).map(|shares| shares.remove(partition));
         } else {
             self.strays.ensure((volume, partition), now + self.settings.settle_ms, self.settings.gap_ms);
         }
@@ -142,7 +147,7 @@ impl Sync {
                 self.end_offer(now, place);
                 continue;
             }
-            let share = self.shares.get(&volume).and_then(|shares| shares.get(&partition)).map(|marked| &marked.share);
+            let share = self.shares.get(&volume).and_then(|shares| shares.get(partition));
             let Some(Share::Stray(holders)) = share else {
                 self.effects.push(Effect::Holders { volume, partition });
                 self.strays.set_due(place, now + WAIT_MS_MAX);
