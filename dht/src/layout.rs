@@ -7,6 +7,7 @@ use deadwax_track::Partition;
 
 use crate::liveness::Cells;
 use crate::log::{BadHistory, Batch, History, State};
+use crate::partitions::Partitions;
 use crate::routing::Directory;
 use crate::takedown::witnesses;
 use crate::{BadMap, Holder, Map, NodeId, VolumeId};
@@ -119,18 +120,27 @@ impl Layout {
         if dead(self) != dead(earlier) {
             return (0..=u16::MAX).map(Partition).filter(|partition| self.differs(earlier, *partition)).collect();
         }
-        let named = |layout: &Self| -> BTreeSet<Partition> {
+        let mut named = Partitions::default();
+        for layout in [self, earlier] {
             let overrides = layout.map.spec().overrides.iter().map(|over| over.partition);
-            overrides.chain(layout.state.transitions().keys().copied()).collect()
-        };
-        let all: BTreeSet<Partition> = named(self).union(&named(earlier)).copied().collect();
-        all.into_iter().filter(|partition| self.differs(earlier, *partition)).collect()
+            let all = overrides.chain(layout.state.transitions().keys().copied());
+            all.for_each(|partition| _ = named.insert(partition));
+        }
+        named.iter().filter(|partition| self.differs(earlier, *partition)).collect()
     }
 
     /// Whether a partition has other holders than in `earlier`, or one of them died or came back.
     fn differs(&self, earlier: &Self, partition: Partition) -> bool {
+        let dead = |layout: &Self, holder: &Holder| layout.state.dead().contains(&layout.map.nodes()[holder.node].id);
+        if [self, earlier].iter().all(|layout| !layout.state.transitions().contains_key(&partition)) {
+            let alike = |(one, other): (Holder, Holder)| {
+                one.volume == other.volume && dead(self, &one) == dead(earlier, &other)
+            };
+            let (held, before) = (self.map.held(partition.0), earlier.map.held(partition.0));
+            return held.len() != before.len() || !self.held_at(partition).zip(earlier.held_at(partition)).all(alike);
+        }
         let holders = |layout: &Self| -> Vec<Vec<(VolumeId, bool)>> {
-            let dead = |holder: &Holder| layout.state.dead().contains(&layout.map.nodes()[holder.node].id);
+            let dead = |holder: &Holder| dead(layout, holder);
             let set = |set: &[Holder]| set.iter().map(|holder| (holder.volume, dead(holder))).collect();
             layout.sets(partition).each().map(set).collect()
         };

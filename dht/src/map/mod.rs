@@ -5,7 +5,7 @@ mod file;
 mod overrides;
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use deadwax_track::{PARTITIONS, Partition};
 use serde::{Deserialize, Serialize};
@@ -106,6 +106,8 @@ pub struct Override {
     pub volumes: Vec<VolumeId>,
 }
 
+type Placed = Box<[OnceLock<Box<[Holder]>>]>;
+
 /// A checked map. Immutable: a change is a new map of a later epoch, shared as `Arc<Map>`.
 #[derive(Debug)]
 pub struct Map {
@@ -114,10 +116,12 @@ pub struct Map {
     roster: Roster,
     /// Indexes into the roster's volumes.
     overrides: BTreeMap<Partition, Vec<u32>>,
+    /// A bit for each partition: whether it has an override. Most have none, and this is asked for all of them.
+    overridden: Box<[u64]>,
     /// Each partition's holders, once they were asked for: about 10 MiB when all were.
-    placed: Box<[OnceLock<Box<[Holder]>>]>,
+    placed: OnceLock<Placed>,
     /// All partitions' holders but for overrides, once a change was planned: about 2 MiB.
-    assignment: OnceLock<Assignment>,
+    assignment: OnceLock<Arc<Assignment>>,
 }
 
 impl Map {
@@ -126,9 +130,10 @@ impl Map {
         check::check(&spec)?;
         let zones = zones(&spec.nodes);
         let roster = roster(&spec, &zones);
-        let placed = (0..PARTITIONS).map(|_| OnceLock::new()).collect();
-        let mut map = Self { zones, roster, overrides: BTreeMap::new(), placed, assignment: OnceLock::new(), spec };
-        map.overrides = map.indexed(&map.spec.overrides);
+        let (overrides, overridden) = (BTreeMap::new(), Box::default());
+        let (placed, assignment) = (OnceLock::new(), OnceLock::new());
+        let mut map = Self { zones, roster, overrides, overridden, placed, assignment, spec };
+        map.index_overrides();
         Ok(map)
     }
 
@@ -144,15 +149,21 @@ impl Map {
 
     /// Gives the map, which nobody has asked for holders yet, `overrides` that its rules allow.
     pub(crate) fn put(&mut self, overrides: Vec<Override>) {
-        self.overrides = self.indexed(&overrides);
         self.spec.overrides = overrides;
+        self.index_overrides();
     }
 
-    fn indexed(&self, overrides: &[Override]) -> BTreeMap<Partition, Vec<u32>> {
+    fn index_overrides(&mut self) {
+        let overrides = &self.spec.overrides;
         let names = self.roster.volumes().iter().map(|seat| seat.holder().volume);
         let index: BTreeMap<VolumeId, u32> =
             if overrides.is_empty() { BTreeMap::new() } else { names.zip(0..).collect() };
-        overrides.iter().map(|over| (over.partition, over.volumes.iter().map(|id| index[id]).collect())).collect()
+        self.overridden = vec![0; PARTITIONS as usize / 64].into();
+        for over in overrides {
+            self.overridden[usize::from(over.partition.0) / 64] |= 1 << (over.partition.0 % 64);
+        }
+        let indexed = |over: &Override| (over.partition, over.volumes.iter().map(|id| index[id]).collect());
+        self.overrides = overrides.iter().map(indexed).collect();
     }
 
     /// The map in this text, or what is wrong with it: a line of the text, or a rule that its values break.
@@ -213,12 +224,11 @@ impl Map {
     #[must_use]
     pub fn holders(&self, partition: Partition) -> &[Holder] {
         let holder = |volume: u32| self.roster.volumes()[volume as usize].holder();
-        self.placed[usize::from(partition.0)].get_or_init(|| {
-            match (self.overrides.get(&partition), self.assignment.get()) {
-                (Some(volumes), _) => volumes.iter().copied().map(holder).collect(),
-                (None, Some(all)) => all.holders(partition.0).iter().copied().map(holder).collect(),
-                (None, None) => self.roster.place(partition).iter().map(|pick| holder(pick.volume)).collect(),
-            }
+        let placed = self.placed.get_or_init(|| (0..PARTITIONS).map(|_| OnceLock::new()).collect());
+        placed[usize::from(partition.0)].get_or_init(|| match (self.overrides.get(&partition), self.assignment.get()) {
+            (Some(volumes), _) => volumes.iter().copied().map(holder).collect(),
+            (None, Some(all)) => all.holders(partition.0).iter().copied().map(holder).collect(),
+            (None, None) => self.roster.place(partition).iter().map(|pick| holder(pick.volume)).collect(),
         })
     }
 
@@ -229,12 +239,16 @@ impl Map {
     /// What [`holders`](Self::holders) gives, as indexes into the roster's volumes; by way of
     /// [`assignment`](Self::assignment).
     pub(crate) fn held(&self, partition: u16) -> &[u32] {
-        self.overrides.get(&Partition(partition)).map_or_else(|| self.assignment().holders(partition), Vec::as_slice)
+        if self.overridden[usize::from(partition) / 64] & 1 << (partition % 64) == 0 {
+            self.assignment().holders(partition)
+        } else {
+            &self.overrides[&Partition(partition)]
+        }
     }
 
     /// The holders of all partitions by rendezvous alone. Worked out at the first call, unless a plan knew it.
-    pub(crate) fn assignment(&self) -> &Assignment {
-        self.assignment.get_or_init(|| Assignment::of(&self.roster))
+    pub(crate) fn assignment(&self) -> &Arc<Assignment> {
+        self.assignment.get_or_init(|| Arc::new(Assignment::of(&self.roster)))
     }
 
     /// Works out [`assignment`](Self::assignment) from that of an earlier map, which is known: milliseconds, where
@@ -248,7 +262,7 @@ impl Map {
     }
 
     /// What [`assignment`](Self::assignment) is.
-    pub(crate) fn put_assignment(&mut self, assignment: Assignment) {
+    pub(crate) fn put_assignment(&mut self, assignment: Arc<Assignment>) {
         self.assignment = OnceLock::from(assignment);
     }
 

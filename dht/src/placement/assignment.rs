@@ -1,6 +1,8 @@
 //! Who holds each partition by rendezvous alone, for all partitions; and the same after a change, by drawing again only
 //! what it can touch.
 
+use std::sync::Arc;
+
 use deadwax_track::{PARTITIONS, Partition};
 
 use super::roster::Roster;
@@ -44,16 +46,21 @@ impl Assignment {
     /// What [`of`](Self::of) gives for `after`, where `self` is what it gives for `before`. Equal to it, and cheap: a
     /// volume that is new or changed draws for every partition, and only where it could win, or held before, does every
     /// volume draw.
-    pub(crate) fn advance(&self, before: &Map, after: &Map, step: &Step) -> Self {
+    pub(crate) fn advance(self: &Arc<Self>, before: &Map, after: &Map, step: &Step) -> Arc<Self> {
         let roster = after.roster();
         if !roster.rules_like(before.roster()) {
-            return Self::of(roster);
+            return Arc::new(Self::of(roster));
         }
-        let mut next = self.clone();
+        if step.is_none() {
+            return self.clone();
+        }
+        let mut next = Self::clone(self);
         let mut touched: Vec<bool> = vec![false; PARTITIONS as usize];
-        for (at, volume) in next.volumes.iter_mut().enumerate() {
-            touched[at / self.copies] |= step.changed_before[*volume as usize];
-            *volume = step.index[*volume as usize];
+        for (volumes, touched) in next.volumes.chunks_mut(self.copies).zip(&mut touched) {
+            for volume in volumes {
+                *touched |= step.changed_before[*volume as usize];
+                *volume = step.index[*volume as usize];
+            }
         }
         for &volume in &step.changed_after {
             let drawer = &roster.seat(volume).drawer;
@@ -68,7 +75,7 @@ impl Assignment {
                 *slot = pick.volume;
             }
         }
-        next
+        Arc::new(next)
     }
 }
 
@@ -100,6 +107,12 @@ impl Step {
             }
         }
         Self { index, changed_before, changed_after }
+    }
+
+    /// Whether the later roster is the earlier one.
+    fn is_none(&self) -> bool {
+        let stays = |(volume, index): (u32, &u32)| volume == *index;
+        (0..).zip(&self.index).all(stays) && !self.changed_before.contains(&true) && self.changed_after.is_empty()
     }
 }
 

@@ -9,6 +9,7 @@
 //! Ceph calls such a table *upmap*. All in integers and in a fixed order: equal on every machine.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use deadwax_track::Partition;
 
@@ -33,9 +34,7 @@ const GREW: u64 = COPY >> 12;
 /// How copies lie after a change.
 pub(crate) struct Balanced {
     /// Where rendezvous alone puts the copies.
-    pub(crate) assignment: Assignment,
-    /// The partitions that lie elsewhere.
-    pub(crate) overrides: Vec<Override>,
+    pub(crate) assignment: Arc<Assignment>,
     /// Before and after, as indexes into the later map's roster; before, [`GONE`] for volumes that it has no more.
     pub(crate) before: Holdings,
     pub(crate) after: Holdings,
@@ -43,8 +42,8 @@ pub(crate) struct Balanced {
     pub(crate) gone: Vec<u32>,
     /// The fair share of each volume after the change, in parts of a [`COPY`].
     pub(crate) fair: Vec<u64>,
-    /// What must move for shares to be fair again if they were, in parts of a [`COPY`].
-    pub(crate) due: u64,
+    /// The shares that there were.
+    was: Vec<u64>,
     /// Partitions that could not stay as they were: how many copies had to come.
     pub(crate) forced: BTreeMap<u16, u32>,
 }
@@ -56,7 +55,19 @@ pub(crate) fn settle(map: &Map) -> Vec<Override> {
     let before = rendezvous(roster, wanted);
     let mut table = Table::new(roster, wanted, &before, before.clone(), &fair, SETTLED_TOLERANCE);
     table.even_out();
-    overrides(&table)
+    overrides(roster, wanted, &table.held)
+}
+
+impl Balanced {
+    /// The partitions that lie elsewhere than rendezvous puts them, in the map of after the change.
+    pub(crate) fn overrides(&self, map: &Map) -> Vec<Override> {
+        overrides(map.roster(), &self.assignment, &self.after)
+    }
+
+    /// What must move for shares to be fair again if they were, in parts of a [`COPY`].
+    pub(crate) fn due(&self, map: &Map) -> u64 {
+        due(map.roster(), &self.before, &self.was, &self.fair)
+    }
 }
 
 /// Places all copies after a change of the map. The overrides of `after` do not count.
@@ -70,19 +81,18 @@ pub(crate) fn rebalance(before: &Map, after: &Map) -> Balanced {
     for (share, index) in fair_shares(before.roster()).into_iter().zip(&step.index).filter(|(_, at)| **at != GONE) {
         was[*index as usize] = share;
     }
-    let due = due(roster, &had, &was, &fair);
     let (held, forced) = repaired(roster, &wanted, &had);
     let mut table = Table::new(roster, &wanted, &had, held, &fair, CHANGED_TOLERANCE);
     follow(&mut table, &was, before.assignment(), &step);
     table.even_out();
-    let unavoidable = forced.values().sum::<u32>().max(whole(due));
+    let unavoidable = forced.values().sum::<u32>().max(whole(due(roster, &had, &was, &fair)));
     table.tolerate(STRAINED_TOLERANCE);
     call_off(&mut table, unavoidable + unavoidable * SURPLUS / 1000);
     table.tolerate(CHANGED_TOLERANCE);
     spread(&mut table);
-    let (overrides, after) = (overrides(&table), table.held);
+    let after = table.held;
     let gone = (0..).zip(&step.index).filter(|(_, index)| **index == GONE).map(|(volume, _)| volume).collect();
-    Balanced { assignment: wanted, overrides, before: had, after, gone, fair, due, forced }
+    Balanced { assignment: wanted, before: had, after, gone, fair, was, forced }
 }
 
 /// Places all copies so that `after`'s rules are kept and its volumes have their shares, from wherever the copies are
@@ -100,7 +110,6 @@ pub(crate) fn rebalance_on(before: &Map, after: &Map) -> Balanced {
     for volume in had.volumes.iter().filter(|volume| **volume != GONE) {
         was[*volume as usize] += COPY;
     }
-    let due = due(roster, &had, &was, &fair);
     let (held, forced) = repaired(roster, &wanted, &had);
     let mut table = Table::new(roster, &wanted, &had, held.clone(), &fair, STRAINED_TOLERANCE);
     let off = table.off();
@@ -108,7 +117,7 @@ pub(crate) fn rebalance_on(before: &Map, after: &Map) -> Balanced {
         table.tolerate(CHANGED_TOLERANCE);
         mend(&mut table);
         table.even_out();
-        let unavoidable = forced.values().sum::<u32>().max(whole(due));
+        let unavoidable = forced.values().sum::<u32>().max(whole(due(roster, &had, &was, &fair)));
         table.tolerate(STRAINED_TOLERANCE);
         call_off(&mut table, unavoidable + unavoidable * SURPLUS / 1000);
         // Where the rules forbid fair shares, moving on and on would not bring them: only what helps is worth it.
@@ -118,9 +127,9 @@ pub(crate) fn rebalance_on(before: &Map, after: &Map) -> Balanced {
     }
     table.tolerate(CHANGED_TOLERANCE);
     spread(&mut table);
-    let (overrides, after) = (overrides(&table), table.held);
+    let after = table.held;
     let gone = (0..).zip(&step.index).filter(|(_, index)| **index == GONE).map(|(volume, _)| volume).collect();
-    Balanced { assignment: wanted, overrides, before: had, after, gone, fair, due, forced }
+    Balanced { assignment: wanted, before: had, after, gone, fair, was, forced }
 }
 
 /// Gives volumes that have too few copies such as rendezvous puts there, within everyone's bounds, until they have
@@ -253,12 +262,14 @@ fn call_off(table: &mut Table<'_>, allowed: u32) {
 }
 
 /// What differs from rendezvous, each partition's holders in the order of their draws.
-fn overrides(table: &Table<'_>) -> Vec<Override> {
-    let differing = (0..=u16::MAX).filter(|partition| table.overridden[usize::from(*partition)]);
+fn overrides(roster: &Roster, wanted: &Assignment, held: &Holdings) -> Vec<Override> {
+    let differing = (0..=u16::MAX).filter(|partition| {
+        let wanted = wanted.holders(*partition);
+        held.of(*partition).iter().any(|volume| !wanted.contains(volume))
+    });
     differing
         .map(|partition| {
-            let mut volumes: Vec<_> =
-                table.held.of(partition).iter().map(|volume| table.roster.seat(*volume)).collect();
+            let mut volumes: Vec<_> = held.of(partition).iter().map(|volume| roster.seat(*volume)).collect();
             volumes.sort_by_cached_key(|seat| (seat.drawer.draw(Partition(partition)), seat.holder.volume));
             let volumes = volumes.into_iter().map(|seat| seat.holder.volume).collect();
             Override { partition: Partition(partition), volumes }

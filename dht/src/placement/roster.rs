@@ -14,7 +14,7 @@ use deadwax_track::Partition;
 use super::Holder;
 use super::draw::Drawer;
 use crate::VolumeId;
-use crate::map::Node;
+use crate::map::{COPIES_MAX, Node};
 
 /// A volume. [`Roster::volumes`] has its index.
 #[derive(Clone, Copy, Debug)]
@@ -148,18 +148,27 @@ impl Roster {
     /// Whether `volumes` may hold a partition together: right in number, each on its own node, and on zones and racks
     /// as the rules want.
     pub(super) fn allows(&self, volumes: &[u32]) -> bool {
-        let seats = || volumes.iter().map(|volume| self.seat(*volume));
-        let first = |at: usize, same: &dyn Fn(&Seat) -> bool| !seats().take(at).any(same);
-        let nodes_differ =
-            seats().enumerate().all(|(at, seat)| first(at, &|other| other.holder.node == seat.holder.node));
-        volumes.len() == self.copies
-            && nodes_differ
-            && self.zones.iter().enumerate().all(|(zone, rule)| {
-                let here = || seats().enumerate().filter(|(_, seat)| seat.holder.zone == zone);
-                let racks = here().filter(|(at, seat)| first(*at, &|other| other.rack == seat.rack)).count();
-                let count = here().count();
-                (rule.least..=rule.most).contains(&count) && racks >= count.min(rule.racks)
-            })
+        if volumes.len() != self.copies {
+            return false;
+        }
+        // Node, zone and rack of each: this is asked for every partition of a map.
+        let mut places = [(0, 0, 0); COPIES_MAX as usize];
+        for (at, volume) in volumes.iter().enumerate() {
+            let seat = self.seat(*volume);
+            if places[..at].iter().any(|(node, ..)| *node == seat.holder.node) {
+                return false;
+            }
+            places[at] = (seat.holder.node, seat.holder.zone, seat.rack);
+        }
+        let places = &places[..volumes.len()];
+        self.zones.iter().enumerate().all(|(zone, rule)| {
+            let (mut count, mut racks) = (0, 0);
+            for (at, (_, _, rack)) in places.iter().enumerate().filter(|(_, place)| place.1 == zone) {
+                count += 1;
+                racks += usize::from(!places[..at].iter().any(|(_, _, other)| other == rack));
+            }
+            (rule.least..=rule.most).contains(&count) && racks >= count.min(rule.racks)
+        })
     }
 }
 

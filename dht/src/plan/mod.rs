@@ -96,16 +96,16 @@ impl Plan {
         Ok(Self::of(before, map, balanced, bytes))
     }
 
-    fn of(before: &Map, mut map: Map, mut balanced: Balanced, bytes: PartitionBytes<'_>) -> Self {
+    fn of(before: &Map, mut map: Map, balanced: Balanced, bytes: PartitionBytes<'_>) -> Self {
         if let PartitionBytes::Each(bytes) = bytes {
             assert_eq!(bytes.len(), PARTITIONS as usize, "a number of bytes for each partition");
         }
         let (shares, bytes_to_move) = shares(before, &map, &balanced, bytes);
         let unmet = unmet::of(&map, &balanced.fair, &shares);
-        let due = u128::from(balanced.due) * bytes.sum() / u128::from(PARTITIONS) / u128::from(COPY);
+        let due = u128::from(balanced.due(&map)) * bytes.sum() / u128::from(PARTITIONS) / u128::from(COPY);
         let forced = |(partition, copies): (&u16, &u32)| u128::from(bytes.of(*partition)) * u128::from(*copies);
         let bytes_unavoidable = due.max(balanced.forced.iter().map(forced).sum());
-        map.put(std::mem::take(&mut balanced.overrides));
+        map.put(balanced.overrides(&map));
         map.put_assignment(balanced.assignment);
         Self { map, shares, bytes_to_move, bytes_unavoidable, unmet }
     }
