@@ -15,8 +15,11 @@ pub(super) fn minus_log2(x: u64) -> u64 {
     let mut fraction = 0_u64;
     for _ in 0..FRACTION_BITS {
         let square = u128::from(mantissa) * u128::from(mantissa);
-        let carry = u64::from(square >> 127 != 0);
-        mantissa = u64::try_from(square >> (63 + carry)).expect("a square below 4, halved if 2 or more, fits");
+        let half = |square: u128| u64::try_from(square & u128::from(u64::MAX)).expect("64 bits");
+        let (high, low) = (half(square >> 64), half(square));
+        // A square below 4, halved if it is 2 or more: without a branch, which a processor would guess wrong half the time.
+        let carry = high >> 63;
+        mantissa = high << (1 - carry) | low >> 63 & (1 - carry);
         fraction = fraction << 1 | carry;
     }
     (64 << FRACTION_BITS) - (whole << FRACTION_BITS | fraction)
