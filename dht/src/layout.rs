@@ -362,11 +362,10 @@ impl LayoutCache {
                 kept.iter().find(|(_, layout)| layout.head == head)
             });
             let known = known.map(|(known, _)| known);
+            let before = history.epoch();
             // A chain of hashes: who has that head, and ours before it, has checked just these records.
-            if let Some(known) = known.filter(|known| known.hash(history.epoch()) == Some(history.head())) {
-                let further = known.epoch() - history.epoch();
-                *history = known.clone();
-                return Ok(further);
+            if known.is_some_and(|known| history.take_over(known)) {
+                return Ok(history.epoch() - before);
             }
         }
         history.catch_up(batch)
