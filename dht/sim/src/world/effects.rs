@@ -1,7 +1,7 @@
 //! What a core wants done, done: the part of a daemon.
 
-use deadwax_dht::core::{Destination, Effect, Envelope, Finished, Input, Message, Refused};
-use deadwax_dht::log::{Change, Stage};
+use deadwax_dht::core::{Destination, EPOCHS_MAX, Effect, Envelope, Finished, Input, Message, Refused};
+use deadwax_dht::log::{Batch, Change, Stage};
 use deadwax_dht::{FailureKind, NodeId, VolumeId};
 use deadwax_track::{Partition, TrackId};
 
@@ -53,7 +53,7 @@ impl World {
             Effect::Erase { volume, track, barred } => self.erase(host, &volume, track, barred),
             Effect::TakeSeat(seat) => self.system(host, SystemOp::TakeSeat(seat)),
             Effect::Persist { seat, step } => self.system(host, SystemOp::Persist(seat, step)),
-            Effect::Save(batch) => self.system(host, SystemOp::Save(batch)),
+            Effect::Save(batch) => self.save(host, batch),
             Effect::DropSeat(seat) => self.system(host, SystemOp::DropSeat(seat)),
             Effect::Append { number, records } => self.system(host, SystemOp::Append(number, records)),
             Effect::ReadTakedowns { number, slots } => {
@@ -70,6 +70,13 @@ impl World {
                 self.hosts[host as usize].halted = true;
             }
         }
+    }
+
+    fn save(&mut self, host: u32, batch: Box<Batch>) {
+        if batch.checkpoint.is_none() {
+            self.checks.bound("epochs taken in a step", host, batch.records.len(), EPOCHS_MAX);
+        }
+        self.system(host, SystemOp::Save(batch));
     }
 
     /// An input that follows at once, after what is being carried out.
