@@ -114,7 +114,7 @@ fn a_cache_makes_nobody_forget_what_moved_nor_know_more() {
         let before: Vec<bool> = (0..110).map(|epoch| other.moved_since(P, epoch)).collect();
         let each = move_to(&ahead, Partition(300), [1, 2, 3]);
         push(&mut ahead, Change::Begin(vec![each]));
-        cache.layout(&ahead).expect("a good map");
+        cache.layout(&ahead, None).expect("a good map");
         let batch = missing(&ahead, &other);
         assert_eq!(cache.catch_up(&mut other, &batch), Ok(1));
         let after: Vec<bool> = (0..110).map(|epoch| other.moved_since(P, epoch)).collect();

@@ -60,6 +60,7 @@ probes! {
     QuorumLost = "times that the map had no quorum of voters",
     EpochsByPeer = "epochs learned from peers",
     Checkpoints = "nodes that began from a checkpoint",
+    OwnLayouts = "epochs whose layout a core worked out by itself, compared",
     Takedowns = "takedowns made",
     TakedownsSpread = "takedowns that a majority had",
     Barred = "requests told that the track was taken down",

@@ -28,6 +28,8 @@ pub struct Scenario {
     pub only: Vec<FaultKind>,
     /// A large cluster; none: a small one, drawn by the seed.
     pub scale: Option<Scale>,
+    /// Whether each core works out by itself who holds what at an epoch, at the cost of time; none: one seed of eight.
+    pub own_layouts: Option<bool>,
     /// A track, by its number in a report, whose every line is written to standard error.
     pub follow: Option<u32>,
     /// A mistake on purpose in all cores.
@@ -42,8 +44,9 @@ impl Scenario {
         Self {
             seed,
             only: Vec::new(),
-            follow: None,
             scale: None,
+            own_layouts: None,
+            follow: None,
             #[cfg(feature = "planted")]
             bug: None,
         }
@@ -287,6 +290,8 @@ pub fn run(scenario: &Scenario) -> Report {
     world.clients.few = few_at_once;
     world.faults.map_changes = scenario.scale.is_some() || random.percent(35);
     world.faults.only.clone_from(&scenario.only);
+    let own_layouts = scenario.scale.is_none() && scenario.seed % 8 == 7;
+    world.own_layouts = scenario.own_layouts.unwrap_or(own_layouts);
     world.trace.follow = scenario.follow;
     #[cfg(feature = "planted")]
     {

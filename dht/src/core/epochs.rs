@@ -241,7 +241,8 @@ impl Core {
     fn renew_layout(&mut self) {
         let history = self.epochs.history.as_ref().expect("callers have one");
         // The state was checked by the log's rules, which include those of a map.
-        let layout = self.config.layouts.layout(history).expect("a state that was checked");
+        let earlier = self.epochs.layout.as_deref();
+        let layout = self.config.layouts.layout(history, earlier).expect("a state that was checked");
         self.epochs.layout = Some(layout.clone());
         self.renew_contacts(&layout);
         self.renew_takedowns(&layout);

@@ -15,6 +15,7 @@
 //! | readable after healing | every acknowledged track is got, from each gateway, once the cluster says that it is settled |
 //! | no service after a takedown | [`LEASE`] after a majority of the map's nodes had it durable in its chain |
 //! | one history | each epoch has one record |
+//! | one layout | a core that works its layouts out by itself finds what others find at that epoch |
 //! | placement | no two holders on a node, in any set at any epoch; zones, when settled |
 //! | movement | what a change moves, and pulls of what is there already |
 //! | convergence | [`crate::run::bound`] |

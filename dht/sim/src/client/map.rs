@@ -64,7 +64,7 @@ impl World {
             self.checks.violate(format!("gateway {gateway} was given a history that is none: {error}"));
             return;
         }
-        at.layout = self.layouts.layout(&at.history).expect("a checked history has a layout");
+        at.layout = self.layouts.layout(&at.history, Some(&at.layout)).expect("a checked history has a layout");
         at.asking = false;
         let epoch = at.layout.epoch();
         let waiting = std::mem::take(&mut at.waiting);

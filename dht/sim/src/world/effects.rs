@@ -76,6 +76,9 @@ impl World {
         if batch.checkpoint.is_none() {
             self.checks.bound("epochs taken in a step", host, batch.records.len(), EPOCHS_MAX);
         }
+        if self.own_layouts {
+            self.check_own_layout(host);
+        }
         self.system(host, SystemOp::Save(batch));
     }
 
