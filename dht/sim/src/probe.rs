@@ -61,6 +61,7 @@ probes! {
     EpochsByPeer = "epochs learned from peers",
     Checkpoints = "nodes that began from a checkpoint",
     OwnLayouts = "epochs whose layout a core worked out by itself, compared",
+    EpochsSkipped = "nodes that caught up by a checkpoint, without the records that they missed",
     Takedowns = "takedowns made",
     TakedownsSpread = "takedowns that a majority had",
     Barred = "requests told that the track was taken down",

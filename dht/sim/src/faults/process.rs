@@ -127,7 +127,7 @@ impl World {
                 self.start_later(host, SECOND);
             }
             FaultKind::OldSystem => self.restore_system(active.hosts[0]),
-            FaultKind::DeclaredDead => self.end_members(active),
+            FaultKind::DeclaredDead | FaultKind::ManyEpochs => self.end_members(active),
             FaultKind::Crash => {
                 self.hosts[active.hosts[0] as usize].armed = false;
                 self.restart(active);

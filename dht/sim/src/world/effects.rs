@@ -1,7 +1,7 @@
 //! What a core wants done, done: the part of a daemon.
 
 use deadwax_dht::core::{Destination, EPOCHS_MAX, Effect, Envelope, Finished, Input, Message, Refused};
-use deadwax_dht::log::{Batch, Change, Stage};
+use deadwax_dht::log::{Batch, Change, History, Stage};
 use deadwax_dht::{FailureKind, NodeId, VolumeId};
 use deadwax_track::{Partition, TrackId};
 
@@ -73,8 +73,11 @@ impl World {
     }
 
     fn save(&mut self, host: u32, batch: Box<Batch>) {
-        if batch.checkpoint.is_none() {
-            self.checks.bound("epochs taken in a step", host, batch.records.len(), EPOCHS_MAX);
+        let before = self.hosts[host as usize].system.history.as_ref().map(History::epoch);
+        match (&batch.checkpoint, before) {
+            (None, _) => self.checks.bound("epochs taken in a step", host, batch.records.len(), EPOCHS_MAX),
+            (Some(checkpoint), Some(before)) if before < checkpoint.record.epoch => self.hit(Probe::EpochsSkipped),
+            (Some(_), _) => {}
         }
         if self.own_layouts {
             self.check_own_layout(host);
@@ -194,7 +197,7 @@ impl World {
         }
         match at.system.finish(&self.layouts) {
             Some(SystemOp::Save(batch)) => {
-                let epoch = at.system.history.as_ref().map_or(0, deadwax_dht::log::History::epoch);
+                let epoch = at.system.history.as_ref().map_or(0, History::epoch);
                 self.note(Kind::Save, host, NONE, epoch);
                 self.saved(host, &batch);
                 self.step(host, Input::Saved { epoch });
@@ -213,7 +216,7 @@ impl World {
     }
 
     /// A history went on at this host: it must be the one history, and may be the newest.
-    fn saved(&mut self, host: u32, batch: &deadwax_dht::log::Batch) {
+    fn saved(&mut self, host: u32, batch: &Batch) {
         self.checks.epochs.see(host, batch, &mut self.checks.violations);
         let Some(history) = &self.hosts[host as usize].system.history else { return };
         if history.epoch() <= self.newest.epoch() {
