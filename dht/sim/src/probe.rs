@@ -31,6 +31,7 @@ probes! {
     Gets = "gets that got the bytes",
     GetsDegraded = "gets that got the bytes though a holder failed",
     GetsResumed = "gets that went on at another holder in the middle",
+    GetsMoving = "gets that got the bytes within tolerance, of a partition that moved",
     GetsAbsent = "gets of what was never put, told so",
     GetsUnavailable = "gets that could not be told",
     GetsGone = "gets of what was taken down, told so",

@@ -11,7 +11,7 @@
 //! | receipts | none for a copy that is there |
 //! | one of two | of two processes of one name the older halts within 75 s of a whole network |
 //! | no copy erased that is needed | after an erasure a write quorum of copies is left, less what faults destroyed |
-//! | readable | with at most one node touched by faults for a minute, no move and no command under way, every acknowledged track is got of which nothing was destroyed |
+//! | readable | with at most one node touched by faults for a minute, whatever moves, every acknowledged track is got of which nothing was destroyed |
 //! | readable after healing | every acknowledged track is got, from each gateway, once the cluster says that it is settled |
 //! | no service after a takedown | [`LEASE`] after a majority of the map's nodes had it durable in its chain |
 //! | one history | each epoch has one record |

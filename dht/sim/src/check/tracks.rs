@@ -6,6 +6,7 @@ use deadwax_track::TrackId;
 use crate::client::get::Outcome;
 use crate::clock::{MINUTE, Micros, SECOND};
 use crate::drive::State;
+use crate::probe::Probe;
 use crate::world::{Event, World};
 
 /// How long faults must be over, or touch one node only, before reads must succeed: 30 s for a get that began before,
@@ -56,17 +57,18 @@ impl World {
         }
     }
 
-    /// Whether so few nodes have been touched by faults since `began` that none of it may be seen.
+    /// Whether so few nodes have been touched by faults since `began` that none of it may be seen by a read: also while
+    /// partitions move, since either set has what was acknowledged, and while a command is carried out.
     fn is_calm(&self, began: Micros, nodes: usize) -> bool {
         let since = began.saturating_sub(CALM);
         let touched = self.hosts.iter().filter(|host| host.is_member());
         let touched = touched.filter(|host| host.faults > 0 || host.well_since > since || !host.is_up()).count();
-        self.network.is_whole()
-            && self.faults.whole_since <= since
-            && touched <= nodes
-            && began > MINUTE
-            && self.operator.open().next().is_none()
-            && self.newest.state().transitions().is_empty()
+        self.network.is_whole() && self.faults.whole_since <= since && touched <= nodes && began > MINUTE
+    }
+
+    /// Whether nothing moves and no command is under way: a put that begins at one epoch may be told of others until it gives up.
+    fn is_still(&self) -> bool {
+        self.operator.open().next().is_none() && self.newest.state().transitions().is_empty()
     }
 
     pub(crate) fn check_put_failed(&mut self, verdict: &Verdict, began: Micros, track: u32) {
@@ -76,7 +78,11 @@ impl World {
         if self.clients.few && matches!(verdict, Verdict::Busy | Verdict::Unavailable) {
             return;
         }
-        if self.is_calm(began, 0) && !self.faults.destroyed && self.oracle.get(track).takedown_asked.is_none() {
+        if self.is_calm(began, 0)
+            && self.is_still()
+            && !self.faults.destroyed
+            && self.oracle.get(track).takedown_asked.is_none()
+        {
             self.checks.violate(format!("a put of track {track} failed in calm: {verdict:?}"));
         }
     }
@@ -89,7 +95,12 @@ impl World {
         }
         let asked = known.takedown_asked.is_some();
         match outcome {
-            Outcome::Bytes => {}
+            Outcome::Bytes => {
+                let moves = self.newest.state().transitions().contains_key(&known.id.partition());
+                if moves && self.is_calm(began, 1) {
+                    self.hit(Probe::GetsMoving);
+                }
+            }
             Outcome::NotFound if known_before && !asked => {
                 self.checks.violate(format!("track {track} was acknowledged, and is said to be absent"));
             }
