@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use deadwax_dht::core::CoreSettings;
 use deadwax_dht::{AdmissionLimits, ClassLimits};
 
+use crate::check::{Rule, Violation};
 use crate::clock::{MINUTE, Micros, SECOND};
 use crate::faults::FaultKind;
 use crate::probe::{Probe, Probes};
@@ -61,7 +62,7 @@ pub struct Report {
     /// The cluster.
     pub topology: &'static str,
     /// Which rules were broken; empty: none.
-    pub violations: Vec<String>,
+    pub violations: Vec<Violation>,
     /// A hash over all that happened: equal for equal seeds.
     pub trace: u128,
     /// How many things happened.
@@ -221,7 +222,7 @@ impl World {
                 35 * SECOND
             }
             Some(what) if gone > bound(run.jobs_at) => {
-                self.checks.violate(format!("{} s after the healing: {what}", gone / SECOND));
+                self.checks.violate(Rule::Convergence, format!("{} s after the healing: {what}", gone / SECOND));
                 LOOK
             }
             Some(_) => LOOK,
@@ -243,7 +244,7 @@ impl World {
         if self.clients.musts > 0 {
             if self.now > run.reading_since + 10 * MINUTE {
                 let text = format!("{} reads have not ended, 10 minutes after all was settled", self.clients.musts);
-                self.checks.violate(text);
+                self.checks.violate(Rule::ReadableAfterHealing, text);
             }
             return 5 * SECOND;
         }
@@ -321,7 +322,7 @@ pub fn run(scenario: &Scenario) -> Report {
     if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(go)) {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        world.checks.violate(format!("panic: {}", text.unwrap_or_default()));
+        world.checks.violate(Rule::Panic, text.unwrap_or_default());
     }
     let settled_after = world.run_state.as_ref().map_or(0, |run| run.settled_after);
     let log = if world.checks.violations.is_empty() {

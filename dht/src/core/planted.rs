@@ -27,6 +27,12 @@ pub enum Bug {
     DownIsDead,
     /// A voter that lost its state goes on voting in its seat.
     KeepSeat,
+    /// A seat is begun anew by any process of its node, not only by the one that it was given to.
+    TakeAnySeat,
+    /// A node that skipped epochs goes on to vouch for takedowns by what it heard before.
+    VouchSkipped,
+    /// A new holder says that it has all once it is equal with one old holder.
+    SyncedByOne,
     /// The older of two processes of one name goes on.
     NeverHalt,
     /// What a volume lacks is not pulled.
@@ -40,7 +46,7 @@ pub enum Bug {
 impl Bug {
     /// Each of them.
     #[cfg(feature = "planted")]
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::AcknowledgeEarly,
         Self::ForgetStandIn,
         Self::CollectEarly,
@@ -52,6 +58,9 @@ impl Bug {
         Self::SyncedEarly,
         Self::DownIsDead,
         Self::KeepSeat,
+        Self::TakeAnySeat,
+        Self::VouchSkipped,
+        Self::SyncedByOne,
         Self::NeverHalt,
         Self::NeverPull,
         Self::IgnoreRot,

@@ -21,9 +21,14 @@
 //! | convergence | [`crate::run::bound`] |
 //! | bounds | of all queues that the driver sees |
 //! | progress | a core is not woken more than some thousand times a second |
+//! | writable | with no node touched by faults for a minute, no move and no command under way, every put is acknowledged |
+//! | no takedown invented | none |
+//! | codec | a message comes out of its bytes as it was |
+//! | panic | none, of a core or of what drives it |
 
 mod epochs;
 mod places;
+mod rule;
 mod settled;
 mod spread;
 mod state;
@@ -37,6 +42,7 @@ use deadwax_dht::log::History;
 use deadwax_track::{Partition, TrackId};
 
 pub(crate) use self::epochs::Epochs;
+pub use self::rule::{Rule, Violation};
 pub(crate) use self::spread::Spread;
 use crate::clock::{Micros, SECOND};
 use crate::random::Random;
@@ -48,7 +54,7 @@ pub(crate) const LEASE: Micros = 62 * SECOND;
 /// What was found wrong, and what the checkers remember.
 #[derive(Debug)]
 pub(crate) struct Checks {
-    pub(crate) violations: Vec<String>,
+    pub(crate) violations: Vec<Violation>,
     pub(crate) epochs: Epochs,
     pub(crate) takedowns: BTreeMap<TrackId, Spread>,
     /// Copies that volumes lost, or missed while they were away.
@@ -71,14 +77,14 @@ impl Checks {
         }
     }
 
-    pub(crate) fn violate(&mut self, what: String) {
-        self.violations.push(what);
+    pub(crate) fn violate(&mut self, rule: Rule, text: String) {
+        self.violations.push(Violation { rule, text });
     }
 
     /// A queue is within its bound.
     pub(crate) fn bound(&mut self, what: &str, host: u32, got: usize, most: usize) {
         if got > most {
-            self.violate(format!("n{host}: {got} {what}, the most is {most}"));
+            self.violate(Rule::Bounds, format!("n{host}: {got} {what}, the most is {most}"));
         }
     }
 
@@ -88,11 +94,14 @@ impl Checks {
         match Envelope::decode(&bytes) {
             Ok(same) if same == *envelope => Box::new(same),
             Ok(other) => {
-                self.violate(format!("a message came out of its bytes as another: {envelope:?} as {other:?}"));
+                self.violate(
+                    Rule::Codec,
+                    format!("a message came out of its bytes as another: {envelope:?} as {other:?}"),
+                );
                 envelope
             }
             Err(error) => {
-                self.violate(format!("a message does not decode: {error}: {envelope:?}"));
+                self.violate(Rule::Codec, format!("a message does not decode: {error}: {envelope:?}"));
                 envelope
             }
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use deadwax_dht::Layout;
 use deadwax_track::Partition;
 
+use super::Rule;
 use crate::drive::{Drive, State};
 use crate::probe::Probe;
 use crate::trace::name;
@@ -19,7 +20,7 @@ impl World {
                 let nodes: BTreeSet<usize> = set.iter().map(|holder| holder.node).collect();
                 if nodes.len() < set.len() {
                     let text = format!("epoch {}: two holders of partition {} on a node", layout.epoch(), partition.0);
-                    self.checks.violations.push(text);
+                    self.checks.violate(Rule::Placement, text);
                 }
             }
         }
@@ -45,7 +46,8 @@ impl World {
             && own.witnesses() == other.witnesses();
         self.hit(Probe::OwnLayouts);
         if !alike {
-            self.checks.violate(format!("n{host} works out epoch {} otherwise than others do", own.epoch()));
+            self.checks
+                .violate(Rule::OneLayout, format!("n{host} works out epoch {} otherwise than others do", own.epoch()));
         }
     }
 

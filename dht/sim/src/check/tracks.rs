@@ -3,6 +3,7 @@
 use deadwax_dht::{Verdict, VolumeId};
 use deadwax_track::TrackId;
 
+use super::Rule;
 use crate::client::get::Outcome;
 use crate::clock::{MINUTE, Micros, SECOND};
 use crate::drive::State;
@@ -30,7 +31,8 @@ impl World {
         let known = self.oracle.get(track);
         let (copies, due) = (self.copies(&known.id), self.copies_due(track));
         if known.takedown_asked.is_none() && copies < due {
-            self.checks.violate(format!("track {track} is acknowledged with {copies} durable copies of {due}"));
+            self.checks
+                .violate(Rule::Durable, format!("track {track} is acknowledged with {copies} durable copies of {due}"));
         }
         let layout = self.layout();
         self.check_first_set(&layout, track, "is acknowledged");
@@ -46,12 +48,15 @@ impl World {
         let known = self.oracle.get(track);
         let asked = known.takedown_asked.is_some();
         if barred && !asked {
-            self.checks.violate(format!("n{host} erased track {track} for a takedown that nobody made"));
+            self.checks.violate(
+                Rule::NoTakedownInvented,
+                format!("n{host} erased track {track} for a takedown that nobody made"),
+            );
         } else if !barred && !asked && known.acked.is_some() {
             let (copies, due) = (self.copies(&known.id), self.copies_due(track));
             if copies < due {
                 let text = format!("n{host} erased track {track} from {volume}: {copies} copies are left of {due}");
-                self.checks.violate(text);
+                self.checks.violate(Rule::Needed, text);
             }
             self.check_released(host, track);
         }
@@ -83,7 +88,7 @@ impl World {
             && !self.faults.destroyed
             && self.oracle.get(track).takedown_asked.is_none()
         {
-            self.checks.violate(format!("a put of track {track} failed in calm: {verdict:?}"));
+            self.checks.violate(Rule::Writable, format!("a put of track {track} failed in calm: {verdict:?}"));
         }
     }
 
@@ -91,7 +96,7 @@ impl World {
         let (began, known_before, must) = op;
         let known = self.oracle.get(track).clone();
         if wrong {
-            self.checks.violate(format!("a get of track {track} gave bytes that are not its own"));
+            self.checks.violate(Rule::Bytes, format!("a get of track {track} gave bytes that are not its own"));
         }
         let asked = known.takedown_asked.is_some();
         match outcome {
@@ -102,11 +107,15 @@ impl World {
                 }
             }
             Outcome::NotFound if known_before && !asked => {
-                self.checks.violate(format!("track {track} was acknowledged, and is said to be absent"));
+                self.checks
+                    .violate(Rule::NoFalseAbsent, format!("track {track} was acknowledged, and is said to be absent"));
             }
             Outcome::NotFound => {}
             Outcome::Failed(Verdict::TakenDown { .. }) if !asked => {
-                self.checks.violate(format!("track {track} is said to be taken down, which nobody did"));
+                self.checks.violate(
+                    Rule::NoTakedownInvented,
+                    format!("track {track} is said to be taken down, which nobody did"),
+                );
             }
             Outcome::Failed(verdict) => {
                 if self.clients.few && matches!(verdict, Verdict::Busy | Verdict::Unavailable) {
@@ -115,11 +124,10 @@ impl World {
                 let calm = must || (self.is_calm(began, 1) && self.struck(track) == 0);
                 if known_before && !asked && calm {
                     let copies = self.copies(&known.id);
-                    let when = if must { "after the healing" } else { "within tolerance" };
-                    let text = format!(
-                        "track {track}, of which there are {copies} copies, cannot be read {when}: {verdict:?}"
-                    );
-                    self.checks.violate(text);
+                    let rule = if must { Rule::ReadableAfterHealing } else { Rule::Readable };
+                    let text =
+                        format!("track {track}, of which there are {copies} copies, cannot be read: {verdict:?}");
+                    self.checks.violate(rule, text);
                 }
             }
         }

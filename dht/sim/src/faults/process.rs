@@ -4,6 +4,7 @@ use deadwax_dht::VolumeId;
 use deadwax_track::TrackId;
 
 use super::{Active, FaultKind};
+use crate::check::Rule;
 use crate::clock::{Micros, SECOND};
 use crate::probe::Probe;
 use crate::world::{Event, Role, World};
@@ -190,7 +191,7 @@ impl World {
         let both = older.is_up() && later.is_up() && older.system.life < later.system.life;
         let since = later.well_since.max(older.well_since).max(self.faults.whole_since);
         if both && older.faults == 1 && self.network.is_whole() && self.now > since + HALTS {
-            self.checks.violate(format!("n{of} goes on, though n{double} of its name started later"));
+            self.checks.violate(Rule::OneOfTwo, format!("n{of} goes on, though n{double} of its name started later"));
         }
         self.queue.push(self.now + 5 * SECOND, Event::Doubled { double });
     }

@@ -6,6 +6,7 @@ use deadwax_dht::{FailureKind, NodeId, VolumeId};
 use deadwax_track::{Partition, TrackId};
 
 use super::{Event, Op, Reply, Work, World};
+use crate::check::Rule;
 use crate::clock::{Micros, SECOND};
 use crate::drive::{State, SystemOp};
 use crate::probe::Probe;
@@ -146,8 +147,10 @@ impl World {
         let at = &mut self.hosts[from as usize];
         at.sent = if at.sent.0 == second { (second, at.sent.1 + 1) } else { (second, 1) };
         if at.sent.1 > most {
-            self.checks
-                .violate(format!("n{from} sends more than {most} messages in second {second}, the last: {what}"));
+            self.checks.violate(
+                Rule::Progress,
+                format!("n{from} sends more than {most} messages in second {second}, the last: {what}"),
+            );
         }
     }
 

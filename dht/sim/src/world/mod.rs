@@ -19,7 +19,7 @@ use deadwax_dht::{Layout, LayoutCache, NodeId};
 
 pub(crate) use self::event::{Asker, Event, Flow, FlowStep, Op, PullUnderWay, Reply, Work};
 pub(crate) use self::host::{HELD_MAX, Host, Role};
-use crate::check::Checks;
+use crate::check::{Checks, Rule};
 use crate::client::{Clients, Oracle};
 use crate::clock::{Clock, Micros, SECOND};
 use crate::drive::{Drive, System};
@@ -322,7 +322,7 @@ impl World {
         at.ticks = if at.ticks.0 == second { (second, at.ticks.1 + 1) } else { (second, 1) };
         if at.ticks.1 > TICKS_MAX {
             let ticks = at.ticks.1;
-            self.checks.violate(format!("n{host} is never done: {ticks} ticks in second {second}"));
+            self.checks.violate(Rule::Progress, format!("n{host} is never done: {ticks} ticks in second {second}"));
         }
         self.note(Kind::Wake, host, NONE, 0);
         self.step(host, Input::Tick);
