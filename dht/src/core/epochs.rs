@@ -30,10 +30,12 @@ pub(super) struct Epochs {
     history: Option<History>,
     /// Records that come next, without a gap, [`RECORDS_MAX`] at most.
     coming: VecDeque<Arc<Record>>,
-    /// How many were taken in this step.
-    taken: usize,
+    /// How many epochs this step came further by records.
+    came: usize,
     layout: Option<Arc<Layout>>,
     voter: Option<Consensus>,
+    /// A seat that was taken before the history that gives it was durable. It is this node's, with what was promised in it.
+    taken: Option<Durable>,
     /// The seat whose state is to be dropped when the history of this epoch is durable.
     dropping: Option<(u64, u64)>,
     saved: u64,
@@ -59,9 +61,10 @@ impl Epochs {
         Self {
             history,
             coming: VecDeque::new(),
-            taken: 0,
+            came: 0,
             layout: None,
             voter: None,
+            taken: None,
             dropping: None,
             saved: 0,
             asked_at: None,
@@ -72,7 +75,7 @@ impl Epochs {
     }
 
     pub(super) const fn begin_step(&mut self) {
-        self.taken = 0;
+        self.came = 0;
     }
 
     /// Whether records alone lead on from the newest epoch to those of `batch`.
@@ -126,11 +129,16 @@ impl Core {
 
     pub(super) fn begin_epochs(&mut self, durable: Option<Durable>) {
         self.epochs.random = Random(self.config.seed ^ 0x6570_6f63_6873);
-        let Some(history) = self.epochs.history.clone() else { return };
+        let Some(history) = self.epochs.history.clone() else {
+            self.epochs.taken = durable;
+            return;
+        };
         self.epochs.saved = history.epoch();
         let seat = history.state().seat_of(&self.config.node);
         match (seat, durable) {
             (Some(seat), Some(durable)) if durable.seat == seat => self.start_voter(durable, &history),
+            // The process ended between the two: the record that gives it comes again.
+            (_, Some(durable)) if durable.seat > history.state().seats() => self.epochs.taken = Some(durable),
             // A seat is taken before the history that gives it is durable: its state was lost. The seat is forfeited, since
             // it was given to an earlier process.
             (Some(seat), _) if self.planted(Bug::KeepSeat) => self.start_voter(Durable::joining(seat), &history),
@@ -189,7 +197,7 @@ impl Core {
     /// Takes records that wait, one by one: who was a holder or a witness meanwhile, and is one again, has missed something.
     pub(super) fn poll_epochs(&mut self) -> u64 {
         let before = self.epoch();
-        while self.epochs.taken < EPOCHS_MAX
+        while self.epochs.came < EPOCHS_MAX
             && let Some(record) = self.epochs.coming.pop_front()
             && let Some(history) = &mut self.epochs.history
         {
@@ -199,7 +207,7 @@ impl Core {
                 self.epochs.coming.clear();
                 break;
             }
-            self.epochs.taken += 1;
+            self.epochs.came += 1;
             self.take_epoch();
         }
         if self.epoch() > before {
@@ -214,7 +222,9 @@ impl Core {
         let voter = history.state().voter(&self.config.node).copied();
         let seat = voter.map(|voter| voter.seat);
         let sits = self.epochs.voter.as_ref().map(Consensus::seat);
-        if sits != seat {
+        let given = |taken: &mut Durable| taken.seat <= history.state().seats();
+        let taken = self.epochs.taken.take_if(given);
+        if sits != seat || taken.is_some() {
             if let Some(left) = sits {
                 self.epochs.voter = None;
                 self.epochs.dropping = Some((left, history.epoch()));
@@ -222,10 +232,15 @@ impl Core {
             // Whatever an earlier process promised in its seat, this one, which has no state of it, does not know.
             let any = self.planted(Bug::KeepSeat) || self.planted(Bug::TakeAnySeat);
             let own = |voter: &Voter| voter.life == self.config.life || any;
-            if let Some(seat) = voter.filter(own).map(|voter| voter.seat) {
-                // Before the history that says so: a node that has a seat by its history has its state, too.
-                self.effects.push(Effect::TakeSeat(seat));
-                self.start_voter(Durable::joining(seat), &history);
+            match (voter, taken) {
+                (Some(voter), Some(taken)) if taken.seat == voter.seat => self.start_voter(taken, &history),
+                (Some(voter), _) if own(&voter) => {
+                    // Before the history that says so: a node that has a seat by its history has its state, too.
+                    self.effects.push(Effect::TakeSeat(voter.seat));
+                    self.start_voter(Durable::joining(voter.seat), &history);
+                }
+                (_, Some(taken)) => self.epochs.dropping = Some((taken.seat, history.epoch())),
+                (_, None) => {}
             }
             self.touch(Part::Voter);
         }
