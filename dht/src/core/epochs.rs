@@ -141,7 +141,10 @@ impl Core {
             (_, Some(durable)) if durable.seat > history.state().seats() => self.epochs.taken = Some(durable),
             // A seat is taken before the history that gives it is durable: its state was lost. The seat is forfeited, since
             // it was given to an earlier process.
-            (Some(seat), _) if self.planted(Bug::KeepSeat) => self.start_voter(Durable::joining(seat), &history),
+            (Some(seat), _) if self.planted(Bug::KeepSeat) => {
+                self.effects.push(Effect::TakeSeat(seat));
+                self.start_voter(Durable::joining(seat), &history);
+            }
             (None, Some(durable)) => self.effects.push(Effect::DropSeat(durable.seat)),
             (_, _) => {}
         }
@@ -170,9 +173,7 @@ impl Core {
                     return;
                 }
                 self.epochs.coming.clear();
-                if !self.planted(Bug::VouchSkipped) {
-                    self.forget_takedown_members();
-                }
+                self.forget_takedown_members();
             }
             None => {
                 let Ok(history) = History::from_batch(batch) else { return };

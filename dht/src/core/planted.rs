@@ -29,8 +29,6 @@ pub enum Bug {
     KeepSeat,
     /// A seat is begun anew by any process of its node, not only by the one that it was given to.
     TakeAnySeat,
-    /// A node that skipped epochs goes on to vouch for takedowns by what it heard before.
-    VouchSkipped,
     /// A new holder says that it has all once it is equal with one old holder.
     SyncedByOne,
     /// The older of two processes of one name goes on.
@@ -46,7 +44,7 @@ pub enum Bug {
 impl Bug {
     /// Each of them.
     #[cfg(feature = "planted")]
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 17] = [
         Self::AcknowledgeEarly,
         Self::ForgetStandIn,
         Self::CollectEarly,
@@ -59,7 +57,6 @@ impl Bug {
         Self::DownIsDead,
         Self::KeepSeat,
         Self::TakeAnySeat,
-        Self::VouchSkipped,
         Self::SyncedByOne,
         Self::NeverHalt,
         Self::NeverPull,

@@ -15,6 +15,7 @@
 //! | readable after healing | every acknowledged track is got, from each gateway, once the cluster says that it is settled |
 //! | no service after a takedown | [`LEASE`] after a majority of the map's nodes had it durable in its chain |
 //! | one history | each epoch has one record |
+//! | one seat | a voter's seat is begun with empty state once: who lost what it promised there forfeits it |
 //! | one layout | a core that works its layouts out by itself finds what others find at that epoch |
 //! | placement | no two holders on a node, in any set at any epoch; zones, when settled |
 //! | movement | what a change moves, and pulls of what is there already |
@@ -61,6 +62,8 @@ pub(crate) struct Checks {
     pub(crate) owed: BTreeSet<(VolumeId, u32)>,
     /// Partitions with tracks that moved at the epoch before.
     pub(crate) moving: BTreeSet<Partition>,
+    /// The voters' seats that were begun.
+    pub(crate) seats: BTreeSet<u64>,
     /// The hosts of the newest map's nodes.
     pub(crate) members: BTreeSet<u32>,
 }
@@ -71,6 +74,7 @@ impl Checks {
             violations: Vec::new(),
             epochs: Epochs::new(history),
             takedowns: BTreeMap::new(),
+            seats: history.state().voters().iter().map(|voter| voter.seat).collect(),
             members: BTreeSet::new(),
             owed: BTreeSet::new(),
             moving: BTreeSet::new(),

@@ -21,6 +21,7 @@ pub enum Rule {
     NoService,
     NoTakedownInvented,
     OneHistory,
+    OneSeat,
     OneLayout,
     Placement,
     Movement,

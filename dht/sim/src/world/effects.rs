@@ -52,7 +52,12 @@ impl World {
             Effect::List { number, volume, partition } => self.list(host, number, &volume, partition),
             Effect::Pull(pull) => self.pull(host, &pull),
             Effect::Erase { volume, track, barred } => self.erase(host, &volume, track, barred),
-            Effect::TakeSeat(seat) => self.system(host, SystemOp::TakeSeat(seat)),
+            Effect::TakeSeat(seat) => {
+                if !self.checks.seats.insert(seat) {
+                    self.checks.violate(Rule::OneSeat, format!("n{host} begins seat {seat}, which was begun before"));
+                }
+                self.system(host, SystemOp::TakeSeat(seat));
+            }
             Effect::Persist { seat, step } => self.system(host, SystemOp::Persist(seat, step)),
             Effect::Save(batch) => self.save(host, batch),
             Effect::DropSeat(seat) => self.system(host, SystemOp::DropSeat(seat)),
