@@ -318,9 +318,9 @@ impl Layout {
 }
 
 /// Pure results that the cores of one process share: a history that one of them has checked is not checked again by the
-/// next, and a layout is worked out once. Who holds what is the same with and without it; whether
-/// it is known what changed since the epoch before is not. A node has one of its own, a simulation of ten thousand nodes
-/// one for all.
+/// next, and a layout is worked out once. Who holds what is the same with and without it; whether it is known what changed
+/// since the epoch before is not. A node has one of its own, a simulation of ten thousand nodes one for all; of a small
+/// cluster, sometimes one for each, so that it would show if two worked it out differently.
 #[derive(Clone, Default, Debug)]
 pub struct LayoutCache(Arc<Mutex<VecDeque<Kept>>>);
 
@@ -345,14 +345,15 @@ impl LayoutCache {
         Ok(keep(&mut kept, history, layout))
     }
 
-    /// The layout of `history`'s newest epoch.
-    pub fn layout(&self, history: &History) -> Result<Arc<Layout>, BadMap> {
+    /// The layout of `history`'s newest epoch. Where it is not known yet, `earlier`, the caller's last, spares work; without
+    /// it the newest here does.
+    pub fn layout(&self, history: &History, earlier: Option<&Layout>) -> Result<Arc<Layout>, BadMap> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let head = history.head();
         if let Some((_, layout)) = kept.iter().find(|(_, layout)| layout.head == head) {
             return Ok(layout.clone());
         }
-        let layout = Layout::new(history, kept.back().map(|(_, layout)| &**layout))?;
+        let layout = Layout::new(history, earlier.or(kept.back().map(|(_, layout)| &**layout)))?;
         Ok(keep(&mut kept, history, layout))
     }
 
@@ -372,11 +373,10 @@ impl LayoutCache {
                 kept.iter().find(|(_, layout)| layout.head == head)
             });
             let known = known.map(|(known, _)| known);
+            let before = history.epoch();
             // A chain of hashes: who has that head, and ours before it, has checked just these records.
-            if let Some(known) = known.filter(|known| known.hash(history.epoch()) == Some(history.head())) {
-                let further = known.epoch() - history.epoch();
-                *history = known.clone();
-                return Ok(further);
+            if known.is_some_and(|known| history.take_over(known)) {
+                return Ok(history.epoch() - before);
             }
         }
         history.catch_up(batch)

@@ -11,7 +11,7 @@ use deadwax_dht::log::{
     BadChange, BadHistory, Batch, Change, Checkpoint, History, MOVES_MAX, RECORDS_MAX, Record, Refusal, Stage, State,
     Thing,
 };
-use deadwax_dht::{BadMap, MapSpec, Override, Policy, Volume, VolumeId};
+use deadwax_dht::{BadMap, LayoutCache, MapSpec, Override, Policy, Volume, VolumeId};
 use deadwax_track::Partition;
 
 use self::cluster::{any_change, history, move_to, node, node_id, proposal, push, rack, spec, volume_id, voters};
@@ -67,6 +67,59 @@ fn what_is_kept_is_bounded_and_depends_on_the_chain_alone() {
         }
     }
     assert_eq!(straight.state_at(301).as_ref(), Some(&**straight.state()));
+}
+
+#[test]
+fn what_moved_is_known_for_longer_than_its_records_are_kept() {
+    let mut known = history(5, 3);
+    let begin = |known: &mut History, number: u16| {
+        let mut each = [[1, 2, 3], [3, 4, 5]].map(|nodes| move_to(known, Partition(number), nodes)).into_iter();
+        push(known, Change::Begin(vec![each.find(|each| each.new != each.old).expect("one is elsewhere")]));
+    };
+    push(&mut known, rack(0));
+    begin(&mut known, 7);
+    begin(&mut known, 9);
+    let early = known.clone();
+    (100..300).for_each(|number| begin(&mut known, number));
+    assert!(known.oldest() > 100 && early.oldest() == 1);
+    for (partition, last) in [(8, 2), (7, 3), (9, 4), (100, 5), (299, 204)] {
+        let moved: Vec<u64> = (0..=204).filter(|epoch| known.moved_since(Partition(partition), *epoch)).collect();
+        assert_eq!(moved, (0..last).collect::<Vec<_>>(), "partition {partition}");
+    }
+    // Whoever began at a checkpoint does not know what was before it.
+    let mut begun = early;
+    begun.catch_up(&known.since(4)).expect("a good batch");
+    for history in [&begun, &History::from_batch(&known.since(0)).expect("a good batch")] {
+        assert!(history.moved_since(P, history.oldest() - 1) && !history.moved_since(P, history.oldest()));
+        assert!(history.moved_since(Partition(299), 203) && !history.moved_since(Partition(299), 204));
+    }
+    push(&mut known, rack(1));
+    assert!(known.moved_since(P, 204), "placement looks at nodes");
+    assert!(!known.moved_since(P, 205));
+}
+
+#[test]
+fn a_cache_makes_nobody_forget_what_moved_nor_know_more() {
+    let cache = LayoutCache::default();
+    let mut known = history(5, 3);
+    push(&mut known, rack(0));
+    for number in 100..200 {
+        let each = move_to(&known, Partition(number), [1, 2, 3]);
+        push(&mut known, Change::Begin(vec![each]));
+    }
+    let begun = History::from_batch(&known.since(0)).expect("a good batch");
+    let missing = |further: &History, behind: &History| Batch { checkpoint: None, ..further.since(behind.epoch()) };
+    // One that knows more, for one that began late, and one that began late, for one that knows more.
+    for (mut ahead, mut other) in [(known.clone(), begun.clone()), (begun.clone(), known.clone())] {
+        let before: Vec<bool> = (0..110).map(|epoch| other.moved_since(P, epoch)).collect();
+        let each = move_to(&ahead, Partition(300), [1, 2, 3]);
+        push(&mut ahead, Change::Begin(vec![each]));
+        cache.layout(&ahead, None).expect("a good map");
+        let batch = missing(&ahead, &other);
+        assert_eq!(cache.catch_up(&mut other, &batch), Ok(1));
+        let after: Vec<bool> = (0..110).map(|epoch| other.moved_since(P, epoch)).collect();
+        assert_eq!(after, before);
+    }
 }
 
 /// A batch of `peer`'s, with one record made another, from there on a good chain again or not.

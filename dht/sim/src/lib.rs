@@ -32,6 +32,7 @@ mod topology;
 mod trace;
 mod world;
 
+pub use check::{Rule, Violation};
 pub use faults::FaultKind;
 pub use probe::{Probe, Probes};
 pub use run::{Report, Scale, Scenario, run};

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use deadwax_dht::core::CoreSettings;
 use deadwax_dht::{AdmissionLimits, ClassLimits};
 
+use crate::check::{Rule, Violation};
 use crate::clock::{MINUTE, Micros, SECOND};
 use crate::faults::FaultKind;
 use crate::probe::{Probe, Probes};
@@ -28,6 +29,8 @@ pub struct Scenario {
     pub only: Vec<FaultKind>,
     /// A large cluster; none: a small one, drawn by the seed.
     pub scale: Option<Scale>,
+    /// Whether each core works out by itself who holds what at an epoch, at the cost of time; none: one seed of eight.
+    pub own_layouts: Option<bool>,
     /// A track, by its number in a report, whose every line is written to standard error.
     pub follow: Option<u32>,
     /// A mistake on purpose in all cores.
@@ -42,8 +45,9 @@ impl Scenario {
         Self {
             seed,
             only: Vec::new(),
-            follow: None,
             scale: None,
+            own_layouts: None,
+            follow: None,
             #[cfg(feature = "planted")]
             bug: None,
         }
@@ -58,7 +62,7 @@ pub struct Report {
     /// The cluster.
     pub topology: &'static str,
     /// Which rules were broken; empty: none.
-    pub violations: Vec<String>,
+    pub violations: Vec<Violation>,
     /// A hash over all that happened: equal for equal seeds.
     pub trace: u128,
     /// How many things happened.
@@ -218,7 +222,7 @@ impl World {
                 35 * SECOND
             }
             Some(what) if gone > bound(run.jobs_at) => {
-                self.checks.violate(format!("{} s after the healing: {what}", gone / SECOND));
+                self.checks.violate(Rule::Convergence, format!("{} s after the healing: {what}", gone / SECOND));
                 LOOK
             }
             Some(_) => LOOK,
@@ -240,7 +244,7 @@ impl World {
         if self.clients.musts > 0 {
             if self.now > run.reading_since + 10 * MINUTE {
                 let text = format!("{} reads have not ended, 10 minutes after all was settled", self.clients.musts);
-                self.checks.violate(text);
+                self.checks.violate(Rule::ReadableAfterHealing, text);
             }
             return 5 * SECOND;
         }
@@ -287,6 +291,8 @@ pub fn run(scenario: &Scenario) -> Report {
     world.clients.few = few_at_once;
     world.faults.map_changes = scenario.scale.is_some() || random.percent(35);
     world.faults.only.clone_from(&scenario.only);
+    let own_layouts = scenario.scale.is_none() && scenario.seed % 8 == 7;
+    world.own_layouts = scenario.own_layouts.unwrap_or(own_layouts);
     world.trace.follow = scenario.follow;
     #[cfg(feature = "planted")]
     {
@@ -316,7 +322,7 @@ pub fn run(scenario: &Scenario) -> Report {
     if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(go)) {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        world.checks.violate(format!("panic: {}", text.unwrap_or_default()));
+        world.checks.violate(Rule::Panic, text.unwrap_or_default());
     }
     let settled_after = world.run_state.as_ref().map_or(0, |run| run.settled_after);
     let log = if world.checks.violations.is_empty() {

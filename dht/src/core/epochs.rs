@@ -1,12 +1,12 @@
 //! The map and its log: the node's history, its voter, and how epochs spread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::message::Message;
 use super::planted::Bug;
 use super::{Core, Destination, Effect, Part};
-use crate::log::{Batch, Change, Consensus, ConsensusConfig, Durable, History, Record};
+use crate::log::{Batch, Change, Consensus, ConsensusConfig, Durable, History, RECORDS_MAX, Record};
 use crate::log::{Effect as VoterEffect, Proposal, ProposeError, Voter};
 use crate::random::Random;
 use crate::{Layout, NodeId};
@@ -19,14 +19,23 @@ const AGAIN_MS: u64 = 1_000;
 /// How often a node's question for what it lacks is answered within [`AGAIN_MS`]: it asks once in that time, and each
 /// answer may be a whole history.
 const ANSWERED_MAX: u8 = 4;
+/// The most epochs that one step comes further by records: each has a layout, which all machines are told of. A checkpoint
+/// takes the history to its end at once, with one layout for all.
+pub const EPOCHS_MAX: usize = 4;
 /// The most nodes of which it is remembered what they were told, and how often they were answered.
 const TOLD_MAX: usize = 256;
 
 /// The history, and the voter where the node has a seat.
 pub(super) struct Epochs {
     history: Option<History>,
+    /// Records that come next, without a gap, [`RECORDS_MAX`] at most.
+    coming: VecDeque<Arc<Record>>,
+    /// How many epochs this step came further by records.
+    came: usize,
     layout: Option<Arc<Layout>>,
     voter: Option<Consensus>,
+    /// A seat that was taken before the history that gives it was durable. It is this node's, with what was promised in it.
+    taken: Option<Durable>,
     /// The seat whose state is to be dropped when the history of this epoch is durable.
     dropping: Option<(u64, u64)>,
     saved: u64,
@@ -51,14 +60,40 @@ impl Epochs {
     pub(super) const fn new(history: Option<History>) -> Self {
         Self {
             history,
+            coming: VecDeque::new(),
+            came: 0,
             layout: None,
             voter: None,
+            taken: None,
             dropping: None,
             saved: 0,
             asked_at: None,
             told: BTreeMap::new(),
             answered: BTreeMap::new(),
             random: Random(0),
+        }
+    }
+
+    pub(super) const fn begin_step(&mut self) {
+        self.came = 0;
+    }
+
+    /// Whether records alone lead on from the newest epoch to those of `batch`.
+    fn leads_to(&self, batch: &Batch) -> bool {
+        let newest = self.coming.back().map(|record| record.epoch);
+        let newest = newest.or_else(|| self.history.as_ref().map(History::epoch));
+        let first = batch.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.record.epoch);
+        newest.is_some_and(|newest| first <= newest)
+    }
+
+    /// Puts records behind those that wait. What is known, leaves a gap or finds no room is of no use: it is asked for again.
+    fn queue(&mut self, records: &[Arc<Record>]) {
+        let Some(history) = &self.history else { return };
+        for record in records {
+            let newest = self.coming.back().map_or_else(|| history.epoch(), |record| record.epoch);
+            if record.epoch == newest + 1 && self.coming.len() < RECORDS_MAX {
+                self.coming.push_back(record.clone());
+            }
         }
     }
 }
@@ -94,14 +129,22 @@ impl Core {
 
     pub(super) fn begin_epochs(&mut self, durable: Option<Durable>) {
         self.epochs.random = Random(self.config.seed ^ 0x6570_6f63_6873);
-        let Some(history) = self.epochs.history.clone() else { return };
+        let Some(history) = self.epochs.history.clone() else {
+            self.epochs.taken = durable;
+            return;
+        };
         self.epochs.saved = history.epoch();
         let seat = history.state().seat_of(&self.config.node);
         match (seat, durable) {
             (Some(seat), Some(durable)) if durable.seat == seat => self.start_voter(durable, &history),
+            // The process ended between the two: the record that gives it comes again.
+            (_, Some(durable)) if durable.seat > history.state().seats() => self.epochs.taken = Some(durable),
             // A seat is taken before the history that gives it is durable: its state was lost. The seat is forfeited, since
             // it was given to an earlier process.
-            (Some(seat), _) if self.planted(Bug::KeepSeat) => self.start_voter(Durable::joining(seat), &history),
+            (Some(seat), _) if self.planted(Bug::KeepSeat) => {
+                self.effects.push(Effect::TakeSeat(seat));
+                self.start_voter(Durable::joining(seat), &history);
+            }
             (None, Some(durable)) => self.effects.push(Effect::DropSeat(durable.seat)),
             (_, _) => {}
         }
@@ -118,45 +161,60 @@ impl Core {
         }
     }
 
-    /// Takes records from a peer or from the own voter.
+    /// Takes records from a peer: those that follow wait for their turn.
     pub(super) fn take_batch(&mut self, batch: &Batch) {
-        let (before, cluster) = (self.epoch(), self.config.cluster);
+        if self.epochs.leads_to(batch) {
+            self.epochs.queue(&batch.records);
+            return self.touch(Part::Epochs);
+        }
         match &mut self.epochs.history {
-            Some(history) if batch.checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.record.epoch <= before) => {
-                // One by one: who was a holder or a witness meanwhile, and is one again, has missed something.
-                let next = batch.records.iter().position(|record| record.epoch > history.epoch());
-                for record in &batch.records[next.unwrap_or(batch.records.len())..] {
-                    let one = Batch { checkpoint: None, records: vec![record.clone()] };
-                    let Some(history) = &mut self.epochs.history else { return };
-                    // Those before a bad one stay. A fork shows in the epochs' hashes.
-                    if self.config.layouts.catch_up(history, &one).is_err() {
-                        break;
-                    }
-                    self.take_epoch();
-                }
-                if self.epoch() > before {
-                    self.tell_epoch();
-                }
-                return;
-            }
             Some(history) => {
                 if self.config.layouts.catch_up(history, batch).is_err() {
                     return;
                 }
+                self.epochs.coming.clear();
                 self.forget_takedown_members();
             }
             None => {
                 let Ok(history) = History::from_batch(batch) else { return };
-                if history.state().spec().cluster != cluster {
+                if history.state().spec().cluster != self.config.cluster {
                     return;
                 }
                 self.epochs.history = Some(history);
             }
         }
-        if self.epoch() > before {
+        self.take_epoch();
+        self.tell_epoch();
+    }
+
+    /// Takes records from the own voter. It says each but once, so none of a peer's stands in their way.
+    fn take_committed(&mut self, batch: &Batch) {
+        if let Some(first) = batch.records.first() {
+            self.epochs.coming.retain(|record| record.epoch < first.epoch);
+        }
+        self.take_batch(batch);
+    }
+
+    /// Takes records that wait, one by one: who was a holder or a witness meanwhile, and is one again, has missed something.
+    pub(super) fn poll_epochs(&mut self) -> u64 {
+        let before = self.epoch();
+        while self.epochs.came < EPOCHS_MAX
+            && let Some(record) = self.epochs.coming.pop_front()
+            && let Some(history) = &mut self.epochs.history
+        {
+            let one = Batch { checkpoint: None, records: vec![record] };
+            // Those before a bad one stay. A fork shows in the epochs' hashes.
+            if self.config.layouts.catch_up(history, &one).is_err() {
+                self.epochs.coming.clear();
+                break;
+            }
+            self.epochs.came += 1;
             self.take_epoch();
+        }
+        if self.epoch() > before {
             self.tell_epoch();
         }
+        if self.epochs.coming.is_empty() { u64::MAX } else { self.now }
     }
 
     /// The history has come to another epoch: all machines are told.
@@ -165,17 +223,25 @@ impl Core {
         let voter = history.state().voter(&self.config.node).copied();
         let seat = voter.map(|voter| voter.seat);
         let sits = self.epochs.voter.as_ref().map(Consensus::seat);
-        if sits != seat {
+        let given = |taken: &mut Durable| taken.seat <= history.state().seats();
+        let taken = self.epochs.taken.take_if(given);
+        if sits != seat || taken.is_some() {
             if let Some(left) = sits {
                 self.epochs.voter = None;
                 self.epochs.dropping = Some((left, history.epoch()));
             }
             // Whatever an earlier process promised in its seat, this one, which has no state of it, does not know.
-            let own = |voter: &Voter| voter.life == self.config.life || self.planted(Bug::KeepSeat);
-            if let Some(seat) = voter.filter(own).map(|voter| voter.seat) {
-                // Before the history that says so: a node that has a seat by its history has its state, too.
-                self.effects.push(Effect::TakeSeat(seat));
-                self.start_voter(Durable::joining(seat), &history);
+            let any = self.planted(Bug::KeepSeat) || self.planted(Bug::TakeAnySeat);
+            let own = |voter: &Voter| voter.life == self.config.life || any;
+            match (voter, taken) {
+                (Some(voter), Some(taken)) if taken.seat == voter.seat => self.start_voter(taken, &history),
+                (Some(voter), _) if own(&voter) => {
+                    // Before the history that says so: a node that has a seat by its history has its state, too.
+                    self.effects.push(Effect::TakeSeat(voter.seat));
+                    self.start_voter(Durable::joining(voter.seat), &history);
+                }
+                (_, Some(taken)) => self.epochs.dropping = Some((taken.seat, history.epoch())),
+                (_, None) => {}
             }
             self.touch(Part::Voter);
         }
@@ -194,7 +260,8 @@ impl Core {
     fn renew_layout(&mut self) {
         let history = self.epochs.history.as_ref().expect("callers have one");
         // The state was checked by the log's rules, which include those of a map.
-        let layout = self.config.layouts.layout(history).expect("a state that was checked");
+        let earlier = self.epochs.layout.as_deref();
+        let layout = self.config.layouts.layout(history, earlier).expect("a state that was checked");
         self.epochs.layout = Some(layout.clone());
         self.renew_contacts(&layout);
         self.renew_takedowns(&layout);
@@ -326,12 +393,10 @@ impl Core {
                 self.effects.push(Effect::Persist { seat, step: Box::new(step) });
             }
             VoterEffect::Send { to, message } => self.send(to, Message::Raft(Box::new(message))),
-            VoterEffect::Committed(batch) => self.take_batch(&batch),
+            VoterEffect::Committed(batch) => self.take_committed(&batch),
             VoterEffect::Decided { ticket, outcome } => self.take_decided(ticket, outcome),
-            VoterEffect::Retired => {
-                let voter = self.epochs.voter.take().expect("it said so");
-                self.epochs.dropping = Some((voter.seat(), self.epoch()));
-            }
+            // It does nothing any more, and is dropped at the epoch that ends its seat, which may wait for its turn.
+            VoterEffect::Retired => {}
         }
     }
 

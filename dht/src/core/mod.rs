@@ -18,7 +18,8 @@
 //! track may have been taken down meanwhile, and the partition may have got other holders.
 //!
 //! **The way of an epoch.** A record comes from the voter of this node, or from any peer: each envelope carries its
-//! sender's epoch, and who is behind asks. The new layout is then told to all machines.
+//! sender's epoch, and who is behind asks. The new layout is then told to all machines: of at most [`EPOCHS_MAX`] records
+//! a step, one by one; the others wait for the next.
 //!
 //! **What happens on each failure.** *Messages are lost, doubled, late:* each machine asks again. *The process dies:* a
 //! new core starts from what its driver kept ([`Kept`]); a voter that lost its state gives its seat up; a volume says
@@ -46,6 +47,7 @@ use self::contacts::Contacts;
 use self::copies::Copies;
 use self::duties::Duties;
 pub use self::effect::{CommandRefused, Destination, Effect, Finished, Refused};
+pub use self::epochs::EPOCHS_MAX;
 use self::epochs::Epochs;
 pub use self::input::{Done, Input, Request, Verb};
 pub use self::message::{BadEnvelope, ENVELOPE_BYTES_MAX, Envelope, Message, RECEIPTS_MAX};
@@ -63,6 +65,7 @@ use crate::admission::Admission;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Part {
     Voter,
+    Epochs,
     Liveness,
     Router,
     Takedowns,
@@ -74,8 +77,9 @@ enum Part {
     Planner,
 }
 
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 11] = [
     Part::Voter,
+    Part::Epochs,
     Part::Liveness,
     Part::Router,
     Part::Takedowns,
@@ -153,6 +157,7 @@ impl Core {
         if self.halted {
             return self.refuse_all(&input);
         }
+        self.epochs.begin_step();
         self.take(input);
         self.poll_parts();
         std::mem::take(&mut self.effects)
@@ -207,6 +212,7 @@ impl Core {
             self.touched &= !part.bit();
             let next = match part {
                 Part::Voter => self.poll_voter(),
+                Part::Epochs => self.poll_epochs(),
                 Part::Liveness => self.poll_liveness(),
                 Part::Router => self.poll_router(),
                 Part::Takedowns => self.poll_takedowns(),

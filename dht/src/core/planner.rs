@@ -133,9 +133,12 @@ impl Core {
         let nodes = layout.map().nodes().iter().map(|node| node.id);
         let eligible: BTreeMap<NodeId, u64> =
             nodes.filter_map(|node| Some((node, self.life_with_epoch(&node)?))).collect();
+        let follows = |seat| self.voter().is_some_and(|voter| voter.is_followed_by(seat));
+        let voters = layout.state().voters().iter().filter(|voter| !follows(voter.seat));
+        let idle = voters.map(|voter| voter.node).filter(|node| eligible.contains_key(node)).collect();
         named.into_iter().filter(|node| !eligible.contains_key(node)).for_each(|node| self.ping(node));
         if let Some(rebalance) = &mut self.planner.rebalance {
-            rebalance.set_eligible(eligible);
+            rebalance.set_eligible(self.config.node, eligible, idle);
         }
     }
 

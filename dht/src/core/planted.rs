@@ -27,6 +27,10 @@ pub enum Bug {
     DownIsDead,
     /// A voter that lost its state goes on voting in its seat.
     KeepSeat,
+    /// A seat is begun anew by any process of its node, not only by the one that it was given to.
+    TakeAnySeat,
+    /// A new holder says that it has all once it is equal with one old holder.
+    SyncedByOne,
     /// The older of two processes of one name goes on.
     NeverHalt,
     /// What a volume lacks is not pulled.
@@ -40,7 +44,7 @@ pub enum Bug {
 impl Bug {
     /// Each of them.
     #[cfg(feature = "planted")]
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::AcknowledgeEarly,
         Self::ForgetStandIn,
         Self::CollectEarly,
@@ -52,6 +56,8 @@ impl Bug {
         Self::SyncedEarly,
         Self::DownIsDead,
         Self::KeepSeat,
+        Self::TakeAnySeat,
+        Self::SyncedByOne,
         Self::NeverHalt,
         Self::NeverPull,
         Self::IgnoreRot,

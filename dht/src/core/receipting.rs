@@ -113,11 +113,12 @@ impl Core {
 
     /// A node that begins to vote goes through the log; one that votes no more follows nothing.
     pub(super) fn renew_receipts(&mut self, layout: &Layout) {
+        self.receipts.receipts.keep_nodes(layout.map().nodes().iter().map(|node| &node.id));
         let votes = layout.state().seat_of(&self.config.node).is_some();
         if votes == std::mem::replace(&mut self.receipts.votes, votes) {
             return;
         }
-        self.receipts.receipts = Receipts::default();
+        self.receipts.receipts.clear();
         (self.receipts.logged, self.receipts.after) = (votes.then_some(Logged(None)), None);
         self.receipts.due = votes.then_some(self.now);
         self.touch(Part::Receipts);

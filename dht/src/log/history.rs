@@ -7,6 +7,7 @@ use deadwax_track::Partition;
 
 use super::batch::{Batch, Checkpoint};
 use super::change::Change;
+use super::moves::Moves;
 use super::record::{Proposal, Record};
 use super::rules::BadChange;
 use super::state::State;
@@ -125,13 +126,15 @@ struct Kept {
 /// that they lead to.
 ///
 /// What is kept depends on the chain alone: two histories at the same epoch of the same chain are equal in all they
-/// say. That is what lets every voter decide a proposal by itself.
+/// say, but for how far back [`moved_since`](Self::moved_since) knows. That is what lets every voter decide a proposal
+/// by itself.
 #[derive(Clone, Debug)]
 pub struct History {
     checkpoint: Arc<Checkpoint>,
     checkpoint_hash: [u8; 32],
     kept: VecDeque<Kept>,
     kept_bytes: usize,
+    moves: Moves,
     state: Arc<State>,
 }
 
@@ -147,7 +150,8 @@ impl History {
     fn begin(checkpoint: Arc<Checkpoint>) -> Self {
         let state = Arc::new(checkpoint.state.clone());
         let checkpoint_hash = checkpoint.record.hash();
-        Self { checkpoint, checkpoint_hash, kept: VecDeque::new(), kept_bytes: 0, state }
+        let moves = Moves::since(state.epoch());
+        Self { checkpoint, checkpoint_hash, kept: VecDeque::new(), kept_bytes: 0, moves, state }
     }
 
     /// The history that a batch with a checkpoint holds: for a node that has none yet. Nothing but the sender's word
@@ -235,16 +239,22 @@ impl History {
         Some(Change::RollBack { to, spec: Box::new(spec) })
     }
 
-    /// Whether the holders of `partition` may have changed after `epoch`. True where that is not known any more.
+    /// Whether the holders of `partition` may have changed after `epoch`. True where that is not known: before the epoch
+    /// at which this history began, by a genesis or by a checkpoint. Records that are not kept any more count.
     #[must_use]
     pub fn moved_since(&self, partition: Partition, epoch: u64) -> bool {
-        epoch < self.oldest()
-            || self
-                .kept
-                .iter()
-                .rev()
-                .take_while(|kept| kept.record.epoch > epoch)
-                .any(|kept| kept.touch.moves(partition))
+        self.moves.moved_since(partition, epoch)
+    }
+
+    /// Takes over `further`, which has taken all that this history has and more, as if it had taken the same itself.
+    /// Whether it could: not where that one knows less about what moved.
+    pub(crate) fn take_over(&mut self, further: &Self) -> bool {
+        let follows = further.hash(self.epoch()) == Some(self.head()) && further.moves.reaches(&self.moves);
+        if follows {
+            let before = std::mem::replace(self, further.clone());
+            self.moves.forget_as(&before.moves);
+        }
+        follows
     }
 
     /// What a node at `epoch` is missing; [`Batch::is_empty`] when nothing. A node without any history is at 0.
@@ -325,6 +335,7 @@ impl History {
         let touch = Arc::new(Touch::of(&record.change, &self.state));
         let hash = *blake3::hash(&bytes).as_bytes();
         self.kept_bytes += bytes.len();
+        self.moves.note(record.epoch, &touch);
         self.kept.push_back(Kept { record, hash, bytes: bytes.len(), touch });
         self.state = Arc::new(state);
         while self.kept.len() > RECORDS_MAX || self.kept_bytes > RECORDS_BYTES_MAX {

@@ -40,6 +40,7 @@ mod change;
 mod codec;
 mod consensus;
 mod history;
+mod moves;
 mod record;
 mod rules;
 mod spec;

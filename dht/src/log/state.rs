@@ -135,6 +135,12 @@ impl State {
         self.voters.iter().chain(&self.outgoing).find(|voter| voter.node == *node)
     }
 
+    /// The newest seat that was given.
+    #[must_use]
+    pub const fn seats(&self) -> u64 {
+        self.seats
+    }
+
     /// The nodes that were declared dead.
     #[must_use]
     pub const fn dead(&self) -> &BTreeSet<NodeId> {

@@ -107,13 +107,17 @@ impl Touch {
         Self { writes, reads }
     }
 
-    /// Whether the holders of `partition` may be others afterwards: it was named, or something that placement looks at
-    /// was changed.
-    pub(super) fn moves(&self, partition: Partition) -> bool {
-        self.writes.iter().any(|thing| match thing {
-            Thing::Partition(named) => *named == partition,
-            Thing::All | Thing::Policy | Thing::Node(_) | Thing::Volume(_) => true,
-            Thing::Voters => false,
+    /// Whether the holders of any partition may be others afterwards: something that placement looks at was changed.
+    pub(super) fn moves_all(&self) -> bool {
+        use Thing::{All, Node, Policy, Volume};
+        self.writes.iter().any(|thing| matches!(thing, All | Policy | Node(_) | Volume(_)))
+    }
+
+    /// The partitions that were named: their holders may be others afterwards.
+    pub(super) fn moved(&self) -> impl Iterator<Item = Partition> {
+        self.writes.iter().filter_map(|thing| match thing {
+            Thing::Partition(named) => Some(*named),
+            _ => None,
         })
     }
 

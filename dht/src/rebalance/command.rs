@@ -82,7 +82,8 @@ pub enum Command {
         /// Whether it is dead.
         dead: bool,
     },
-    /// Who votes. Each that is new is up, and was heard of by the node that leads.
+    /// Who votes. Each that is new is up, and was heard of by the node that leads. Where many are new they get their seats
+    /// by several records.
     SetVoters(Vec<NodeId>),
 }
 

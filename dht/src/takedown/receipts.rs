@@ -1,6 +1,6 @@
 //! Proof, copy by copy, that what was taken down is gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use deadwax_track::TrackId;
@@ -106,7 +106,7 @@ pub enum CopyState {
     Pending,
     /// Its node cannot be reached: the copy is there for all that is known, and its node is stale.
     Unreachable,
-    /// Its volume is declared dead: nobody will read it again, or else it comes back as Pending.
+    /// Its volume is declared dead: nobody will read it again, or else it is what its node is.
     Dead,
     /// Gone, says its node: at this time, in milliseconds since 1970.
     Erased(u64),
@@ -123,8 +123,7 @@ impl CopyState {
         match (self, dead) {
             (Self::Erased(time), _) => Self::Erased(time),
             (_, true) => Self::Dead,
-            (Self::Dead, false) => Self::Pending,
-            (state, false) => state,
+            (_, false) => Self::Pending,
         }
     }
 }
@@ -153,6 +152,7 @@ impl Progress {
 #[derive(Clone, Copy, Debug)]
 struct Copy {
     node: NodeId,
+    /// Not `Unreachable`: that is a matter of its node.
     state: CopyState,
 }
 
@@ -162,6 +162,7 @@ struct Copy {
 #[derive(Clone, Default, Debug)]
 pub struct Receipts {
     open: BTreeMap<TrackId, BTreeMap<VolumeId, Copy>>,
+    unreachable: BTreeSet<NodeId>,
 }
 
 impl Receipts {
@@ -197,14 +198,25 @@ impl Receipts {
         Ok(())
     }
 
-    /// A node was asked in vain, or can be reached again.
+    /// A node was asked in vain, or can be reached again: so are all of its copies.
     pub fn set_reachable(&mut self, node: &NodeId, reachable: bool) {
-        let state = if reachable { CopyState::Pending } else { CopyState::Unreachable };
-        for copy in self.open.values_mut().flat_map(BTreeMap::values_mut).filter(|copy| copy.node == *node) {
-            if !copy.state.is_settled() {
-                copy.state = state;
-            }
+        if reachable {
+            self.unreachable.remove(node)
+        } else {
+            self.unreachable.insert(*node)
+        };
+    }
+
+    /// Forgets all nodes but these, those of the map.
+    pub fn keep_nodes<'a>(&mut self, nodes: impl Iterator<Item = &'a NodeId>) {
+        if !self.unreachable.is_empty() {
+            self.unreachable = nodes.filter(|node| self.unreachable.contains(*node)).copied().collect();
         }
+    }
+
+    /// Follows nothing any more.
+    pub fn clear(&mut self) {
+        self.open.clear();
     }
 
     /// A volume was declared dead, or has come back after all.
@@ -230,7 +242,7 @@ impl Receipts {
     /// How far the track is; none where it is not open.
     #[must_use]
     pub fn progress(&self, track: &TrackId) -> Option<Progress> {
-        self.open.get(track).map(progress)
+        self.open.get(track).map(|copies| self.count(copies))
     }
 
     /// At most `limit` open tracks after `after` (from the first: none), with how far each is. The last one's id is
@@ -239,13 +251,31 @@ impl Receipts {
     pub fn page(&self, after: Option<&TrackId>, limit: usize) -> Vec<(TrackId, Progress)> {
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(*after));
         let tracks = self.open.range((from, Bound::Unbounded)).take(limit);
-        tracks.map(|(track, copies)| (*track, progress(copies))).collect()
+        tracks.map(|(track, copies)| (*track, self.count(copies))).collect()
+    }
+
+    fn state(&self, copy: &Copy) -> CopyState {
+        let away = copy.state == CopyState::Pending && self.unreachable.contains(&copy.node);
+        if away { CopyState::Unreachable } else { copy.state }
+    }
+
+    fn count(&self, copies: &BTreeMap<VolumeId, Copy>) -> Progress {
+        let mut progress = Progress::default();
+        for copy in copies.values() {
+            *match self.state(copy) {
+                CopyState::Pending => &mut progress.pending,
+                CopyState::Unreachable => &mut progress.unreachable,
+                CopyState::Dead => &mut progress.dead,
+                CopyState::Erased(_) => &mut progress.erased,
+            } += 1;
+        }
+        progress
     }
 
     /// The copies of a track, at most [`COPIES_MAX`].
     pub fn copies(&self, track: &TrackId) -> impl Iterator<Item = (VolumeId, NodeId, CopyState)> {
         let copies = self.open.get(track).into_iter().flatten();
-        copies.map(|(volume, copy)| (*volume, copy.node, copy.state))
+        copies.map(|(volume, copy)| (*volume, copy.node, self.state(copy)))
     }
 
     /// Forgets a complete track: its receipts are on the drive. Says whether it was complete. If it has holders again
@@ -254,17 +284,4 @@ impl Receipts {
         let complete = self.progress(track).is_some_and(|progress| progress.is_complete());
         complete && self.open.remove(track).is_some()
     }
-}
-
-fn progress(copies: &BTreeMap<VolumeId, Copy>) -> Progress {
-    let mut progress = Progress::default();
-    for copy in copies.values() {
-        *match copy.state {
-            CopyState::Pending => &mut progress.pending,
-            CopyState::Unreachable => &mut progress.unreachable,
-            CopyState::Dead => &mut progress.dead,
-            CopyState::Erased(_) => &mut progress.erased,
-        } += 1;
-    }
-    progress
 }

@@ -1,6 +1,7 @@
 //! What peers say too often, wrongly, or rightly once they can be heard again.
 
-use deadwax_dht::core::{Effect, Envelope, Input, Message};
+use deadwax_dht::core::{EPOCHS_MAX, Effect, Envelope, Input, Message};
+use deadwax_dht::log::{Change, Proposal, RECORDS_MAX, Ticket};
 
 use crate::village::{BEGIN, MINUTE, SECOND, Village};
 
@@ -29,6 +30,41 @@ fn a_node_that_asks_for_epochs_all_the_time_is_answered_a_few_times_a_second() {
     assert_eq!(ask(3, 10_000), 4);
     assert_eq!((ask(3, 10_000), ask(4, 1)), (4, 1), "the next second is another, and so is the next node");
     assert_eq!((0..10).map(|_| ask(4, 1)).sum::<usize>(), 10, "once a second is always answered");
+}
+
+#[test]
+fn records_are_taken_some_a_step_and_a_checkpoint_at_once() {
+    let mut village = Village::new(5, 3);
+    village.run(MINUTE);
+    let (node, mut ahead) = (village.houses[4].node.id, village.houses[4].core.history().expect("it has one").clone());
+    let go_on = |village: &mut Village, ahead: &mut deadwax_dht::log::History, records: u64| {
+        let from = ahead.epoch();
+        for number in 0..records {
+            let change = Change::SetRack { node, rack: Some(format!("rack {}", from + number)) };
+            let proposal = Proposal { ticket: Ticket { node, number }, base: ahead.epoch(), change };
+            let record = ahead.decide(&proposal).expect("a good change");
+            ahead.append(&record).expect("what was decided can be taken");
+        }
+        let core = &mut village.houses[4].core;
+        let mut input = Input::Batch(ahead.since(from));
+        let mut steps = Vec::new();
+        while core.epoch() < ahead.epoch() {
+            let before = core.epoch();
+            let effects = core.step(village.now, std::mem::replace(&mut input, Input::Tick));
+            let saved = effects.iter().filter(|effect| matches!(effect, Effect::Save(_))).count();
+            assert_eq!(saved, 1);
+            assert!(core.epoch() == ahead.epoch() || core.next_deadline() == village.now + 1);
+            steps.push(core.epoch() - before);
+            village.now += 1;
+        }
+        assert_eq!(core.history(), Some(&*ahead));
+        steps
+    };
+    let most = EPOCHS_MAX as u64;
+    assert_eq!(go_on(&mut village, &mut ahead, most), [most]);
+    assert_eq!(go_on(&mut village, &mut ahead, 2 * most + 1), [most, most, 1]);
+    let many = RECORDS_MAX as u64 + 10;
+    assert_eq!(go_on(&mut village, &mut ahead, many), [many]);
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(crate) struct House {
     pub(crate) disk: BTreeMap<VolumeId, BTreeSet<TrackId>>,
     pub(crate) takedowns: Vec<Takedown>,
     /// Of its voter.
-    durable: Option<Durable>,
+    pub(crate) durable: Option<Durable>,
     /// The most tracks that were to be erased by one step.
     pub(crate) erased_at_once: usize,
     pub(crate) up: bool,
@@ -184,6 +184,13 @@ impl Village {
         self.houses[at].durable = None;
         self.houses[at].takedowns.clear();
         self.houses[at].core = self.core(at, Kept { history, ..Kept::default() });
+        self.begin(at);
+    }
+
+    /// The process of a house ends before the epochs since the first are durable; a seat that it took is.
+    pub(crate) fn lose_epochs(&mut self, at: usize) {
+        let (history, voter) = (Some(self.history.clone()), self.houses[at].durable.clone());
+        self.houses[at].core = self.core(at, Kept { history, voter, ..Kept::default() });
         self.begin(at);
     }
 

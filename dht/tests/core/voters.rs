@@ -146,3 +146,40 @@ fn a_voter_that_lost_its_drive_forfeits_its_seat_though_it_hears_first_of_an_ear
 fn a_voter_that_went_back_to_an_old_image_forfeits_a_seat_that_is_not_in_it() {
     forfeits(true);
 }
+
+#[test]
+fn a_process_that_ends_between_its_seat_and_the_epoch_that_gives_it_keeps_the_seat() {
+    let mut village = Village::new(5, 3);
+    village.run(MINUTE);
+    let named = |village: &Village, seats: [usize; 3]| seats.map(|at| village.houses[at].node.id).to_vec();
+    let (with, without) = (named(&village, [0, 2, 4]), named(&village, [0, 2, 3]));
+    village.try_command(Command::SetVoters(with)).expect("they are up");
+    village.run(MINUTE);
+    village.lose_epochs(4);
+    assert!(village.houses[4].core.voter().is_none());
+    village.run(MINUTE);
+    assert_eq!(village.houses[4].core.voter().expect("it is the same seat").seat(), 4);
+    // One that is gone by then is dropped.
+    village.try_command(Command::SetVoters(without)).expect("they are up");
+    village.run(MINUTE);
+    assert!(village.houses[4].durable.is_none());
+    assert!(goes_on(&mut village));
+}
+
+#[test]
+fn a_seat_that_was_taken_and_is_gone_by_the_epoch_that_comes_is_dropped() {
+    let mut village = Village::new(5, 3);
+    village.run(MINUTE);
+    let named = |village: &Village, seats: [usize; 3]| seats.map(|at| village.houses[at].node.id).to_vec();
+    let (with, without) = (named(&village, [0, 2, 4]), named(&village, [0, 2, 3]));
+    village.try_command(Command::SetVoters(with)).expect("they are up");
+    village.run(MINUTE);
+    village.houses[4].up = false;
+    village.try_command(Command::SetVoters(without)).expect("they are up");
+    village.run(MINUTE);
+    assert!(village.houses[4].durable.is_some());
+    village.houses[4].up = true;
+    village.lose_epochs(4);
+    village.run(MINUTE);
+    assert!(village.houses[4].core.voter().is_none() && village.houses[4].durable.is_none());
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use deadwax_dht::log::{BadChange, Refusal};
+use deadwax_dht::log::{BadChange, Change, Refusal};
 use deadwax_dht::rebalance::{Answer, Command, Effect, Refused, Stall};
 use deadwax_dht::{BadMap, Node, NodeId, Policy};
 
@@ -122,6 +122,51 @@ fn who_was_not_heard_of_gets_no_seat() {
     world.away.clear();
     assert!(name(&mut world, [0, 1, 4]).is_ok());
     assert_eq!(voters(&world), set(&[nodes[0], nodes[1], nodes[4]]));
+}
+
+#[test]
+fn new_voters_are_a_minority_of_each_set_that_decides() {
+    for (before, after) in [(0..3, 3..6), (0..3, 3..10), (0..3, 0..7), (0..7, 6..9), (0..7, 3..10), (0..5, 5..8)] {
+        let what = format!("{before:?} to {after:?}");
+        let mut world = World::new(18, 12, fast());
+        let nodes = names(&world.state().spec().nodes.clone());
+        world.done(Command::SetVoters(nodes[before.clone()].to_vec())).expect("all are there");
+        while world.round() {}
+        let start = world.history.epoch();
+        world.done(Command::SetVoters(nodes[after.clone()].to_vec())).expect("all are there");
+        assert_eq!(voters(&world), set(&nodes[after]), "{what}");
+        let mut seated = set(&nodes[before]);
+        for epoch in start + 1..=world.history.epoch() {
+            let Change::SetVoters(grants) = &world.history.record(epoch).expect("kept").change else { continue };
+            let next: BTreeSet<NodeId> = grants.iter().map(|grant| grant.node).collect();
+            let new = next.difference(&seated).count();
+            assert!(2 * new < next.len(), "{what}: {new} of {} are new", next.len());
+            seated = next;
+        }
+    }
+}
+
+#[test]
+fn a_seat_that_is_lost_is_given_up_where_it_stands_in_the_way() {
+    let mut world = World::new(19, 7, fast());
+    let nodes = names(&world.state().spec().nodes.clone());
+    let before = world.state().voter(&nodes[2]).expect("it votes").seat;
+    world.idle.insert(nodes[2]);
+    let name = |world: &mut World, seats: [usize; 3]| {
+        let answer = world.done(Command::SetVoters(seats.map(|at| nodes[at]).to_vec()));
+        answer.map(|_| assert_eq!(voters(world), set(&seats.map(|at| nodes[at]))))
+    };
+    name(&mut world, [0, 1, 2]).expect("it is so");
+    assert_eq!(world.state().voter(&nodes[2]).expect("it votes").seat, before);
+    // Node 1 is away, too: no majority would be sure.
+    world.away.insert(nodes[1]);
+    assert_eq!(name(&mut world, [1, 2, 4]), Err(Refused::Unheard(nodes[1])));
+    world.away.clear();
+    // Two of the three that vote are there: that will do for one that is new. The lost seat goes.
+    assert_eq!(name(&mut world, [2, 4, 5]), Err(Refused::Overtaken), "it is idle in its new seat, too");
+    world.idle.clear();
+    name(&mut world, [2, 4, 5]).expect("all are there");
+    assert!(world.state().voter(&nodes[2]).expect("it votes").seat > before);
 }
 
 #[test]

@@ -62,6 +62,8 @@ pub(crate) struct World {
     pub(crate) behind: bool,
     /// Nodes that are not there.
     pub(crate) away: BTreeSet<NodeId>,
+    /// Voters that are there, and have lost their seats.
+    pub(crate) idle: BTreeSet<NodeId>,
     /// The epoch at which readers of a partition turned to the new holders.
     turned: BTreeMap<Partition, u64>,
     /// The newest epoch that a volume's node said it knows.
@@ -106,6 +108,7 @@ impl World {
             mute: BTreeSet::new(),
             behind: false,
             away: BTreeSet::new(),
+            idle: BTreeSet::new(),
             turned: BTreeMap::new(),
             known: BTreeMap::new(),
             buried: BTreeMap::new(),
@@ -155,7 +158,7 @@ impl World {
         let deadline = self.planner.next_deadline();
         self.now = self.now.max(deadline.unwrap_or(self.now));
         self.settle_voters();
-        self.planner.set_eligible(self.eligible());
+        self.planner.set_eligible(self.state().voters()[0].node, self.eligible(), self.idle.clone());
         let effects = self.planner.poll(self.now, BYTES);
         let acted = !effects.is_empty();
         let mut later = Vec::new();

@@ -30,13 +30,18 @@ fn complete_when_every_holder_of_every_epoch_has_receipted_or_is_dead() {
     receipts.take(&receipt(3)).expect("awaited");
     assert!(progress(&receipts).is_complete());
     receipts.judge(&track(1), |each| *each == volume(3));
-    assert_eq!(progress(&receipts), Progress { pending: 1, unreachable: 0, dead: 0, erased: 2 }, "one that signed has");
+    assert_eq!(progress(&receipts), Progress { pending: 0, unreachable: 1, dead: 0, erased: 2 }, "one that signed has");
     receipts.judge(&track(1), |each| *each == volume(2));
     assert!(progress(&receipts).is_complete());
     // A later epoch gave it a fourth holder, and the dead drive came back.
     receipts.expect(track(1), &copies(4)).expect("room");
     receipts.set_dead(&volume(2), false);
+    assert_eq!(progress(&receipts), Progress { pending: 1, unreachable: 1, dead: 0, erased: 2 });
+    receipts.set_reachable(&key(2).node_id(), true);
     assert_eq!(progress(&receipts), Progress { pending: 2, unreachable: 0, dead: 0, erased: 2 });
+    receipts.set_reachable(&key(2).node_id(), false);
+    receipts.keep_nodes([key(3).node_id()].iter());
+    assert_eq!(progress(&receipts).unreachable, 0, "it is not in the map any more");
     assert!(!receipts.close(&track(1)));
     receipts.take(&receipt(2)).expect("awaited");
     receipts.take(&receipt(4)).expect("awaited");

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use deadwax_dht::log::{Batch, History, Record};
 
+use super::{Rule, Violation};
+
 /// What a record is told apart by: its predecessor and the state after it.
 type Mark = ([u8; 32], [u8; 32]);
 
@@ -22,12 +24,13 @@ impl Epochs {
     }
 
     /// A host saved these.
-    pub(crate) fn see(&mut self, host: u32, batch: &Batch, violations: &mut Vec<String>) {
+    pub(crate) fn see(&mut self, host: u32, batch: &Batch, violations: &mut Vec<Violation>) {
         let first = batch.checkpoint.as_ref().map(|checkpoint| &checkpoint.record);
         for record in first.into_iter().chain(batch.records.iter().map(|record| &**record)) {
             let known = *self.0.entry(record.epoch).or_insert_with(|| mark(record));
             if known != mark(record) {
-                violations.push(format!("n{host} saved another record of epoch {} than is known", record.epoch));
+                let text = format!("n{host} saved another record of epoch {} than is known", record.epoch);
+                violations.push(Violation { rule: Rule::OneHistory, text });
             }
         }
     }

@@ -11,18 +11,25 @@
 //! | receipts | none for a copy that is there |
 //! | one of two | of two processes of one name the older halts within 75 s of a whole network |
 //! | no copy erased that is needed | after an erasure a write quorum of copies is left, less what faults destroyed |
-//! | readable | with at most one node touched by faults for a minute, no move and no command under way, every acknowledged track is got of which nothing was destroyed |
+//! | readable | with at most one node touched by faults for a minute, whatever moves, every acknowledged track is got of which nothing was destroyed |
 //! | readable after healing | every acknowledged track is got, from each gateway, once the cluster says that it is settled |
 //! | no service after a takedown | [`LEASE`] after a majority of the map's nodes had it durable in its chain |
 //! | one history | each epoch has one record |
+//! | one seat | a voter's seat is begun with empty state once: who lost what it promised there forfeits it |
+//! | one layout | a core that works its layouts out by itself finds what others find at that epoch |
 //! | placement | no two holders on a node, in any set at any epoch; zones, when settled |
 //! | movement | what a change moves, and pulls of what is there already |
 //! | convergence | [`crate::run::bound`] |
 //! | bounds | of all queues that the driver sees |
 //! | progress | a core is not woken more than some thousand times a second |
+//! | writable | with no node touched by faults for a minute, no move and no command under way, every put is acknowledged |
+//! | no takedown invented | none |
+//! | codec | a message comes out of its bytes as it was |
+//! | panic | none, of a core or of what drives it |
 
 mod epochs;
 mod places;
+mod rule;
 mod settled;
 mod spread;
 mod state;
@@ -36,6 +43,7 @@ use deadwax_dht::log::History;
 use deadwax_track::{Partition, TrackId};
 
 pub(crate) use self::epochs::Epochs;
+pub use self::rule::{Rule, Violation};
 pub(crate) use self::spread::Spread;
 use crate::clock::{Micros, SECOND};
 use crate::random::Random;
@@ -47,13 +55,15 @@ pub(crate) const LEASE: Micros = 62 * SECOND;
 /// What was found wrong, and what the checkers remember.
 #[derive(Debug)]
 pub(crate) struct Checks {
-    pub(crate) violations: Vec<String>,
+    pub(crate) violations: Vec<Violation>,
     pub(crate) epochs: Epochs,
     pub(crate) takedowns: BTreeMap<TrackId, Spread>,
     /// Copies that volumes lost, or missed while they were away.
     pub(crate) owed: BTreeSet<(VolumeId, u32)>,
     /// Partitions with tracks that moved at the epoch before.
     pub(crate) moving: BTreeSet<Partition>,
+    /// The voters' seats that were begun.
+    pub(crate) seats: BTreeSet<u64>,
     /// The hosts of the newest map's nodes.
     pub(crate) members: BTreeSet<u32>,
 }
@@ -64,20 +74,21 @@ impl Checks {
             violations: Vec::new(),
             epochs: Epochs::new(history),
             takedowns: BTreeMap::new(),
+            seats: history.state().voters().iter().map(|voter| voter.seat).collect(),
             members: BTreeSet::new(),
             owed: BTreeSet::new(),
             moving: BTreeSet::new(),
         }
     }
 
-    pub(crate) fn violate(&mut self, what: String) {
-        self.violations.push(what);
+    pub(crate) fn violate(&mut self, rule: Rule, text: String) {
+        self.violations.push(Violation { rule, text });
     }
 
     /// A queue is within its bound.
     pub(crate) fn bound(&mut self, what: &str, host: u32, got: usize, most: usize) {
         if got > most {
-            self.violate(format!("n{host}: {got} {what}, the most is {most}"));
+            self.violate(Rule::Bounds, format!("n{host}: {got} {what}, the most is {most}"));
         }
     }
 
@@ -87,11 +98,14 @@ impl Checks {
         match Envelope::decode(&bytes) {
             Ok(same) if same == *envelope => Box::new(same),
             Ok(other) => {
-                self.violate(format!("a message came out of its bytes as another: {envelope:?} as {other:?}"));
+                self.violate(
+                    Rule::Codec,
+                    format!("a message came out of its bytes as another: {envelope:?} as {other:?}"),
+                );
                 envelope
             }
             Err(error) => {
-                self.violate(format!("a message does not decode: {error}: {envelope:?}"));
+                self.violate(Rule::Codec, format!("a message does not decode: {error}: {envelope:?}"));
                 envelope
             }
         }

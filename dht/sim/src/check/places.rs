@@ -6,6 +6,7 @@ use deadwax_dht::takedown::Receipt;
 use deadwax_dht::{Layout, VolumeId};
 use deadwax_track::{Partition, TrackId};
 
+use super::Rule;
 use crate::world::World;
 
 impl World {
@@ -37,9 +38,9 @@ impl World {
         let due = usize::from(layout.map().policy().write_quorum).min(first.len());
         if have + self.struck(track) < due {
             let (epoch, lies) = (layout.epoch(), self.where_is(&known.id));
-            self.checks.violate(format!(
-                "track {track} {when}: {have} of its first holders have it at epoch {epoch}; it is on{lies}"
-            ));
+            let text =
+                format!("track {track} {when}: {have} of its first holders have it at epoch {epoch}; it is on{lies}");
+            self.checks.violate(Rule::FirstSet, text);
         }
     }
 
@@ -55,7 +56,8 @@ impl World {
         let zones: BTreeSet<usize> = sets.union().iter().map(|holder| holder.zone).collect();
         let due = usize::from(layout.map().policy().zones_min).min(zones.len());
         if known.takedown_asked.is_none() && have.len() + self.struck(track) < due {
-            self.checks.violate(format!("track {track} is acknowledged in {} zones of {due}", have.len()));
+            self.checks
+                .violate(Rule::Durable, format!("track {track} is acknowledged in {} zones of {due}", have.len()));
         }
     }
 
@@ -85,9 +87,8 @@ impl World {
         };
         if !sets.each().any(full) {
             let lies = self.where_is(&known.id);
-            self.checks.violate(format!(
-                "n{host} erased its stray of track {track}, which not all holders have; it is on{lies}"
-            ));
+            let text = format!("n{host} erased its stray of track {track}, which not all holders have; it is on{lies}");
+            self.checks.violate(Rule::Needed, text);
         }
     }
 
@@ -115,8 +116,8 @@ impl World {
         let known = self.oracle.get(track);
         if known.takedown_asked.is_none() && self.checks.owed.contains(&(*volume, track)) {
             let lies = self.where_is(&known.id);
-            self.checks
-                .violate(format!("n{host} says that track {track} is absent, which it lost or missed; it is on{lies}"));
+            let text = format!("n{host} says that track {track} is absent, which it lost or missed; it is on{lies}");
+            self.checks.violate(Rule::AbsentOwed, text);
         }
     }
 
@@ -127,7 +128,8 @@ impl World {
             let drive = at.drive(&receipt.volume).map(|drive| &at.drives[drive]);
             if drive.is_some_and(|drive| drive.tracks.contains_key(&receipt.track)) {
                 let track = self.oracle.number(&receipt.track);
-                self.checks.violate(format!("n{host} gave a receipt for track {track}, which is still there"));
+                self.checks
+                    .violate(Rule::Receipts, format!("n{host} gave a receipt for track {track}, which is still there"));
             }
         }
     }

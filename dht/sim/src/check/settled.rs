@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use deadwax_dht::Layout;
 use deadwax_track::Partition;
 
+use super::Rule;
 use crate::drive::{Drive, State};
+use crate::probe::Probe;
 use crate::trace::name;
 use crate::world::World;
 
@@ -18,7 +20,7 @@ impl World {
                 let nodes: BTreeSet<usize> = set.iter().map(|holder| holder.node).collect();
                 if nodes.len() < set.len() {
                     let text = format!("epoch {}: two holders of partition {} on a node", layout.epoch(), partition.0);
-                    self.checks.violations.push(text);
+                    self.checks.violate(Rule::Placement, text);
                 }
             }
         }
@@ -28,6 +30,25 @@ impl World {
         self.check_moves(&layout, &moved);
         self.checks.moving = moving;
         self.rebuild_takedowns();
+    }
+
+    /// A core that works out its layouts by itself, each from its own last, finds what everybody else does.
+    pub(crate) fn check_own_layout(&mut self, host: u32) {
+        let core = self.hosts[host as usize].core.as_ref().expect("it has just said something");
+        let (Some(history), Some(own)) = (core.history(), core.layout().cloned()) else { return };
+        let other = self.layouts.layout(history, None).expect("a core's history is sound");
+        let node = &self.hosts[host as usize].id;
+        let mut drives = self.hosts[host as usize].drives.iter().map(|drive| &drive.id);
+        let alike = own.epoch() == other.epoch()
+            && own.held_in(node) == other.held_in(node)
+            && drives.all(|volume| own.held_by(volume) == other.held_by(volume))
+            && self.topology.partitions.iter().all(|at| own.sets(*at) == other.sets(*at))
+            && own.witnesses() == other.witnesses();
+        self.hit(Probe::OwnLayouts);
+        if !alike {
+            self.checks
+                .violate(Rule::OneLayout, format!("n{host} works out epoch {} otherwise than others do", own.epoch()));
+        }
     }
 
     /// What is not settled yet: none where all is.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use deadwax_dht::VolumeId;
 use deadwax_track::TrackId;
 
-use super::LEASE;
+use super::{LEASE, Rule};
 use crate::clock::Micros;
 use crate::probe::Probe;
 use crate::world::World;
@@ -85,7 +85,10 @@ impl World {
         }
         let file = &self.hosts[host as usize].system.takedowns;
         if file.iter().any(|takedown| takedown.track == known.id) {
-            self.checks.violate(format!("n{host} says that track {track} is stored, and knows that it is taken down"));
+            self.checks.violate(
+                Rule::Resurrection,
+                format!("n{host} says that track {track} is stored, and knows that it is taken down"),
+            );
         }
     }
 
@@ -101,8 +104,10 @@ impl World {
         let since = self.checks.takedowns.get(&id).and_then(|spread| spread.majority);
         if has && since.is_some_and(|since| now > since + LEASE) {
             let late = (now - since.unwrap_or_default()) / 1_000;
-            self.checks
-                .violate(format!("n{host} serves track {track}, {late} ms after a majority knew of its takedown"));
+            self.checks.violate(
+                Rule::NoService,
+                format!("n{host} serves track {track}, {late} ms after a majority knew of its takedown"),
+            );
         }
     }
 }

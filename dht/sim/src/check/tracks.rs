@@ -3,9 +3,11 @@
 use deadwax_dht::{Verdict, VolumeId};
 use deadwax_track::TrackId;
 
+use super::Rule;
 use crate::client::get::Outcome;
 use crate::clock::{MINUTE, Micros, SECOND};
 use crate::drive::State;
+use crate::probe::Probe;
 use crate::world::{Event, World};
 
 /// How long faults must be over, or touch one node only, before reads must succeed: 30 s for a get that began before,
@@ -29,7 +31,8 @@ impl World {
         let known = self.oracle.get(track);
         let (copies, due) = (self.copies(&known.id), self.copies_due(track));
         if known.takedown_asked.is_none() && copies < due {
-            self.checks.violate(format!("track {track} is acknowledged with {copies} durable copies of {due}"));
+            self.checks
+                .violate(Rule::Durable, format!("track {track} is acknowledged with {copies} durable copies of {due}"));
         }
         let layout = self.layout();
         self.check_first_set(&layout, track, "is acknowledged");
@@ -45,28 +48,32 @@ impl World {
         let known = self.oracle.get(track);
         let asked = known.takedown_asked.is_some();
         if barred && !asked {
-            self.checks.violate(format!("n{host} erased track {track} for a takedown that nobody made"));
+            self.checks.violate(
+                Rule::NoTakedownInvented,
+                format!("n{host} erased track {track} for a takedown that nobody made"),
+            );
         } else if !barred && !asked && known.acked.is_some() {
             let (copies, due) = (self.copies(&known.id), self.copies_due(track));
             if copies < due {
                 let text = format!("n{host} erased track {track} from {volume}: {copies} copies are left of {due}");
-                self.checks.violate(text);
+                self.checks.violate(Rule::Needed, text);
             }
             self.check_released(host, track);
         }
     }
 
-    /// Whether so few nodes have been touched by faults since `began` that none of it may be seen.
+    /// Whether so few nodes have been touched by faults since `began` that none of it may be seen by a read: also while
+    /// partitions move, since either set has what was acknowledged, and while a command is carried out.
     fn is_calm(&self, began: Micros, nodes: usize) -> bool {
         let since = began.saturating_sub(CALM);
         let touched = self.hosts.iter().filter(|host| host.is_member());
         let touched = touched.filter(|host| host.faults > 0 || host.well_since > since || !host.is_up()).count();
-        self.network.is_whole()
-            && self.faults.whole_since <= since
-            && touched <= nodes
-            && began > MINUTE
-            && self.operator.open().next().is_none()
-            && self.newest.state().transitions().is_empty()
+        self.network.is_whole() && self.faults.whole_since <= since && touched <= nodes && began > MINUTE
+    }
+
+    /// Whether nothing moves and no command is under way: a put that begins at one epoch may be told of others until it gives up.
+    fn is_still(&self) -> bool {
+        self.operator.open().next().is_none() && self.newest.state().transitions().is_empty()
     }
 
     pub(crate) fn check_put_failed(&mut self, verdict: &Verdict, began: Micros, track: u32) {
@@ -76,8 +83,12 @@ impl World {
         if self.clients.few && matches!(verdict, Verdict::Busy | Verdict::Unavailable) {
             return;
         }
-        if self.is_calm(began, 0) && !self.faults.destroyed && self.oracle.get(track).takedown_asked.is_none() {
-            self.checks.violate(format!("a put of track {track} failed in calm: {verdict:?}"));
+        if self.is_calm(began, 0)
+            && self.is_still()
+            && !self.faults.destroyed
+            && self.oracle.get(track).takedown_asked.is_none()
+        {
+            self.checks.violate(Rule::Writable, format!("a put of track {track} failed in calm: {verdict:?}"));
         }
     }
 
@@ -85,17 +96,26 @@ impl World {
         let (began, known_before, must) = op;
         let known = self.oracle.get(track).clone();
         if wrong {
-            self.checks.violate(format!("a get of track {track} gave bytes that are not its own"));
+            self.checks.violate(Rule::Bytes, format!("a get of track {track} gave bytes that are not its own"));
         }
         let asked = known.takedown_asked.is_some();
         match outcome {
-            Outcome::Bytes => {}
+            Outcome::Bytes => {
+                let moves = self.newest.state().transitions().contains_key(&known.id.partition());
+                if moves && self.is_calm(began, 1) {
+                    self.hit(Probe::GetsMoving);
+                }
+            }
             Outcome::NotFound if known_before && !asked => {
-                self.checks.violate(format!("track {track} was acknowledged, and is said to be absent"));
+                self.checks
+                    .violate(Rule::NoFalseAbsent, format!("track {track} was acknowledged, and is said to be absent"));
             }
             Outcome::NotFound => {}
             Outcome::Failed(Verdict::TakenDown { .. }) if !asked => {
-                self.checks.violate(format!("track {track} is said to be taken down, which nobody did"));
+                self.checks.violate(
+                    Rule::NoTakedownInvented,
+                    format!("track {track} is said to be taken down, which nobody did"),
+                );
             }
             Outcome::Failed(verdict) => {
                 if self.clients.few && matches!(verdict, Verdict::Busy | Verdict::Unavailable) {
@@ -104,11 +124,10 @@ impl World {
                 let calm = must || (self.is_calm(began, 1) && self.struck(track) == 0);
                 if known_before && !asked && calm {
                     let copies = self.copies(&known.id);
-                    let when = if must { "after the healing" } else { "within tolerance" };
-                    let text = format!(
-                        "track {track}, of which there are {copies} copies, cannot be read {when}: {verdict:?}"
-                    );
-                    self.checks.violate(text);
+                    let rule = if must { Rule::ReadableAfterHealing } else { Rule::Readable };
+                    let text =
+                        format!("track {track}, of which there are {copies} copies, cannot be read: {verdict:?}");
+                    self.checks.violate(rule, text);
                 }
             }
         }

@@ -3,6 +3,7 @@
 use deadwax_dht::log::Batch;
 
 use super::{OpKind, World};
+use crate::check::Rule;
 use crate::clock::{Micros, SECOND};
 use crate::slab::Key;
 use crate::trace::{GATEWAY, Kind, NONE};
@@ -61,10 +62,11 @@ impl World {
     pub(crate) fn gateway_map(&mut self, gateway: u32, batch: &Batch) {
         let at = &mut self.clients.gateways[gateway as usize];
         if let Err(error) = self.layouts.catch_up(&mut at.history, batch) {
-            self.checks.violate(format!("gateway {gateway} was given a history that is none: {error}"));
+            self.checks
+                .violate(Rule::OneHistory, format!("gateway {gateway} was given a history that is none: {error}"));
             return;
         }
-        at.layout = self.layouts.layout(&at.history).expect("a checked history has a layout");
+        at.layout = self.layouts.layout(&at.history, Some(&at.layout)).expect("a checked history has a layout");
         at.asking = false;
         let epoch = at.layout.epoch();
         let waiting = std::mem::take(&mut at.waiting);

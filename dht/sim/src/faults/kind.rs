@@ -18,8 +18,8 @@ macro_rules! kinds {
             }
 
             pub(crate) const fn changes_map(self) -> bool {
-                use FaultKind::{DriveLost, Join, Leave, RollBack, TwoAtOnce, Voters, Weight, Zone};
-                matches!(self, DriveLost | Join | Leave | RollBack | TwoAtOnce | Voters | Weight | Zone)
+                use FaultKind::{DriveLost, Join, Leave, ManyEpochs, RollBack, TwoAtOnce, Voters, Weight, Zone};
+                matches!(self, DriveLost | Join | Leave | ManyEpochs | RollBack | TwoAtOnce | Voters | Weight | Zone)
             }
 
             pub(crate) const fn class(self) -> Class {
@@ -91,6 +91,7 @@ kinds! {
     Voters = "other nodes vote", Members, 2;
     DeclaredDead = "a node is declared dead, and comes back", Members, 2;
     Silence = "a node is silent for more than 30 minutes", Members, 1;
+    ManyEpochs = "a node is down for more epochs than are kept", Members, 1;
     Takedown = "a track is taken down", Members, 6;
     MassTakedown = "many tracks are taken down at once", Members, 3;
 }

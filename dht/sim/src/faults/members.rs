@@ -1,6 +1,6 @@
 //! What operators do, at the worst of times; and takedowns.
 
-use deadwax_dht::log::VOTERS_MIN;
+use deadwax_dht::log::{RECORDS_MAX, VOTERS_MIN};
 use deadwax_dht::rebalance::Command;
 use deadwax_dht::{Node, NodeId};
 
@@ -12,7 +12,15 @@ use crate::topology::zone_name;
 use crate::trace::{Kind, NONE};
 use crate::world::{Event, Role, World};
 
+/// The job that makes many epochs.
+const MANY: &str = "make many epochs";
+
 impl World {
+    /// Whether the map may be changed: not while a job has drives leave and come back.
+    pub(super) fn may_change_map(&self) -> bool {
+        self.operator.open().all(|job| job.what != MANY)
+    }
+
     pub(super) fn begin_members(&mut self, active: &mut Active) -> bool {
         match active.kind {
             FaultKind::Join => self.join(),
@@ -27,6 +35,7 @@ impl World {
             FaultKind::Voters => self.voters(),
             FaultKind::DeclaredDead => self.declare_dead(active),
             FaultKind::Silence => self.silence(active),
+            FaultKind::ManyEpochs => self.many_epochs(active),
             FaultKind::Takedown => self.take_down(1),
             _ => {
                 let count = self.faults.random.between(5, 30);
@@ -122,6 +131,27 @@ impl World {
         active.hosts.push(host);
         self.strike(host);
         self.command("declare dead", [Command::SetDead { node, dead: true }]);
+        true
+    }
+
+    /// A node misses so many records that nobody has them all any more when it comes back.
+    fn many_epochs(&mut self, active: &mut Active) -> bool {
+        let light = self.light();
+        let (Some(host), Some(other)) = (self.faults.random.pick(&light), self.faults.random.pick(&light)) else {
+            return false;
+        };
+        let is_up = self.hosts[host as usize].core.is_some();
+        let busy = self.operator.open().next().is_some();
+        if !is_up || busy || host == other || self.newest.state().seat_of(&self.hosts[host as usize].id).is_some() {
+            return false;
+        }
+        self.crash(host);
+        active.hosts.push(host);
+        // Cheap ones: a drive is to leave and is not, before anything of it moves.
+        let volume = self.hosts[other as usize].drives[0].id;
+        let turns = (0..=RECORDS_MAX).map(|turn| Command::DrainVolume { volume, drain: turn % 2 == 0 });
+        let last = [Command::DrainVolume { volume, drain: false }];
+        self.command(MANY, turns.chain(last));
         true
     }
 

@@ -157,6 +157,9 @@ impl World {
 
     pub(crate) fn fault_begins(&mut self, index: u32) {
         let Planned { kind, lasts } = self.faults.plan[index as usize];
+        if kind.changes_map() && !self.may_change_map() {
+            return;
+        }
         let mut active = Active { name: self.faults.next, kind, hosts: Vec::new(), rules: Vec::new(), drive: 0 };
         self.faults.next += 1;
         let began = match kind.class() {

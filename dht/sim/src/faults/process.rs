@@ -4,6 +4,7 @@ use deadwax_dht::VolumeId;
 use deadwax_track::TrackId;
 
 use super::{Active, FaultKind};
+use crate::check::Rule;
 use crate::clock::{Micros, SECOND};
 use crate::probe::Probe;
 use crate::world::{Event, Role, World};
@@ -127,7 +128,7 @@ impl World {
                 self.start_later(host, SECOND);
             }
             FaultKind::OldSystem => self.restore_system(active.hosts[0]),
-            FaultKind::DeclaredDead => self.end_members(active),
+            FaultKind::DeclaredDead | FaultKind::ManyEpochs => self.end_members(active),
             FaultKind::Crash => {
                 self.hosts[active.hosts[0] as usize].armed = false;
                 self.restart(active);
@@ -190,7 +191,7 @@ impl World {
         let both = older.is_up() && later.is_up() && older.system.life < later.system.life;
         let since = later.well_since.max(older.well_since).max(self.faults.whole_since);
         if both && older.faults == 1 && self.network.is_whole() && self.now > since + HALTS {
-            self.checks.violate(format!("n{of} goes on, though n{double} of its name started later"));
+            self.checks.violate(Rule::OneOfTwo, format!("n{of} goes on, though n{double} of its name started later"));
         }
         self.queue.push(self.now + 5 * SECOND, Event::Doubled { double });
     }

@@ -1,11 +1,12 @@
 //! What a core wants done, done: the part of a daemon.
 
-use deadwax_dht::core::{Destination, Effect, Envelope, Finished, Input, Message, Refused};
-use deadwax_dht::log::{Change, Stage};
+use deadwax_dht::core::{Destination, EPOCHS_MAX, Effect, Envelope, Finished, Input, Message, Refused};
+use deadwax_dht::log::{Batch, Change, History, Stage};
 use deadwax_dht::{FailureKind, NodeId, VolumeId};
 use deadwax_track::{Partition, TrackId};
 
 use super::{Event, Op, Reply, Work, World};
+use crate::check::Rule;
 use crate::clock::{Micros, SECOND};
 use crate::drive::{State, SystemOp};
 use crate::probe::Probe;
@@ -51,9 +52,14 @@ impl World {
             Effect::List { number, volume, partition } => self.list(host, number, &volume, partition),
             Effect::Pull(pull) => self.pull(host, &pull),
             Effect::Erase { volume, track, barred } => self.erase(host, &volume, track, barred),
-            Effect::TakeSeat(seat) => self.system(host, SystemOp::TakeSeat(seat)),
+            Effect::TakeSeat(seat) => {
+                if !self.checks.seats.insert(seat) {
+                    self.checks.violate(Rule::OneSeat, format!("n{host} begins seat {seat}, which was begun before"));
+                }
+                self.system(host, SystemOp::TakeSeat(seat));
+            }
             Effect::Persist { seat, step } => self.system(host, SystemOp::Persist(seat, step)),
-            Effect::Save(batch) => self.system(host, SystemOp::Save(batch)),
+            Effect::Save(batch) => self.save(host, batch),
             Effect::DropSeat(seat) => self.system(host, SystemOp::DropSeat(seat)),
             Effect::Append { number, records } => self.system(host, SystemOp::Append(number, records)),
             Effect::ReadTakedowns { number, slots } => {
@@ -70,6 +76,19 @@ impl World {
                 self.hosts[host as usize].halted = true;
             }
         }
+    }
+
+    fn save(&mut self, host: u32, batch: Box<Batch>) {
+        let before = self.hosts[host as usize].system.history.as_ref().map(History::epoch);
+        match (&batch.checkpoint, before) {
+            (None, _) => self.checks.bound("epochs taken in a step", host, batch.records.len(), EPOCHS_MAX),
+            (Some(checkpoint), Some(before)) if before < checkpoint.record.epoch => self.hit(Probe::EpochsSkipped),
+            (Some(_), _) => {}
+        }
+        if self.own_layouts {
+            self.check_own_layout(host);
+        }
+        self.system(host, SystemOp::Save(batch));
     }
 
     /// An input that follows at once, after what is being carried out.
@@ -133,8 +152,10 @@ impl World {
         let at = &mut self.hosts[from as usize];
         at.sent = if at.sent.0 == second { (second, at.sent.1 + 1) } else { (second, 1) };
         if at.sent.1 > most {
-            self.checks
-                .violate(format!("n{from} sends more than {most} messages in second {second}, the last: {what}"));
+            self.checks.violate(
+                Rule::Progress,
+                format!("n{from} sends more than {most} messages in second {second}, the last: {what}"),
+            );
         }
     }
 
@@ -184,7 +205,7 @@ impl World {
         }
         match at.system.finish(&self.layouts) {
             Some(SystemOp::Save(batch)) => {
-                let epoch = at.system.history.as_ref().map_or(0, deadwax_dht::log::History::epoch);
+                let epoch = at.system.history.as_ref().map_or(0, History::epoch);
                 self.note(Kind::Save, host, NONE, epoch);
                 self.saved(host, &batch);
                 self.step(host, Input::Saved { epoch });
@@ -203,7 +224,7 @@ impl World {
     }
 
     /// A history went on at this host: it must be the one history, and may be the newest.
-    fn saved(&mut self, host: u32, batch: &deadwax_dht::log::Batch) {
+    fn saved(&mut self, host: u32, batch: &Batch) {
         self.checks.epochs.see(host, batch, &mut self.checks.violations);
         let Some(history) = &self.hosts[host as usize].system.history else { return };
         if history.epoch() <= self.newest.epoch() {

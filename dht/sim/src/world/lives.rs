@@ -15,7 +15,7 @@ impl World {
         let local = self.random.between(0, 1 << 30);
         let seed = self.random.next();
         let seeds = self.seeds(host);
-        let Self { hosts, topology, layouts, settings, now, .. } = self;
+        let Self { hosts, topology, layouts, own_layouts, settings, now, .. } = self;
         let at = &mut hosts[host as usize];
         if at.core.is_some() || at.halted {
             return;
@@ -40,7 +40,8 @@ impl World {
             settings: *settings,
             #[cfg(feature = "planted")]
             bug: self.bug,
-            layouts: layouts.clone(),
+            // One of its own begins with the founding, which takes long to work out.
+            layouts: if *own_layouts { topology.layouts.branch() } else { layouts.clone() },
         };
         let life = u64::from(at.life);
         at.core = Some(Box::new(Core::start(local, config, at.system.kept())));

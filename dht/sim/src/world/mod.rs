@@ -19,7 +19,7 @@ use deadwax_dht::{Layout, LayoutCache, NodeId};
 
 pub(crate) use self::event::{Asker, Event, Flow, FlowStep, Op, PullUnderWay, Reply, Work};
 pub(crate) use self::host::{HELD_MAX, Host, Role};
-use crate::check::Checks;
+use crate::check::{Checks, Rule};
 use crate::client::{Clients, Oracle};
 use crate::clock::{Clock, Micros, SECOND};
 use crate::drive::{Drive, System};
@@ -56,6 +56,8 @@ pub(crate) struct World {
     pub(crate) addresses: BTreeMap<Arc<str>, u32>,
     pub(crate) topology: Arc<Topology>,
     pub(crate) layouts: LayoutCache,
+    /// Each core works out its layouts by itself.
+    pub(crate) own_layouts: bool,
     pub(crate) settings: CoreSettings,
     pub(crate) flows: Slab<Flow>,
     pub(crate) ops: Slab<Op>,
@@ -78,7 +80,7 @@ impl World {
     pub(crate) fn new(seed: u64, topology: Arc<Topology>, settings: CoreSettings, gateways: usize) -> Self {
         let newest = topology.history.clone();
         let layouts = topology.layouts.branch();
-        let layout = layouts.layout(&newest).expect("a sound genesis");
+        let layout = layouts.layout(&newest, None).expect("a sound genesis");
         let mut world = Self {
             now: 0,
             random: Random::stream(seed, 0x3017d),
@@ -100,6 +102,7 @@ impl World {
             checks: Checks::new(&newest),
             topology: topology.clone(),
             layouts,
+            own_layouts: false,
             settings,
             newest,
             steps: 0,
@@ -158,7 +161,7 @@ impl World {
 
     /// The newest layout that any host knows.
     pub(crate) fn layout(&self) -> Arc<Layout> {
-        self.layouts.layout(&self.newest).expect("a saved history is sound")
+        self.layouts.layout(&self.newest, None).expect("a saved history is sound")
     }
 
     pub(crate) fn note(&mut self, kind: Kind, who: u32, other: u32, word: u64) {
@@ -319,7 +322,7 @@ impl World {
         at.ticks = if at.ticks.0 == second { (second, at.ticks.1 + 1) } else { (second, 1) };
         if at.ticks.1 > TICKS_MAX {
             let ticks = at.ticks.1;
-            self.checks.violate(format!("n{host} is never done: {ticks} ticks in second {second}"));
+            self.checks.violate(Rule::Progress, format!("n{host} is never done: {ticks} ticks in second {second}"));
         }
         self.note(Kind::Wake, host, NONE, 0);
         self.step(host, Input::Tick);

@@ -6,6 +6,7 @@ use deadwax_dht::repair::{Pull, PullError};
 
 use super::serving::Question;
 use super::{Asker, Event, Op, PullUnderWay, Reply, Work, World};
+use crate::check::Rule;
 use crate::clock::{Micros, SECOND};
 use crate::probe::Probe;
 use crate::slab::Key;
@@ -30,7 +31,7 @@ impl World {
             return self.queue.push(self.now, Event::Input { host, life, input });
         };
         if track == u32::MAX {
-            self.checks.violate(format!("n{host} pulls a track that nobody ever made"));
+            self.checks.violate(Rule::Movement, format!("n{host} pulls a track that nobody ever made"));
             return;
         }
         let at = &mut self.hosts[host as usize];

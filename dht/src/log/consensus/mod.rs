@@ -136,6 +136,12 @@ impl Consensus {
         self.peers.get(&self.raft.raft.leader_id).copied()
     }
 
+    /// Whether the voter in `seat` has written what this one, which leads, sent it in this term: it has taken its seat.
+    #[must_use]
+    pub fn is_followed_by(&self, seat: u64) -> bool {
+        self.leads() && self.raft.raft.prs().get(seat).is_some_and(|progress| progress.matched > 0)
+    }
+
     /// The term that this voter is in.
     #[must_use]
     pub fn term(&self) -> u64 {

@@ -97,6 +97,8 @@ pub struct Rebalance {
     command_at: u64,
     /// Who may get a seat, as of the last turn that could give one.
     eligible: BTreeMap<NodeId, u64>,
+    idle: BTreeSet<NodeId>,
+    leader: Option<NodeId>,
     silent: BTreeSet<NodeId>,
     braked: BTreeSet<String>,
     /// The target may be another than the queue says.
@@ -130,6 +132,8 @@ impl Rebalance {
             commands: VecDeque::new(),
             command_at: now,
             eligible: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            leader: None,
             silent: BTreeSet::new(),
             braked: BTreeSet::new(),
             stale: true,
@@ -217,7 +221,7 @@ impl Rebalance {
             }
         };
         if let Some(turn) = self.commands.front_mut().filter(|_| is_command) {
-            turn.begun = true;
+            (turn.begun, turn.tries) = (true, 0);
         }
         pending.landed = Some(epoch);
         self.pending.insert(number, pending);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use deadwax_track::Partition;
 
 use super::{COMMANDS_MAX, Purpose, Rebalance};
-use crate::log::{Change, Refusal, Stage, VOTERS_MIN};
+use crate::log::{Change, Refusal, Stage, VOTERS_MAX, VOTERS_MIN};
 use crate::rebalance::command::Command;
 use crate::rebalance::effect::{Answer, Decision, Effect, Forecast, Refused};
 use crate::rebalance::pin::pinned;
@@ -22,7 +22,7 @@ pub(super) struct Turn {
     pub(super) number: u64,
     command: Command,
     forecast: bool,
-    tries: u32,
+    pub(super) tries: u32,
     /// A record of it came to be.
     pub(super) begun: bool,
 }
@@ -76,9 +76,10 @@ impl Rebalance {
     }
 
     /// The nodes that may get a seat, each with its present process, which alone may take it: those that are up, and were
-    /// heard of at an epoch.
-    pub fn set_eligible(&mut self, eligible: BTreeMap<NodeId, u64>) {
-        self.eligible = eligible;
+    /// heard of at an epoch. `leader`: the node that asks. `idle`: those of them that have a seat, and do not follow the leader
+    /// in it: it was lost, or is to be taken yet.
+    pub fn set_eligible(&mut self, leader: NodeId, eligible: BTreeMap<NodeId, u64>, idle: BTreeSet<NodeId>) {
+        (self.leader, self.eligible, self.idle) = (Some(leader), eligible, idle);
     }
 
     /// Brings the first command one step on. Nothing is undecided. Whether it was a forecast.
@@ -113,7 +114,9 @@ impl Rebalance {
         let wish = turn.command.wish(&self.state, turn.begun)?;
         match turn.command.change(&wish, &self.state) {
             None => Ok(Next::Done),
-            Some(Change::SetVoters(voters)) => self.seat(voters.into_iter().map(|grant| grant.node).collect()),
+            Some(Change::SetVoters(voters)) => {
+                self.seat(voters.into_iter().map(|grant| grant.node).collect(), turn.begun)
+            }
             Some(Change::Reshape { spec }) => {
                 self.map.learn_from(&self.known);
                 let partitions = self.held_by(&turn.command.removed(&self.state));
@@ -123,7 +126,7 @@ impl Rebalance {
                 if let Command::RemoveNode(node) = &turn.command
                     && self.state.seat_of(node).is_some()
                 {
-                    return self.unseat(node);
+                    return self.unseat(node, turn.begun);
                 }
                 let epoch = self.state.epoch();
                 let map = pinned(&self.map, MapSpec { epoch, ..*spec })?;
@@ -133,24 +136,72 @@ impl Rebalance {
         }
     }
 
-    /// Gives these nodes seats. Raft's two sets of voters keep the log one, however many change at once; but what is
-    /// decided needs a majority of each from then on. So each that is new, and a majority of all, must be there.
-    fn seat(&self, voters: Vec<NodeId>) -> Result<Next, Refused> {
+    /// Gives these nodes seats, some of them first where many are new. Raft's two sets of voters keep the log one, however
+    /// many change at once; but what is decided needs a majority of each from then on. One that is new may lose its seat
+    /// by a restart before it has taken it: so a majority of each set are voters that are there already.
+    fn seat(&self, wanted: Vec<NodeId>, begun: bool) -> Result<Next, Refused> {
+        if !self.state.outgoing().is_empty() {
+            return Ok(Next::Wait);
+        }
         let votes = |node: &NodeId| self.state.voters().iter().any(|voter| voter.node == *node);
         let is_known = |node: &NodeId| self.state.spec().nodes.iter().any(|other| other.id == *node);
-        if let Some(missing) = voters.iter().find(|node| !is_known(node)) {
+        if let Some(missing) = wanted.iter().find(|node| !is_known(node)) {
             return Err(Refused::NoNode(*missing));
         }
-        let away: Vec<&NodeId> = voters.iter().filter(|node| !self.is_eligible(node)).collect();
-        let outvoted = 2 * away.len() >= voters.len();
-        match away.into_iter().find(|node| outvoted || !votes(node)) {
-            Some(node) => Err(Refused::Unheard(*node)),
-            None => {
-                // Who is away votes already, and keeps what it has.
-                let life = |node: &NodeId| self.eligible.get(node).copied().unwrap_or(0);
-                Ok(Next::Propose(Change::set_voters(voters, life), None))
-            }
+        if let Some(away) = wanted.iter().find(|node| !votes(node) && !self.is_eligible(node)) {
+            return Err(Refused::Unheard(*away));
         }
+        let named: BTreeSet<&NodeId> = wanted.iter().collect();
+        // Others the log refuses.
+        let is_set = named.len() == wanted.len() && (VOTERS_MIN..=VOTERS_MAX).contains(&wanted.len());
+        if !is_set {
+            return Ok(self.give_seats(wanted));
+        }
+        match self.next_voters(&wanted, |_| true) {
+            Some(voters) => Ok(self.give_seats(voters)),
+            // Those that the record before gave a seat have yet to take it.
+            None if begun => Ok(Next::Wait),
+            // A seat that is lost is given up, and its node gets another when some that are new have theirs.
+            None => match self.next_voters(&wanted, |node| !self.idle.contains(node)) {
+                Some(voters) => Ok(self.give_seats(voters)),
+                None => {
+                    let away = wanted.iter().find(|node| !self.is_there(node));
+                    Err(Refused::Unheard(*away.unwrap_or(&wanted[0])))
+                }
+            },
+        }
+    }
+
+    /// The next voters on the way to those that are wanted: as many of the new ones as can be, and in place of others
+    /// some that vote already. None: too few of those that vote are there for a single one. `stays`: of those that vote.
+    fn next_voters(&self, wanted: &[NodeId], stays: impl Fn(&NodeId) -> bool) -> Option<Vec<NodeId>> {
+        let seated: Vec<NodeId> = self.state.voters().iter().map(|voter| voter.node).collect();
+        let (kept, new): (Vec<NodeId>, Vec<NodeId>) = wanted.iter().partition(|node| seated.contains(node));
+        let kept: Vec<NodeId> = kept.into_iter().filter(&stays).collect();
+        let mut leaving: Vec<NodeId> =
+            seated.into_iter().filter(|node| !wanted.contains(node) && stays(node)).collect();
+        // The leader goes last: it knows what is left to do.
+        leaving.sort_by_key(|node| (self.leader != Some(*node), !self.is_there(node)));
+        let with = |count: usize| {
+            let stay = leaving.iter().take(wanted.len() - kept.len() - count);
+            let old: Vec<NodeId> = kept.iter().chain(stay).copied().collect();
+            let (size, there) = (old.len() + count, old.iter().filter(|node| self.is_there(node)).count());
+            let is_sure = size >= VOTERS_MIN && 2 * there > size;
+            is_sure.then(|| old.into_iter().chain(new[..count].iter().copied()).collect())
+        };
+        let fewest = usize::from(!new.is_empty());
+        (fewest..=new.len()).rev().find_map(with)
+    }
+
+    /// Whether a voter is up and follows in its seat.
+    fn is_there(&self, node: &NodeId) -> bool {
+        self.is_eligible(node) && !self.idle.contains(node)
+    }
+
+    fn give_seats(&self, voters: Vec<NodeId>) -> Next {
+        // Who is away votes already, and keeps what it has.
+        let life = |node: &NodeId| self.eligible.get(node).copied().unwrap_or(0);
+        Next::Propose(Change::set_voters(voters, life), None)
     }
 
     fn is_eligible(&self, node: &NodeId) -> bool {
@@ -159,11 +210,8 @@ impl Rebalance {
 
     /// Takes the seat of a node that is to go: another node gets one, of its zone if that has one that may; else fewer
     /// vote.
-    fn unseat(&self, leaver: &NodeId) -> Result<Next, Refused> {
+    fn unseat(&self, leaver: &NodeId, begun: bool) -> Result<Next, Refused> {
         let state = &self.state;
-        if !state.outgoing().is_empty() {
-            return Ok(Next::Wait);
-        }
         let mut voters: Vec<NodeId> = state.voters().iter().map(|voter| voter.node).collect();
         let leaves = |node: &Node| node.volumes.iter().all(|volume| state.leaving().contains(&volume.id));
         let may = |node: &&Node| self.is_eligible(&node.id) && !voters.contains(&node.id) && !leaves(node);
@@ -175,7 +223,7 @@ impl Rebalance {
         if voters.len() < VOTERS_MIN {
             return Err(Refused::LastVoters(*leaver));
         }
-        self.seat(voters)
+        self.seat(voters, begun)
     }
 
     /// How many partitions these volumes hold, or hold part in moving.
