@@ -48,6 +48,24 @@ impl World {
         }
     }
 
+    /// A host may have lost takedowns that were not durable.
+    pub(crate) fn recount_takedowns(&mut self, host: u32) {
+        let member = self.checks.members.contains(&host);
+        let mut had = Vec::new();
+        for (track, spread) in &mut self.checks.takedowns {
+            if spread.hosts.remove(&host) {
+                spread.members -= usize::from(member);
+                had.push(*track);
+            }
+        }
+        for track in self.chained(host) {
+            let spread = self.checks.takedowns.entry(track).or_default();
+            spread.members += usize::from(spread.hosts.insert(host) && member);
+            had.push(track);
+        }
+        had.into_iter().for_each(|track| self.count_majority(track));
+    }
+
     /// Hosts lost takedowns, or the map changed: counts all anew.
     pub(crate) fn rebuild_takedowns(&mut self) {
         let nodes = &self.newest.state().spec().nodes;

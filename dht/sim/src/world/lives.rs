@@ -103,7 +103,7 @@ impl World {
             self.hosts[host as usize].drives[index].reset();
         }
         self.break_flows(host);
-        self.rebuild_takedowns();
+        self.recount_takedowns(host);
     }
 
     /// A process that is to crash does so before what it writes is durable.
