@@ -9,7 +9,7 @@ use super::message::Envelope;
 use crate::log::{Batch, Persist};
 use crate::rebalance::Answer;
 use crate::repair::Pull;
-use crate::takedown::{Name, Takedown};
+use crate::takedown::{Name, Standing, Takedown};
 use crate::{NodeId, VolumeId};
 use crate::{rebalance, routing};
 
@@ -84,6 +84,9 @@ pub enum Effect {
         /// What.
         step: Box<Persist>,
     },
+    /// Keep this for the next start ([`Kept::standing`](super::Kept::standing)): durable after what was to be written
+    /// before, and before what is to be after.
+    Stand(Standing),
     /// Make these records of the map log durable after those before; tell [`Input::Saved`](super::Input::Saved).
     Save(Box<Batch>),
     /// The durable state of this seat is of no use any more.

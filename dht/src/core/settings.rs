@@ -7,7 +7,7 @@ use crate::liveness::LivenessSettings;
 use crate::log::{Durable, History};
 use crate::repair::RepairSettings;
 use crate::routing::RouterSettings;
-use crate::takedown::{LeaseRules, Takedown};
+use crate::takedown::{LeaseRules, Standing, Takedown};
 use crate::{ClusterId, LayoutCache, NodeId, NodeKey, rebalance, sync};
 
 /// What a core is, for as long as its process lives.
@@ -90,6 +90,7 @@ pub struct Kept {
     pub voter: Option<Durable>,
     /// The takedowns' file, in order.
     pub takedowns: Vec<Takedown>,
-    /// Whether that file is whole, and has all that was ever flushed to it. False for a node that joins.
-    pub intact: bool,
+    /// What [`Effect::Stand`](super::Effect::Stand) said last; where it said nothing yet, [`Standing::WHOLE`] for a node
+    /// that founds the cluster, and the default for one that joins.
+    pub standing: Standing,
 }

@@ -7,7 +7,9 @@ use deadwax_track::{Partition, TrackId};
 use super::message::Message;
 use super::{Core, CoreConfig, Effect, Kept, Part};
 use crate::random::Random;
-use crate::takedown::{Answer, Ask, Follow, FollowEffect, IssueError, Name, Stale, Takedown, TakedownLog, Verdict};
+use crate::takedown::{
+    Answer, Ask, Follow, FollowEffect, IssueError, Name, Stale, Standing, Takedown, TakedownLog, Verdict,
+};
 use crate::{Layout, NodeId, VolumeId};
 
 /// How many barred tracks are looked at, and erased, at a time for a volume that has come up.
@@ -33,6 +35,8 @@ pub(super) struct Takedowns {
     fresh: Vec<(u64, Name)>,
     /// The volumes that are being gone through.
     sweeps: BTreeMap<VolumeId, Sweep>,
+    /// What the driver keeps.
+    standing: Standing,
 }
 
 impl Takedowns {
@@ -47,11 +51,12 @@ impl Takedowns {
             log
         };
         let records = std::mem::take(&mut kept.takedowns);
-        let (log, intact) = empty().rebuild(records).map_or_else(|_| (empty(), false), |log| (log, kept.intact));
+        let (log, standing) =
+            empty().rebuild(records).map_or_else(|_| (empty(), Standing::default()), |log| (log, kept.standing));
         let seed = Random(config.seed ^ 0x7461_6b65_646f_776e).draw();
-        let follow = Follow::new(config.node, config.settings.lease, log, intact, seed, now);
+        let follow = Follow::new(config.node, config.settings.lease, log, standing, seed, now);
         let follow = follow.expect("settings were checked");
-        Self { follow, issued: VecDeque::new(), fresh: Vec::new(), sweeps: BTreeMap::new() }
+        Self { follow, issued: VecDeque::new(), fresh: Vec::new(), sweeps: BTreeMap::new(), standing: kept.standing }
     }
 
     /// Whether a majority was heard of within the lease.
@@ -67,11 +72,18 @@ impl Core {
         self.takedowns.follow.gate().check(track, self.now)
     }
 
-    /// Whether this node has caught up with takedowns: then its driver may note that the file is whole ([`Kept::intact`]), for
-    /// the next start.
+    /// How whole the takedowns' file is.
     #[must_use]
-    pub const fn has_all_takedowns(&self) -> bool {
-        self.takedowns.follow.lease().synced()
+    pub const fn standing(&self) -> Standing {
+        self.takedowns.follow.lease().standing()
+    }
+
+    fn tell_standing(&mut self) {
+        let standing = self.standing();
+        if standing != self.takedowns.standing {
+            self.takedowns.standing = standing;
+            self.effects.push(Effect::Stand(standing));
+        }
     }
 
     /// Whether this node may serve.
@@ -87,6 +99,8 @@ impl Core {
 
     pub(super) fn renew_takedowns(&mut self, layout: &Layout) {
         self.takedowns.follow.set_witnesses(self.now, &self.config.node, layout.witnesses(), layout.epoch());
+        // Before the map by which it counts for nobody is saved.
+        self.tell_standing();
         self.touch(Part::Takedowns);
     }
 
@@ -143,6 +157,7 @@ impl Core {
                 FollowEffect::Forked { .. } | FollowEffect::Serves(_) => {}
             }
         }
+        self.tell_standing();
         self.sweep();
         let next = self.takedowns.follow.next_deadline().unwrap_or(u64::MAX);
         // Where nothing is being erased the next tracks are looked at soon; else when it is.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use deadwax_track::TrackId;
 
 use super::{
-    Answer, Ask, BadRules, Basis, Gate, Heads, IssueError, Lease, LeaseRules, Merged, RECORDS_MAX, Takedown,
+    Answer, Ask, BadRules, Basis, Gate, Heads, IssueError, Lease, LeaseRules, Merged, RECORDS_MAX, Standing, Takedown,
     TakedownLog, WITNESSES_MAX,
 };
 use crate::random::Random;
@@ -163,12 +163,12 @@ impl Follow {
         me: NodeId,
         rules: LeaseRules,
         log: TakedownLog,
-        intact: bool,
+        kept: Standing,
         seed: u64,
         now: u64,
     ) -> Result<Self, BadRules> {
         Ok(Self {
-            lease: Lease::new(me, rules, intact, now)?,
+            lease: Lease::new(me, rules, kept, now)?,
             rules,
             random: Random(seed),
             now,
@@ -214,7 +214,7 @@ impl Follow {
     /// The [`witnesses`](super::witnesses) of the map of this epoch, at the start and whenever the map changes.
     pub fn set_witnesses(&mut self, now: u64, me: &NodeId, witnesses: &[NodeId], epoch: u64) {
         self.pass(now);
-        self.lease.set_members(witnesses, epoch, now);
+        let are_others = self.lease.set_members(witnesses, epoch, now);
         let (kept, mut new): (Vec<NodeId>, Vec<NodeId>) =
             witnesses.iter().filter(|node| *node != me).partition(|node| self.witnesses.contains(node));
         self.witnesses.retain(|node| kept.contains(node));
@@ -228,6 +228,11 @@ impl Follow {
         self.questions.retain(|_, question| witnesses.contains(&question.to));
         if !self.serves {
             self.due = now;
+        } else if are_others {
+            // What it was told counts for a moment only. A new witness has many to ask; all others have one, and not all of
+            // them at once.
+            let soon_ms = if self.lease.is_member() { 0 } else { self.jittered(self.rules.lease_ms / 12) };
+            self.due = self.due.min(now + soon_ms);
         }
     }
 
@@ -372,7 +377,7 @@ impl Follow {
     fn count(&mut self, compared: &[Comparison]) {
         for Comparison { peer, synced, basis, asked } in compared {
             if let Some(basis) = basis {
-                self.lease.told(basis, *asked, self.now);
+                self.lease.told(peer, basis, *asked, self.now);
             }
             self.lease.compared(peer, *synced, *asked, self.now);
         }
@@ -395,17 +400,18 @@ impl Follow {
     #[must_use]
     pub fn poll(&mut self, now: u64) -> Vec<FollowEffect> {
         self.pass(now);
+        let serves = self.lease.may_serve(now).is_ok();
+        if serves != self.serves {
+            (self.serves, self.hurried) = (serves, 0);
+            self.due = if serves { self.due } else { now };
+            self.effects.push(FollowEffect::Serves(serves));
+        }
         if now >= self.due && !self.witnesses.is_empty() {
             self.next %= self.witnesses.len();
             let to = self.witnesses[self.next];
             self.next += 1;
             self.ask(to);
             self.due = now + self.pause_ms();
-        }
-        let serves = self.lease.may_serve(now).is_ok();
-        if serves != self.serves {
-            (self.serves, self.hurried) = (serves, 0);
-            self.effects.push(FollowEffect::Serves(serves));
         }
         std::mem::take(&mut self.effects)
     }

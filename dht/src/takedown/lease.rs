@@ -53,6 +53,27 @@ pub struct Basis {
     pub majority_age: u32,
 }
 
+/// What is kept of a lease for the next start. By default that of a node that joins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// Whether the log has all that was ever flushed to it. The nodes that found a cluster are intact; one that joins, or
+    /// whose drive lost some, is not, until it has caught up.
+    pub intact: bool,
+    /// Whether others may count it if it is a member: not one that became a member and has not caught up since.
+    pub counts: bool,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self { intact: false, counts: true }
+    }
+}
+
+impl Standing {
+    /// Of a node that founds a cluster, or has kept all.
+    pub const WHOLE: Self = Self { intact: true, counts: true };
+}
+
 /// The right to serve, which lapses by itself. Memory is some 60 bytes a member.
 ///
 /// `now` is this node's clock in milliseconds since any start; it does not go back, and counts the time asleep.
@@ -80,8 +101,9 @@ pub struct Lease {
     /// of one of them.
     own: Known,
     told: Known,
-    /// What the word of members of an earlier map is worth ends then.
-    told_until: u64,
+    /// By the word of a member of an earlier map; that is worth something until this time.
+    told_earlier: Known,
+    earlier_until: u64,
     /// The latest time that was told.
     clock: u64,
     /// Questions from before this time, that of the start or the last [`void`](Lease::void), count no more.
@@ -92,12 +114,15 @@ pub struct Lease {
     sure_until: u64,
 }
 
-/// What this node has: all that half of the members, and all that a majority, had at these times. None: nothing is known.
-#[derive(Clone, Copy, Default, Debug)]
+/// What this node has: all that half of the members, and all that a majority, had at these times, which may be before the
+/// clock began. None: nothing is known. [`ALWAYS`]: it is one of so few that it needs nobody.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 struct Known {
-    half: Option<u64>,
-    majority: Option<u64>,
+    half: Option<i64>,
+    majority: Option<i64>,
 }
+
+const ALWAYS: i64 = i64::MAX;
 
 /// When the newest comparisons were asked for: with the node in any state, and in the state of being synced.
 #[derive(Clone, Copy, Default, Debug)]
@@ -110,9 +135,8 @@ struct Compared {
 }
 
 impl Lease {
-    /// The lease of a node that has just started: stale. `intact` says that its log has all that was ever flushed to
-    /// it; false for a node that joins, or whose drive lost some. The nodes that found a cluster are intact.
-    pub fn new(me: NodeId, rules: LeaseRules, intact: bool, now: u64) -> Result<Self, BadRules> {
+    /// The lease of a node that has just started: stale. `kept`: its [`standing`](Self::standing) when it stopped.
+    pub fn new(me: NodeId, rules: LeaseRules, kept: Standing, now: u64) -> Result<Self, BadRules> {
         let LeaseRules { lease_ms, grace_ms, minority_ms } = rules;
         if lease_ms == 0 || minority_ms < lease_ms || grace_ms < minority_ms {
             return Err(BadRules(rules));
@@ -122,16 +146,17 @@ impl Lease {
             rules,
             others: BTreeMap::new(),
             member: false,
-            intact,
+            intact: kept.intact,
             synced: false,
             joined: now,
-            vouches: true,
+            vouches: kept.counts,
             skipped: false,
             epoch: 0,
             since: 0,
             own: Known::default(),
             told: Known::default(),
-            told_until: u64::MAX,
+            told_earlier: Known::default(),
+            earlier_until: 0,
             clock: now,
             floor: now,
             until: 0,
@@ -143,12 +168,13 @@ impl Lease {
     /// a broken map. To be told at the start, of the last map that the node had, and whenever the map changes: a node
     /// that becomes a witness counts for nobody, itself included, until it has caught up with a majority of the others.
     /// One that was away must be told each map that made it a witness or none, in order; or, where it cannot be,
-    /// [`forget_members`](Self::forget_members) and then the newest. `epoch` is the map's.
+    /// [`forget_members`](Self::forget_members) and then the newest. `epoch` is the map's. Whether the members are others
+    /// than before.
     ///
     /// # Panics
     ///
     /// When there are more than [`MEMBERS_MAX`].
-    pub fn set_members(&mut self, members: &[NodeId], epoch: u64, now: u64) {
+    pub fn set_members(&mut self, members: &[NodeId], epoch: u64, now: u64) -> bool {
         assert!(members.len() <= MEMBERS_MAX, "{} members, the most is {MEMBERS_MAX}", members.len());
         let was_member = std::mem::replace(&mut self.member, members.contains(&self.me));
         let known = std::mem::take(&mut self.others);
@@ -160,7 +186,11 @@ impl Lease {
         if !is_same {
             // What was told of the earlier members is worth something for as long as it takes to ask the new ones: who
             // lost all at once would not serve meanwhile.
-            self.told_until = self.told_until.min(now.saturating_add(self.rules.lease_ms / LEFT_TO_ASK));
+            let told = std::mem::take(&mut self.told);
+            if told != Known::default() {
+                self.told_earlier = told;
+                self.earlier_until = now.saturating_add(self.rules.lease_ms / LEFT_TO_ASK);
+            }
             self.since = epoch;
         }
         self.epoch = epoch;
@@ -170,13 +200,14 @@ impl Lease {
         let new = Compared { joined: !is_first && !skipped, ..Compared::default() };
         self.others = others().map(|id| (*id, known.get(id).copied().unwrap_or(new))).collect();
         self.settle(now);
+        !is_same
     }
 
     /// Maps were skipped: whether this node was a witness all the time, and who else was, is not known. If it is one by
     /// the map that it is told next, it begins as one anew; and all that it has compared counts no more.
     pub fn forget_members(&mut self, now: u64) {
         self.others.clear();
-        self.told = Known::default();
+        self.forget_words();
         (self.member, self.skipped) = (false, true);
         (self.until, self.sure_until, self.clock) = (0, 0, now.max(self.clock));
     }
@@ -199,28 +230,28 @@ impl Lease {
         self.settle(now);
     }
 
-    /// This node has all that a member said it had in its answer to a question sent at `asked`, merged and flushed; and
-    /// this is what the answer said of the member's own comparisons. It is heeded where this node is no member, as those
-    /// must not go by each other's word alone, and where the member knows these members or later ones. To be followed by
-    /// [`compared`](Self::compared).
-    pub fn told(&mut self, basis: &Basis, asked: u64, now: u64) {
-        let is_known = basis.epoch >= self.since && (self.floor..=now).contains(&asked) && now >= self.clock;
-        if self.member || !is_known {
+    fn forget_words(&mut self) {
+        (self.told, self.told_earlier) = (Known::default(), Known::default());
+    }
+
+    /// This node has all that `peer` said it had in its answer to a question sent at `asked`, merged and flushed; and
+    /// this is what the answer said of the peer's own comparisons. It is heeded where the peer is a member, and this node
+    /// is none, as members must not go by each other's word alone; and where the peer knows these members or later ones.
+    /// To be followed by [`compared`](Self::compared).
+    pub fn told(&mut self, peer: &NodeId, basis: &Basis, asked: u64, now: u64) {
+        let is_known = basis.epoch >= self.since && self.others.contains_key(peer);
+        let is_timely = (self.floor..=now).contains(&asked) && now >= self.clock;
+        if self.member || !is_known || !is_timely {
             return;
         }
-        let at = |age: u32| asked.checked_sub(u64::from(age));
-        let told = Known { half: at(basis.half_age), majority: at(basis.majority_age) };
-        if self.told_until < u64::MAX {
-            // Of these members now.
-            (self.told, self.told_until) = (Known::default(), u64::MAX);
-        }
-        self.told = self.told.max(told);
+        let at = |age: u32| Some(signed(asked) - i64::from(age));
+        self.told = self.told.max(Known { half: at(basis.half_age), majority: at(basis.majority_age) });
     }
 
     /// What goes into this node's answers at `now`; none, if it counts for nobody.
     #[must_use]
     pub fn basis(&self, now: u64) -> Option<Basis> {
-        let age = |at: Option<u64>| u32::try_from(now.checked_sub(at?.min(now))?).ok();
+        let age = |at: Option<i64>| u32::try_from(signed(now) - at?.min(signed(now))).ok();
         let basis = Basis { epoch: self.epoch, half_age: age(self.own.half)?, majority_age: age(self.own.majority)? };
         self.synced().then_some(basis)
     }
@@ -231,7 +262,7 @@ impl Lease {
         for compared in self.others.values_mut() {
             (compared.any, compared.synced) = (None, None);
         }
-        self.told = Known::default();
+        self.forget_words();
         (self.synced, self.until, self.sure_until, self.clock, self.floor) = (false, 0, 0, now, now);
         self.settle(now);
     }
@@ -261,6 +292,12 @@ impl Lease {
         self.synced && self.member && self.vouches
     }
 
+    /// What the driver keeps for the next start, on the drive before the map that it follows from is.
+    #[must_use]
+    pub const fn standing(&self) -> Standing {
+        Standing { intact: self.intact, counts: self.vouches }
+    }
+
     /// It may serve before this time, unless something is compared in between; 0 where it may not.
     pub(super) const fn until(&self) -> u64 {
         self.until
@@ -279,7 +316,7 @@ impl Lease {
         self.clock = now.max(self.clock);
         let members = self.others.len() + usize::from(self.member);
         let (half, majority) = (members.div_ceil(2), members / 2 + 1);
-        if !self.vouches {
+        if !self.vouches && members > 0 {
             // What a majority, or half, of the earlier members has is with at least one of these. Where most were
             // replaced at once nothing more can be had than all that are left.
             let earlier = self.others.values().filter(|compared| !compared.joined || compared.synced.is_some());
@@ -306,26 +343,37 @@ impl Lease {
         let mut asked: Vec<u64> = self.others.values().filter_map(|compared| compared.synced).collect();
         // When the first of so many members was asked; this one has compared with itself just now, and goes on doing so.
         let mut first_of = |needed: usize| match needed - me {
-            0 => Some(u64::MAX),
+            0 => Some(ALWAYS),
             others if others > asked.len() => None,
-            others => Some(*asked.select_nth_unstable_by(others - 1, |a, b| b.cmp(a)).1),
+            others => Some(signed(*asked.select_nth_unstable_by(others - 1, |a, b| b.cmp(a)).1)),
         };
         self.own = Known { half: first_of(half), majority: first_of(majority) };
-        let LeaseRules { lease_ms, grace_ms, minority_ms } = self.rules;
-        let lapse = |known: Known| {
-            let until = |at: Option<u64>, age: u64| at.map_or(0, |at| at.saturating_add(age));
-            let near = until(known.half, lease_ms).max(until(known.majority, minority_ms));
-            (near.min(until(known.majority, grace_ms)), until(known.majority, lease_ms))
-        };
-        let (own, sure) = lapse(self.own);
-        let told = lapse(self.own.max(self.told));
+        let now_known = self.own.max(self.told);
+        let (until, sure) = self.lapse(now_known);
         // What was told of other members than those of now lapses before.
-        let capped = |own: u64, told: u64| own.max(told.min(self.told_until));
-        let (until, sure) = (capped(own, told.0), capped(sure, told.1));
+        let (earlier, earlier_sure) = self.lapse(now_known.max(self.told_earlier));
+        let with_earlier = |known: u64, earlier: u64| known.max(earlier.min(self.earlier_until));
         // Without members the map is not known yet.
         let knows = members > 0 && self.synced;
-        (self.until, self.sure_until) = if knows { (until, sure) } else { (0, 0) };
+        (self.until, self.sure_until) =
+            if knows { (with_earlier(until, earlier), with_earlier(sure, earlier_sure)) } else { (0, 0) };
     }
+
+    /// Before when a node that has this may serve, and before when it is sure.
+    fn lapse(&self, known: Known) -> (u64, u64) {
+        let LeaseRules { lease_ms, grace_ms, minority_ms } = self.rules;
+        let until = |at: Option<i64>, age: u64| match at {
+            Some(ALWAYS) => u64::MAX,
+            at => at.map_or(0, |at| u64::try_from(at.saturating_add_unsigned(age)).unwrap_or(0)),
+        };
+        let near = until(known.half, lease_ms).max(until(known.majority, minority_ms));
+        (near.min(until(known.majority, grace_ms)), until(known.majority, lease_ms))
+    }
+}
+
+/// A time that one before the clock began can be compared with.
+fn signed(at: u64) -> i64 {
+    i64::try_from(at).unwrap_or(i64::MAX - 1)
 }
 
 impl Known {

@@ -40,9 +40,10 @@
 //! **By word.** A node that is no witness need not ask half of them. A witness's answer says how long ago it had asked
 //! half, and a majority, itself ([`Basis`]): what these had then the witness has, and so has whoever has merged its answer,
 //! if not later than that before the question. It is the same comparison, only older, as clocks of about one rate measure
-//! ages alike. Witnesses go by their own comparisons alone, or all could go by each other's. The word of a witness whose
-//! map is older than the last change of witnesses that the asker knows of is not taken; what was told before that change
-//! counts for a sixth of the lease more, so that the asker can ask again.
+//! ages alike; so here a node's bound hangs on the clock of another, too. Witnesses go by their own comparisons alone, or
+//! all could go by each other's. The word of a witness whose map is older than the last change of witnesses that the asker
+//! knows of is not taken; what was told before that change counts for a sixth of the lease more, in which the asker asks
+//! again.
 //!
 //! **When witnesses change.** k new ones take the place of k old ones. A takedown that 9 of 16 had is with 9 - k of the
 //! 16 - k that stay. A new one counts for nobody (its answers say that it is not synced) until it has caught up, since
@@ -53,7 +54,8 @@
 //! counts when it has caught up with all that are not declared dead, as has one that became a witness in order.
 //!
 //! There are two exceptions. A node that does not know of the change goes by the earlier witnesses: for it the
-//! bound is that of those, until the map reaches it (which every envelope's epoch hastens). And where most are replaced
+//! bound is that of those, until the map reaches it (which every envelope's epoch hastens), and for what it was told for a
+//! sixth of the lease more. And where most are replaced
 //! at once (k over 7) a new one catches up with all that stay, which is all that can be had: what none of them has, as
 //! a site was lost with it, is known only to the nodes of other sites that had followed it, and spreads no further by
 //! rounds.
@@ -63,7 +65,7 @@
 //! spreads from there to each node that serves within some 20 s, at most the lease.
 //!
 //! The bound assumes that clocks run at about one rate and count sleep (CLOCK_BOOTTIME; else [`Lease::void`]), and that
-//! a node keeps what it flushed. One that lost its log, or joins, starts with `intact` false and counts for nobody
+//! a node keeps what it flushed. One that lost its log, or joins, is not [`intact`](Standing::intact) and counts for nobody
 //! until it has caught up with half of the members, all of them synced.
 //!
 //! **What happens on each failure.** *A message is lost, late or doubled:* ask again; merging is idempotent. *A record
@@ -90,7 +92,7 @@ pub use exchange::{Answer, Ask};
 pub use follow::{APPENDS_MAX, Follow, FollowEffect, QUESTIONS_MAX, READS_MAX};
 pub use gate::{Gate, Verdict};
 pub use heads::{Heads, Mark};
-pub use lease::{BadRules, Basis, Lease, LeaseRules, Stale};
+pub use lease::{BadRules, Basis, Lease, LeaseRules, Stale, Standing};
 pub use receipts::{BadReceipt, CopyState, Progress, Receipt, Receipts};
 pub use record::{Name, REASON_BYTES_MAX, TAKEDOWN_BYTES, Takedown};
 pub use takedown_log::{BadIssuer, BadLog, IssueError, Merged, TakedownLog};

@@ -9,7 +9,7 @@ use deadwax_dht::core::{
 };
 use deadwax_dht::log::{Durable, History};
 use deadwax_dht::rebalance::{Answer, Command, Progress};
-use deadwax_dht::takedown::Takedown;
+use deadwax_dht::takedown::{Standing, Takedown};
 use deadwax_dht::wire::PartitionDigest;
 use deadwax_dht::{ClusterId, LayoutCache, MAP_VERSION, Map, MapSpec, Node, NodeId, NodeKey, Policy, Volume, VolumeId};
 use deadwax_track::TrackId;
@@ -32,6 +32,7 @@ pub(crate) struct House {
     pub(crate) volumes: Vec<VolumeId>,
     pub(crate) disk: BTreeMap<VolumeId, BTreeSet<TrackId>>,
     pub(crate) takedowns: Vec<Takedown>,
+    standing: Standing,
     /// Of its voter.
     pub(crate) durable: Option<Durable>,
     /// The most tracks that were to be erased by one step.
@@ -106,7 +107,12 @@ impl Village {
         for number in 0..nodes {
             let id = key(number).node_id();
             let voter = village.history.state().seat_of(&id).map(|seat| Durable::founding(seat, &village.history));
-            let kept = Kept { history: Some(village.history.clone()), voter, takedowns: Vec::new(), intact: true };
+            let kept = Kept {
+                history: Some(village.history.clone()),
+                voter,
+                takedowns: Vec::new(),
+                standing: Standing::WHOLE,
+            };
             village.build(number, kept);
         }
         village
@@ -115,6 +121,7 @@ impl Village {
     fn build(&mut self, number: usize, kept: Kept) {
         let node = node(number);
         let volumes: Vec<VolumeId> = node.volumes.iter().map(|volume| volume.id).collect();
+        let standing = kept.standing;
         let house = House {
             durable: kept.voter.clone(),
             core: self.core(number, kept),
@@ -122,6 +129,7 @@ impl Village {
             node,
             volumes,
             takedowns: Vec::new(),
+            standing,
             erased_at_once: 0,
             up: true,
             halted: false,
@@ -172,7 +180,7 @@ impl Village {
             history: house.core.history().cloned(),
             voter: house.durable.clone(),
             takedowns: house.takedowns.clone(),
-            intact: true,
+            standing: house.standing,
         };
         self.houses[at].core = self.core(at, kept);
         self.begin(at);
@@ -308,6 +316,7 @@ impl Village {
                 let epoch = batch.records.last().map_or(0, |record| record.epoch);
                 answer(self, Input::Saved { epoch });
             }
+            Effect::Stand(standing) => self.houses[at].standing = standing,
             Effect::Append { number, records } => {
                 self.houses[at].takedowns.extend(records);
                 answer(self, Input::Appended { number });

@@ -1,7 +1,7 @@
 //! When a node may serve.
 
 use deadwax_dht::NodeId;
-use deadwax_dht::takedown::{Basis, Gate, Lease, LeaseRules, Stale, Verdict};
+use deadwax_dht::takedown::{Basis, Gate, Lease, LeaseRules, Stale, Standing, Verdict};
 
 use crate::seeded::{issue, log, track};
 
@@ -14,7 +14,7 @@ fn ids(count: u8) -> Vec<NodeId> {
 
 /// The lease of node 0 of `count`, started at 1,000 ms.
 fn lease(count: u8, rules: LeaseRules, intact: bool) -> Lease {
-    let mut lease = Lease::new(ids(count)[0], rules, intact, 1_000).expect("good rules");
+    let mut lease = Lease::new(ids(count)[0], rules, Standing { intact, counts: true }, 1_000).expect("good rules");
     lease.set_members(&ids(count), 1, 1_000);
     lease
 }
@@ -65,7 +65,7 @@ fn the_time_counts_from_the_question() {
 fn one_node_alone_and_one_that_is_no_member() {
     assert!(lease(1, RULES, true).may_serve(YEAR_MS).is_ok());
     assert!(lease(1, RULES, false).may_serve(1_000).is_ok());
-    let mut unknown = Lease::new(ids(1)[0], RULES, true, 1_000).expect("good rules");
+    let mut unknown = Lease::new(ids(1)[0], RULES, Standing::WHOLE, 1_000).expect("good rules");
     assert!(unknown.may_serve(1_000).is_err(), "no map yet");
     // A cache is no member, and needs as many as a member does, none of them itself.
     unknown.set_members(&ids(4)[1..], 1, 1_000);
@@ -139,9 +139,9 @@ fn strangers_and_the_future_count_for_nothing() {
 fn rules_that_contradict_each_other_are_refused() {
     for (lease_ms, minority_ms, grace_ms) in [(0, 0, 0), (2, 1, 3), (1, 3, 2)] {
         let rules = LeaseRules { lease_ms, grace_ms, minority_ms };
-        assert!(Lease::new(ids(1)[0], rules, true, 0).is_err());
+        assert!(Lease::new(ids(1)[0], rules, Standing::WHOLE, 0).is_err());
     }
-    assert!(Lease::new(ids(1)[0], LeaseRules::default(), true, 0).is_ok());
+    assert!(Lease::new(ids(1)[0], LeaseRules::default(), Standing::WHOLE, 0).is_ok());
 }
 
 #[test]
@@ -188,6 +188,18 @@ fn who_skipped_maps_begins_as_a_witness_anew_as_one_that_was_told_all() {
 }
 
 #[test]
+fn a_new_witness_that_starts_again_has_still_to_catch_up() {
+    let before = five_then(false).standing();
+    assert_eq!(before, Standing { intact: true, counts: false });
+    let mut five = Lease::new(ids(5)[0], RULES, before, 1_000).expect("good rules");
+    five.set_members(&ids(5), 1, 1_000);
+    hear(&mut five, &[1, 2], true, 2_000);
+    assert!(!five.synced() && five.standing() == before, "two are no majority");
+    hear(&mut five, &[3], true, 3_000);
+    assert!(five.synced() && five.standing() == Standing::WHOLE);
+}
+
+#[test]
 fn a_log_that_lost_something_is_not_whole_because_maps_were_skipped() {
     let mut five = lease(5, RULES, false);
     five.forget_members(2_000);
@@ -214,7 +226,7 @@ fn one_that_is_no_witness_and_skipped_maps_becomes_one_in_order() {
 fn witnesses_that_all_skipped_maps_go_on_when_each_has_compared_with_all() {
     let members = ids(3);
     let mut leases: Vec<Lease> =
-        members.iter().map(|id| Lease::new(*id, RULES, true, 1_000).expect("good rules")).collect();
+        members.iter().map(|id| Lease::new(*id, RULES, Standing::WHOLE, 1_000).expect("good rules")).collect();
     for lease in &mut leases {
         lease.set_members(&members, 1, 1_000);
         lease.forget_members(2_000);
@@ -235,7 +247,7 @@ fn witnesses_that_all_skipped_maps_go_on_when_each_has_compared_with_all() {
 
 /// A node that is no member, started at 1,000 ms, of four members by the map of epoch 5.
 fn outside() -> Lease {
-    let mut lease = Lease::new(ids(9)[8], RULES, true, 1_000).expect("good rules");
+    let mut lease = Lease::new(ids(9)[8], RULES, Standing::WHOLE, 1_000).expect("good rules");
     lease.set_members(&ids(4), 5, 1_000);
     lease
 }
@@ -247,29 +259,38 @@ const fn basis(epoch: u64, half_age: u32, majority_age: u32) -> Basis {
 #[test]
 fn a_members_word_is_as_good_as_half_of_them_asked_when_it_asked() {
     let mut lease = outside();
-    lease.told(&basis(5, 8_000, 20_000), 30_000, 30_100);
+    lease.told(&ids(5)[1], &basis(5, 8_000, 20_000), 30_000, 30_100);
     lease.compared(&ids(4)[1], true, 30_000, 30_100);
     assert!(lease.may_serve(81_999).is_ok() && lease.may_serve(82_000).is_err(), "60 s from 22,000");
     assert!(lease.is_sure(69_999) && !lease.is_sure(70_000), "of a majority, 60 s from 10,000");
     // A majority that was had an hour ago is worth nothing.
     let mut lease = outside();
-    lease.told(&basis(5, 8_000, 3_600_000), 3_601_000, 3_601_000);
+    lease.told(&ids(5)[1], &basis(5, 8_000, 3_600_000), 3_601_000, 3_601_000);
     lease.compared(&ids(4)[1], true, 3_601_000, 3_601_000);
     assert!(lease.may_serve(3_601_000).is_err());
 }
 
 #[test]
-fn a_word_of_before_the_clock_began_or_of_an_earlier_map_or_of_before_a_jump_counts_for_nothing() {
+fn what_a_member_had_before_the_clock_began_counts_for_so_much_less() {
     let mut lease = outside();
-    lease.told(&basis(5, 8_000, 8_000), 7_999, 7_999);
-    lease.told(&basis(4, 0, 0), 9_000, 9_000);
+    lease.told(&ids(5)[1], &basis(5, 8_000, 61_000), 2_000, 2_000);
+    lease.compared(&ids(4)[1], true, 2_000, 2_000);
+    assert!(lease.may_serve(53_999).is_ok() && lease.may_serve(54_000).is_err());
+    assert!(!lease.is_sure(2_000), "a majority was asked 61 s before");
+}
+
+#[test]
+fn a_word_of_an_earlier_map_or_of_no_member_or_of_before_a_jump_counts_for_nothing() {
+    let mut lease = outside();
+    lease.told(&ids(5)[1], &basis(4, 0, 0), 9_000, 9_000);
+    lease.told(&ids(5)[4], &basis(5, 0, 0), 9_000, 9_000);
     lease.compared(&ids(4)[1], true, 9_000, 9_000);
     assert!(lease.may_serve(9_000).is_err());
     lease.void(20_000);
-    lease.told(&basis(5, 0, 0), 19_999, 20_001);
+    lease.told(&ids(5)[1], &basis(5, 0, 0), 19_999, 20_001);
     lease.compared(&ids(4)[1], true, 20_001, 20_001);
     assert!(lease.may_serve(20_001).is_err());
-    lease.told(&basis(9, 0, 0), 20_002, 20_002);
+    lease.told(&ids(5)[1], &basis(9, 0, 0), 20_002, 20_002);
     lease.compared(&ids(4)[1], true, 20_002, 20_002);
     assert!(lease.may_serve(20_002).is_ok(), "who knows a later map may speak");
     lease.forget_members(20_003);
@@ -280,16 +301,16 @@ fn a_word_of_before_the_clock_began_or_of_an_earlier_map_or_of_before_a_jump_cou
 #[test]
 fn a_members_word_outlives_a_change_of_members_for_a_moment_only() {
     let mut lease = outside();
-    lease.told(&basis(5, 1_000, 1_000), 30_000, 30_000);
+    lease.told(&ids(5)[1], &basis(5, 1_000, 1_000), 30_000, 30_000);
     lease.compared(&ids(4)[1], true, 30_000, 30_000);
     lease.set_members(&ids(4), 6, 31_000);
     assert!(lease.may_serve(88_999).is_ok(), "the members are the same");
     lease.set_members(&ids(5)[1..], 7, 32_000);
     assert!(lease.may_serve(41_999).is_ok() && lease.may_serve(42_000).is_err());
-    lease.told(&basis(6, 0, 0), 33_000, 33_000);
+    lease.told(&ids(5)[1], &basis(6, 0, 0), 33_000, 33_000);
     lease.compared(&ids(4)[1], true, 33_000, 33_000);
     assert!(lease.may_serve(42_000).is_err(), "who does not know of the change has no say");
-    lease.told(&basis(7, 2_000, 2_000), 34_000, 34_000);
+    lease.told(&ids(5)[1], &basis(7, 2_000, 2_000), 34_000, 34_000);
     lease.compared(&ids(4)[1], true, 34_000, 34_000);
     assert!(lease.may_serve(91_999).is_ok() && lease.may_serve(92_000).is_err());
 }
@@ -297,7 +318,7 @@ fn a_members_word_outlives_a_change_of_members_for_a_moment_only() {
 #[test]
 fn members_go_by_what_they_compare_themselves_and_say_how_old_that_is() {
     let mut four = lease(4, RULES, true);
-    four.told(&basis(1, 0, 0), 2_000, 2_000);
+    four.told(&ids(5)[1], &basis(1, 0, 0), 2_000, 2_000);
     hear(&mut four, &[1], true, 2_000);
     assert!(four.may_serve(2_000).is_err() && four.basis(2_000).is_none());
     hear(&mut four, &[2], true, 5_000);

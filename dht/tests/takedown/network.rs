@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deadwax_dht::takedown::{
-    Answer, Ask, Gate, Heads, Lease, LeaseRules, RECORDS_MAX, TAKEDOWN_BYTES, Takedown, TakedownLog, Verdict,
+    Answer, Ask, Gate, Heads, Lease, LeaseRules, RECORDS_MAX, Standing, TAKEDOWN_BYTES, Takedown, TakedownLog, Verdict,
 };
 use deadwax_dht::{NodeId, NodeKey};
 use deadwax_track::TrackId;
@@ -82,7 +82,7 @@ impl World {
         let ids: Vec<NodeId> = (1..=machines).map(|number| key(number).node_id()).collect();
         let machine = |index: usize| {
             let clock_ahead = 1_000_000 * (index as u64 + 1);
-            let lease = Lease::new(ids[index], RULES, true, clock_ahead).expect("good rules");
+            let lease = Lease::new(ids[index], RULES, Standing::WHOLE, clock_ahead).expect("good rules");
             Machine {
                 id: ids[index],
                 up: true,
@@ -144,7 +144,7 @@ impl World {
             machine.lost = true;
         }
         machine.log = log(ISSUERS).rebuild(machine.records()).expect("its own file");
-        machine.lease = Lease::new(machine.id, RULES, intact, now).expect("good rules");
+        machine.lease = Lease::new(machine.id, RULES, Standing { intact, counts: true }, now).expect("good rules");
         machine.up = true;
         assert!(machine.barred.iter().all(|id| machine.log.is_barred(id)), "machine {at} forgot a takedown");
         self.begin(at);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use deadwax_dht::NodeId;
 use deadwax_dht::takedown::{
-    Answer, Ask, Follow, FollowEffect, LeaseRules, Takedown, TakedownLog, Verdict, WITNESSES_MAX, witnesses,
+    Answer, Ask, Follow, FollowEffect, LeaseRules, Standing, Takedown, TakedownLog, Verdict, WITNESSES_MAX, witnesses,
 };
 use deadwax_track::TrackId;
 
@@ -56,6 +56,9 @@ struct World {
     witnesses: Vec<Vec<NodeId>>,
     dead: BTreeSet<NodeId>,
     loss_percent: u64,
+    /// How long a new map takes to all, at most.
+    learn_ms: u64,
+    rules: LeaseRules,
     issued: Vec<Issued>,
     events: BTreeMap<(u64, u64), Event>,
     next_event: u64,
@@ -68,9 +71,14 @@ struct World {
 
 impl World {
     fn new(seed: u64, machines: u8, zones: usize) -> Self {
+        Self::with(RULES, seed, machines, zones)
+    }
+
+    fn with(rules: LeaseRules, seed: u64, machines: u8, zones: usize) -> Self {
         let machine = |number: u8| {
             let id = key(number).node_id();
-            let follow = Follow::new(id, RULES, log(ISSUERS), true, seed + u64::from(number), 0).expect("good rules");
+            let follow =
+                Follow::new(id, rules, log(ISSUERS), Standing::WHOLE, seed + u64::from(number), 0).expect("good rules");
             Machine {
                 id,
                 follow,
@@ -92,6 +100,8 @@ impl World {
             witnesses: Vec::new(),
             dead: BTreeSet::new(),
             loss_percent: 0,
+            learn_ms: 3_000,
+            rules,
             issued: Vec::new(),
             events: BTreeMap::new(),
             next_event: 0,
@@ -141,7 +151,7 @@ impl World {
         self.witnesses.push(self.choose());
         let version = self.witnesses.len() - 1;
         for at in 0..self.machines.len() {
-            let (life, in_ms) = (self.machines[at].life, self.random.below(3_000));
+            let (life, in_ms) = (self.machines[at].life, self.random.below(self.learn_ms));
             self.push(in_ms, Event::Learn { at, life, version });
         }
         self.spread();
@@ -155,7 +165,8 @@ impl World {
     fn start(&mut self, at: usize) {
         let machine = &mut self.machines[at];
         let log = log(ISSUERS).rebuild(machine.disk.iter().cloned()).expect("its own file");
-        machine.follow = Follow::new(machine.id, RULES, log, true, self.now, self.now).expect("good rules");
+        let kept = machine.follow.lease().standing();
+        machine.follow = Follow::new(machine.id, self.rules, log, kept, self.now, self.now).expect("good rules");
         (machine.up, machine.flushes_until) = (true, 0);
         // The map that it had, then the log's changes since.
         for version in machine.version..self.witnesses.len() {
@@ -326,8 +337,12 @@ impl World {
                         self.served += 1;
                         let late = |since: Option<u64>, bound| since.is_some_and(|since| self.now >= since + bound);
                         let what = format!("machine {at} serves {number} at {}", self.now);
-                        assert!(!late(issued.majority_at, RULES.lease_ms), "{what}: majority {:?}", issued.majority_at);
-                        assert!(!late(issued.half_at, RULES.grace_ms), "{what}: half {:?}", issued.half_at);
+                        assert!(
+                            !late(issued.majority_at, self.rules.lease_ms),
+                            "{what}: majority {:?}",
+                            issued.majority_at
+                        );
+                        assert!(!late(issued.half_at, self.rules.grace_ms), "{what}: half {:?}", issued.half_at);
                     }
                 }
             }
@@ -471,6 +486,23 @@ fn witnesses_that_die_are_replaced_and_what_they_knew_holds() {
         victims.iter().for_each(|at| world.start(*at));
     }
     world.heal();
+}
+
+#[test]
+fn nobody_stops_serving_because_a_witness_is_replaced() {
+    let mut world = World::with(LeaseRules::default(), 5, 40, 3);
+    world.run(20_000);
+    for round in 0..6 {
+        let victim = world.current()[round % WITNESSES_MAX];
+        world.declare(BTreeSet::from([victim]));
+        for moment in 0..2 * world.rules.lease_ms / 500 {
+            world.run(500);
+            for at in 0..40 {
+                let what = format!("round {round}, machine {at}, {moment} half seconds after");
+                assert_eq!(world.verdict(at, u64::MAX), Verdict::Pass, "{what}");
+            }
+        }
+    }
 }
 
 fn random_run(seed: u64) -> (u64, u64, u64) {

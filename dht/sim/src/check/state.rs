@@ -23,7 +23,7 @@ impl World {
                 ""
             };
             let serves = if core.may_serve().is_ok() { "serves" } else { "stale" };
-            let whole = if core.has_all_takedowns() { "whole" } else { "not whole" };
+            let whole = if core.standing().intact { "whole" } else { "not whole" };
             let slots = core.takedown_log().slots();
             let _ = write!(text, "{state} epoch {} {serves}, {slots} takedowns {whole}", core.epoch());
             if let Some(voter) = core.voter() {

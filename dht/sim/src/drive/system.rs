@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use deadwax_dht::LayoutCache;
 use deadwax_dht::core::Kept;
 use deadwax_dht::log::{Batch, Durable, History, Persist};
-use deadwax_dht::takedown::Takedown;
+use deadwax_dht::takedown::{Standing, Takedown};
 
 use crate::clock::{MILLI, Micros};
 use crate::random::Random;
@@ -15,6 +15,7 @@ use crate::random::Random;
 #[derive(Clone, Debug)]
 pub(crate) enum SystemOp {
     Save(Box<Batch>),
+    Stand(Standing),
     Persist(u64, Box<Persist>),
     TakeSeat(u64),
     DropSeat(u64),
@@ -27,7 +28,8 @@ pub(crate) struct System {
     pub(crate) history: Option<History>,
     pub(crate) seats: BTreeMap<u64, Durable>,
     pub(crate) takedowns: Vec<Takedown>,
-    pub(crate) intact: bool,
+    /// How whole the file of takedowns is.
+    pub(crate) standing: Standing,
     /// The newest start of this node, in ms since 1970: the next is later, whatever the wall clock shows.
     pub(crate) life: u64,
     pending: VecDeque<SystemOp>,
@@ -39,9 +41,9 @@ pub(crate) struct System {
 }
 
 impl System {
-    pub(crate) fn new(history: Option<History>, seat: Option<Durable>, intact: bool) -> Self {
+    pub(crate) fn new(history: Option<History>, seat: Option<Durable>, standing: Standing) -> Self {
         let seats = seat.into_iter().map(|durable| (durable.seat, durable)).collect();
-        Self { history, seats, intact, slow: 1, ..Self::default() }
+        Self { history, seats, standing, slow: 1, ..Self::default() }
     }
 
     /// Takes an operation; it is durable at the time that is returned.
@@ -80,6 +82,7 @@ impl System {
             SystemOp::DropSeat(seat) => {
                 self.seats.remove(seat);
             }
+            SystemOp::Stand(standing) => self.standing = *standing,
             SystemOp::Append(_, takedowns) => self.takedowns.extend_from_slice(takedowns),
         }
     }
@@ -102,7 +105,7 @@ impl System {
             history: self.history.clone(),
             voter: self.seats.last_key_value().map(|(_, durable)| durable.clone()),
             takedowns: self.takedowns.clone(),
-            intact: self.intact,
+            standing: self.standing,
         }
     }
 

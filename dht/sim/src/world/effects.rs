@@ -59,6 +59,7 @@ impl World {
                 self.system(host, SystemOp::TakeSeat(seat));
             }
             Effect::Persist { seat, step } => self.system(host, SystemOp::Persist(seat, step)),
+            Effect::Stand(standing) => self.system(host, SystemOp::Stand(standing)),
             Effect::Save(batch) => self.save(host, batch),
             Effect::DropSeat(seat) => self.system(host, SystemOp::DropSeat(seat)),
             Effect::Append { number, records } => self.system(host, SystemOp::Append(number, records)),
@@ -219,7 +220,7 @@ impl World {
                 self.takedowns_grew(host);
                 self.step(host, Input::Appended { number });
             }
-            Some(SystemOp::TakeSeat(_) | SystemOp::DropSeat(_)) | None => {}
+            Some(SystemOp::TakeSeat(_) | SystemOp::DropSeat(_) | SystemOp::Stand(_)) | None => {}
         }
     }
 

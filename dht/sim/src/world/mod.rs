@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use deadwax_dht::core::{CoreSettings, Input};
 use deadwax_dht::log::{Durable, History};
+use deadwax_dht::takedown::Standing;
 use deadwax_dht::{Layout, LayoutCache, NodeId};
 
 pub(crate) use self::event::{Asker, Event, Flow, FlowStep, Op, PullUnderWay, Reply, Work};
@@ -139,7 +140,7 @@ impl World {
             held: Vec::new(),
             clock: Clock::new(0, 0),
             drives: seat.volumes.iter().map(|volume| Drive::new(volume.id)).collect(),
-            system: System::new(genesis, durable, founder),
+            system: System::new(genesis, durable, if founder { Standing::WHOLE } else { Standing::default() }),
             halted: false,
             armed: false,
             faults: 0,
@@ -316,8 +317,6 @@ impl World {
         if core.next_deadline() > at.clock.now_ms(now) {
             return self.plan_wake(host);
         }
-        // A driver notes on its system drive that the takedowns' file is whole again.
-        at.system.intact |= core.has_all_takedowns();
         let second = now / SECOND;
         at.ticks = if at.ticks.0 == second { (second, at.ticks.1 + 1) } else { (second, 1) };
         if at.ticks.1 > TICKS_MAX {
