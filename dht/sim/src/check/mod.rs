@@ -13,7 +13,7 @@
 //! | no copy erased that is needed | after an erasure a write quorum of copies is left, less what faults destroyed |
 //! | readable | with at most one node touched by faults for a minute, whatever moves, every acknowledged track is got of which nothing was destroyed |
 //! | readable after healing | every acknowledged track is got, from each gateway, once the cluster says that it is settled |
-//! | no service after a takedown | [`LEASE`] after a majority of the map's nodes had it durable in its chain |
+//! | no service after a takedown | [`LEASE`] after a majority of the newest map's witnesses had it durable in its chain, by who knows of these witnesses for [`WORD`] |
 //! | one history | each epoch has one record |
 //! | one seat | a voter's seat is begun with empty state once: who lost what it promised there forfeits it |
 //! | one layout | a core that works its layouts out by itself finds what others find at that epoch |
@@ -52,6 +52,9 @@ use crate::random::Random;
 /// two thousandth, and what it then let go may have waited in its queue.
 pub(crate) const LEASE: Micros = 62 * SECOND;
 
+/// What a node was told by earlier witnesses counts for so long when it hears of others: a sixth of the lease, by its clock.
+pub(crate) const WORD: Micros = 11 * SECOND;
+
 /// What was found wrong, and what the checkers remember.
 #[derive(Debug)]
 pub(crate) struct Checks {
@@ -64,8 +67,10 @@ pub(crate) struct Checks {
     pub(crate) moving: BTreeSet<Partition>,
     /// The voters' seats that were begun.
     pub(crate) seats: BTreeSet<u64>,
-    /// The hosts of the newest map's nodes.
+    /// The hosts of the newest map's witnesses; since which epoch they are; and when each host was first seen to know them.
     pub(crate) members: BTreeSet<u32>,
+    pub(crate) members_since: u64,
+    pub(crate) known: BTreeMap<u32, Micros>,
 }
 
 impl Checks {
@@ -76,6 +81,8 @@ impl Checks {
             takedowns: BTreeMap::new(),
             seats: history.state().voters().iter().map(|voter| voter.seat).collect(),
             members: BTreeSet::new(),
+            members_since: 0,
+            known: BTreeMap::new(),
             owed: BTreeSet::new(),
             moving: BTreeSet::new(),
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use deadwax_dht::VolumeId;
 use deadwax_track::TrackId;
 
-use super::{LEASE, Rule};
+use super::{LEASE, Rule, WORD};
 use crate::clock::Micros;
 use crate::probe::Probe;
 use crate::world::World;
@@ -15,9 +15,9 @@ use crate::world::World;
 pub(crate) struct Spread {
     /// Hosts that have it in the whole beginning of its chain.
     pub(crate) hosts: BTreeSet<u32>,
-    /// How many of them are in the newest map.
+    /// How many of them are witnesses by the newest map.
     pub(crate) members: usize,
-    /// Since when these are a majority of the map's nodes.
+    /// Since when these are a majority of the witnesses.
     pub(crate) majority: Option<Micros>,
 }
 
@@ -66,10 +66,27 @@ impl World {
         had.into_iter().for_each(|track| self.count_majority(track));
     }
 
+    /// The newest map is another: it may have other witnesses.
+    pub(crate) fn check_witnesses(&mut self) {
+        let layout = self.layout();
+        let witnesses: BTreeSet<u32> =
+            layout.witnesses().iter().filter_map(|node| self.registry.get(node).copied()).collect();
+        if witnesses != self.checks.members {
+            (self.checks.members_since, self.checks.known) = (layout.epoch(), BTreeMap::new());
+            self.rebuild_takedowns();
+        }
+    }
+
+    /// Since when a host knows the witnesses, at the latest; none: it does not.
+    fn knows_witnesses(&mut self, host: u32) -> Option<Micros> {
+        let core = self.hosts[host as usize].core.as_ref()?;
+        (core.epoch() >= self.checks.members_since).then(|| *self.checks.known.entry(host).or_insert(self.now))
+    }
+
     /// Hosts lost takedowns, or the map changed: counts all anew.
     pub(crate) fn rebuild_takedowns(&mut self) {
-        let nodes = &self.newest.state().spec().nodes;
-        self.checks.members = nodes.iter().filter_map(|node| self.registry.get(&node.id).copied()).collect();
+        let layout = self.layout();
+        self.checks.members = layout.witnesses().iter().filter_map(|node| self.registry.get(node).copied()).collect();
         for spread in self.checks.takedowns.values_mut() {
             (spread.members, spread.hosts) = (0, BTreeSet::new());
         }
@@ -85,7 +102,7 @@ impl World {
     }
 
     fn count_majority(&mut self, track: TrackId) {
-        let needed = self.newest.state().spec().nodes.len() / 2 + 1;
+        let needed = self.checks.members.len() / 2 + 1;
         let Some(spread) = self.checks.takedowns.get_mut(&track) else { return };
         if spread.members < needed {
             spread.majority = None;
@@ -112,15 +129,18 @@ impl World {
 
     /// A node begins to serve a track that it has: not one that is taken down for longer than the bound.
     pub(crate) fn check_served(&mut self, host: u32, track: u32, volume: &VolumeId) {
-        let known = self.oracle.get(track);
-        if known.takedown_asked.is_none() {
-            return;
+        let knows = self.knows_witnesses(host);
+        if self.hosts[host as usize].core.as_ref().is_some_and(|core| core.goes_by_word()) {
+            self.hit(Probe::ByWord);
         }
+        let known = self.oracle.get(track);
+        // Who does not know of the witnesses goes by those before.
+        let Some(knows) = knows.filter(|_| known.takedown_asked.is_some()) else { return };
         let (id, now) = (known.id, self.now);
         let at = &self.hosts[host as usize];
         let has = at.drive(volume).is_some_and(|drive| at.drives[drive].tracks.contains_key(&id));
         let since = self.checks.takedowns.get(&id).and_then(|spread| spread.majority);
-        if has && since.is_some_and(|since| now > since + LEASE) {
+        if has && now > knows + WORD && since.is_some_and(|since| now > since + LEASE) {
             let late = (now - since.unwrap_or_default()) / 1_000;
             self.checks.violate(
                 Rule::NoService,

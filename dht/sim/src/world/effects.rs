@@ -247,6 +247,7 @@ impl World {
             self.probes.hit(Probe::Epochs);
         }
         self.check_layout();
+        self.check_witnesses();
     }
 
     fn list(&mut self, host: u32, number: u64, volume: &VolumeId, partition: Partition) {
