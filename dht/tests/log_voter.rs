@@ -21,6 +21,8 @@ struct Trio {
     outcomes: Vec<(u64, Outcome)>,
     /// Every message so far, from whom and to whom.
     all: Vec<(usize, usize, Vec<u8>)>,
+    /// Hears and says nothing.
+    gone: Option<usize>,
     now: u64,
 }
 
@@ -32,7 +34,7 @@ impl Trio {
             Consensus::start(&ConsensusConfig::new(disk.seat), 0, disk.clone(), &genesis).expect("a founder starts")
         };
         let voters = disks.iter().map(start).collect();
-        Self { voters, disks, sent: VecDeque::new(), outcomes: Vec::new(), all: Vec::new(), now: 0 }
+        Self { voters, disks, sent: VecDeque::new(), outcomes: Vec::new(), all: Vec::new(), gone: None, now: 0 }
     }
 
     /// A trio with a leader that has decided its first entry.
@@ -59,6 +61,9 @@ impl Trio {
         loop {
             (0..self.voters.len()).for_each(|at| self.effects(at));
             let Some((from, to, message)) = self.sent.pop_front() else { break };
+            if [from, to].map(Some).contains(&self.gone) {
+                continue;
+            }
             self.voters[to].handle_message(node(from), message).expect("a good voter's message");
         }
     }
@@ -118,6 +123,26 @@ fn nothing_that_depends_on_the_drive_is_said_before_the_drive_has_it() {
     trio.voters[follower].acknowledge(*steps.last().expect("one"));
     let said = std::iter::from_fn(|| trio.voters[follower].poll()).collect::<Vec<_>>();
     assert!(said.iter().any(|effect| matches!(effect, Effect::Send { .. })), "{said:?}");
+}
+
+#[test]
+fn a_leader_knows_who_follows_it_now() {
+    let (mut trio, leader) = Trio::led();
+    let (one, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    assert!(!trio.voters[leader].knows_followers(), "it has just begun to lead");
+    (0..21).for_each(|_| trio.tick(0..3));
+    assert!(trio.voters[leader].knows_followers());
+    let follow = |trio: &Trio| [leader, one, other].map(|at| trio.voters[leader].is_followed_by(trio.disks[at].seat));
+    assert_eq!(follow(&trio), [true; 3]);
+    trio.gone = Some(one);
+    (0..10).for_each(|_| trio.tick([leader, other]));
+    assert_eq!(follow(&trio), [true; 3], "some messages may be lost");
+    (0..15).for_each(|_| trio.tick([leader, other]));
+    assert_eq!(follow(&trio), [true, false, true]);
+    trio.gone = None;
+    (0..3).for_each(|_| trio.tick([leader, other]));
+    assert_eq!(follow(&trio), [true; 3]);
+    assert!(!trio.voters[one].is_followed_by(trio.disks[leader].seat), "it does not lead");
 }
 
 #[test]

@@ -170,6 +170,29 @@ fn a_seat_that_is_lost_is_given_up_where_it_stands_in_the_way() {
 }
 
 #[test]
+fn a_leader_that_does_not_know_yet_who_follows_takes_no_seat() {
+    let mut world = World::new(20, 7, fast());
+    let nodes = names(&world.state().spec().nodes.clone());
+    world.done(Command::SetVoters(nodes[..5].to_vec())).expect("all are there");
+    while world.round() {}
+    let kept = |world: &World| nodes[..4].iter().map(|node| world.state().seat_of(node)).collect::<Vec<_>>();
+    let seats = kept(&world);
+    world.knows = false;
+    let wanted = [0, 1, 2, 3, 5].map(|at| nodes[at]).to_vec();
+    let number = world.command(Command::SetVoters(wanted.clone()));
+    for _ in 0..3 {
+        world.round();
+        assert!(!world.answers.contains_key(&number), "it waits");
+    }
+    assert_eq!(voters(&world), set(&nodes[..5]));
+    world.knows = true;
+    while world.round() {}
+    assert!(world.answers[&number].is_ok());
+    assert_eq!(voters(&world), set(&wanted));
+    assert_eq!(kept(&world), seats);
+}
+
+#[test]
 fn a_voter_that_is_removed_is_replaced_first_within_its_zone_if_that_can_be() {
     let mut world = World::new(16, 9, fast());
     let nodes = world.state().spec().nodes.clone();

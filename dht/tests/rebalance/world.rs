@@ -64,6 +64,8 @@ pub(crate) struct World {
     pub(crate) away: BTreeSet<NodeId>,
     /// Voters that are there, and have lost their seats.
     pub(crate) idle: BTreeSet<NodeId>,
+    /// Whether the leader knows it.
+    pub(crate) knows: bool,
     /// The epoch at which readers of a partition turned to the new holders.
     turned: BTreeMap<Partition, u64>,
     /// The newest epoch that a volume's node said it knows.
@@ -109,6 +111,7 @@ impl World {
             behind: false,
             away: BTreeSet::new(),
             idle: BTreeSet::new(),
+            knows: true,
             turned: BTreeMap::new(),
             known: BTreeMap::new(),
             buried: BTreeMap::new(),
@@ -158,7 +161,11 @@ impl World {
         let deadline = self.planner.next_deadline();
         self.now = self.now.max(deadline.unwrap_or(self.now));
         self.settle_voters();
-        self.planner.set_eligible(self.state().voters()[0].node, self.eligible(), self.idle.clone());
+        self.planner.set_eligible(
+            self.state().voters()[0].node,
+            self.eligible(),
+            self.knows.then(|| self.idle.clone()),
+        );
         let effects = self.planner.poll(self.now, BYTES);
         let acted = !effects.is_empty();
         let mut later = Vec::new();

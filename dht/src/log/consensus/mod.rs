@@ -3,6 +3,7 @@
 mod durable;
 mod effect;
 mod elections;
+mod followers;
 mod message;
 mod store;
 
@@ -18,6 +19,7 @@ pub use self::durable::{Durable, Entry, Persist, Snapshot, Vote};
 pub use self::effect::{BadMessage, BadStart, Effect, Outcome, ProposeError};
 pub use self::elections::ConsensusConfig;
 use self::elections::Elections;
+use self::followers::Followers;
 pub use self::message::Message;
 use self::store::LogStore;
 use super::batch::Batch;
@@ -54,6 +56,7 @@ pub struct Consensus {
     raft: RawNode<LogStore>,
     history: History,
     elections: Elections,
+    followers: Followers,
     /// Proposals made here that are not decided.
     waiting: BTreeSet<Ticket>,
     /// Which node each seat's messages go to.
@@ -96,6 +99,7 @@ impl Consensus {
             raft,
             history,
             elections: Elections::new(config, now),
+            followers: Followers::new(2 * config.election_ticks as u64),
             waiting: BTreeSet::new(),
             peers: BTreeMap::new(),
             steps: VecDeque::new(),
@@ -136,10 +140,18 @@ impl Consensus {
         self.peers.get(&self.raft.raft.leader_id).copied()
     }
 
-    /// Whether the voter in `seat` has written what this one, which leads, sent it in this term: it has taken its seat.
+    /// Whether the voter in `seat` has written what this one, which leads, sent it in this term, and has answered within two
+    /// election timeouts: it has taken its seat, and has not lost it since.
     #[must_use]
     pub fn is_followed_by(&self, seat: u64) -> bool {
-        self.leads() && self.raft.raft.prs().get(seat).is_some_and(|progress| progress.matched > 0)
+        let answers = seat == self.seat() || self.followers.answers(seat);
+        self.leads() && answers && self.raft.raft.prs().get(seat).is_some_and(|progress| progress.matched > 0)
+    }
+
+    /// Whether this voter has led for two election timeouts: whoever does not follow by now has not only had no time to.
+    #[must_use]
+    pub fn knows_followers(&self) -> bool {
+        self.leads() && self.followers.is_settled()
     }
 
     /// The term that this voter is in.
@@ -172,6 +184,7 @@ impl Consensus {
                 return;
             }
             self.raft.tick();
+            self.followers.tick();
             self.tick_election();
             self.tick_snapshots();
             self.settle_voters();
@@ -236,8 +249,13 @@ impl Consensus {
                 return Err(BadMessage::Wrong("its snapshot is of another cluster"));
             }
         }
+        let answers = matches!(message.0.msg_type, MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse);
+        let (seat, of_this_term) = (message.0.from, message.0.term == self.term());
         // What Raft refuses comes from a voter that it does not know; it bears the loss.
         let _ = self.raft.step(message.0);
+        if answers && of_this_term && self.leads() && self.raft.raft.prs().get(seat).is_some() {
+            self.followers.heard(seat);
+        }
         self.go_on();
         Ok(())
     }
@@ -310,6 +328,9 @@ impl Consensus {
             for ticket in std::mem::take(&mut self.waiting) {
                 self.effects.push_back(Effect::Decided { ticket, outcome: Outcome::Unknown });
             }
+        }
+        if leads && !self.led {
+            self.followers.begin();
         }
         self.led = leads;
     }
@@ -430,6 +451,8 @@ impl Consensus {
     fn change_voters(&mut self, change: &ConfChangeV2) {
         self.remember_voters();
         self.raft.apply_conf_change(change).expect("changes of voters are decided one after the other");
+        let progress = self.raft.raft.prs();
+        self.followers.retain(|seat| progress.get(seat).is_some());
         self.voters_changed = true;
     }
 

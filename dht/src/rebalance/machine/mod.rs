@@ -97,7 +97,8 @@ pub struct Rebalance {
     command_at: u64,
     /// Who may get a seat, as of the last turn that could give one.
     eligible: BTreeMap<NodeId, u64>,
-    idle: BTreeSet<NodeId>,
+    /// Who of them is not in its seat; none: it is not known yet.
+    idle: Option<BTreeSet<NodeId>>,
     leader: Option<NodeId>,
     silent: BTreeSet<NodeId>,
     braked: BTreeSet<String>,
@@ -132,7 +133,7 @@ impl Rebalance {
             commands: VecDeque::new(),
             command_at: now,
             eligible: BTreeMap::new(),
-            idle: BTreeSet::new(),
+            idle: None,
             leader: None,
             silent: BTreeSet::new(),
             braked: BTreeSet::new(),

@@ -30,7 +30,7 @@ pub(super) struct Turn {
 /// What a command comes to in its turn.
 enum Next {
     Done,
-    /// A change of voters is to be settled first: the log does that by itself.
+    /// A change of voters is to be settled first, which the log does by itself; or it is to be seen who is in its seat.
     Wait,
     /// A record; and of a reshape the map, which knows all its holders.
     Propose(Change, Option<Arc<Map>>),
@@ -77,8 +77,8 @@ impl Rebalance {
 
     /// The nodes that may get a seat, each with its present process, which alone may take it: those that are up, and were
     /// heard of at an epoch. `leader`: the node that asks. `idle`: those of them that have a seat, and do not follow the leader
-    /// in it: it was lost, or is to be taken yet.
-    pub fn set_eligible(&mut self, leader: NodeId, eligible: BTreeMap<NodeId, u64>, idle: BTreeSet<NodeId>) {
+    /// in it: it was lost, or is to be taken yet. None: the leader has led too short a time to know.
+    pub fn set_eligible(&mut self, leader: NodeId, eligible: BTreeMap<NodeId, u64>, idle: Option<BTreeSet<NodeId>>) {
         (self.leader, self.eligible, self.idle) = (Some(leader), eligible, idle);
     }
 
@@ -157,12 +157,13 @@ impl Rebalance {
         if !is_set {
             return Ok(self.give_seats(wanted));
         }
+        let Some(idle) = &self.idle else { return Ok(Next::Wait) };
         match self.next_voters(&wanted, |_| true) {
             Some(voters) => Ok(self.give_seats(voters)),
             // Those that the record before gave a seat have yet to take it.
             None if begun => Ok(Next::Wait),
             // A seat that is lost is given up, and its node gets another when some that are new have theirs.
-            None => match self.next_voters(&wanted, |node| !self.idle.contains(node)) {
+            None => match self.next_voters(&wanted, |node| !idle.contains(node)) {
                 Some(voters) => Ok(self.give_seats(voters)),
                 None => {
                     let away = wanted.iter().find(|node| !self.is_there(node));
@@ -195,7 +196,7 @@ impl Rebalance {
 
     /// Whether a voter is up and follows in its seat.
     fn is_there(&self, node: &NodeId) -> bool {
-        self.is_eligible(node) && !self.idle.contains(node)
+        self.is_eligible(node) && self.idle.as_ref().is_some_and(|idle| !idle.contains(node))
     }
 
     fn give_seats(&self, voters: Vec<NodeId>) -> Next {
