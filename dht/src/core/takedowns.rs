@@ -78,12 +78,6 @@ impl Core {
         self.takedowns.follow.lease().standing()
     }
 
-    /// Whether this node serves by what a witness told it, not by its own comparisons alone.
-    #[must_use]
-    pub fn goes_by_word(&self) -> bool {
-        self.takedowns.follow.lease().goes_by_word()
-    }
-
     fn tell_standing(&mut self) {
         let standing = self.standing();
         if standing != self.takedowns.standing {

@@ -292,12 +292,6 @@ impl Lease {
         self.synced && self.member && self.vouches
     }
 
-    /// Whether this node serves because of what a member told it, and not by its own comparisons alone.
-    #[must_use]
-    pub fn goes_by_word(&self) -> bool {
-        self.told.half > self.own.half
-    }
-
     /// What the driver keeps for the next start, on the drive before the map that it follows from is.
     #[must_use]
     pub const fn standing(&self) -> Standing {

@@ -147,14 +147,20 @@ fn a_voter_that_went_back_to_an_old_image_forfeits_a_seat_that_is_not_in_it() {
     forfeits(true);
 }
 
-#[test]
-fn a_process_that_ends_between_its_seat_and_the_epoch_that_gives_it_keeps_the_seat() {
+/// House 4 of five has a seat; and voters without it.
+fn house_four_votes() -> (Village, Vec<NodeId>) {
     let mut village = Village::new(5, 3);
     village.run(MINUTE);
-    let named = |village: &Village, seats: [usize; 3]| seats.map(|at| village.houses[at].node.id).to_vec();
-    let (with, without) = (named(&village, [0, 2, 4]), named(&village, [0, 2, 3]));
+    let named = |seats: [usize; 3]| seats.map(|at| village.houses[at].node.id).to_vec();
+    let (with, without) = (named([0, 2, 4]), named([0, 2, 3]));
     village.try_command(Command::SetVoters(with)).expect("they are up");
     village.run(MINUTE);
+    (village, without)
+}
+
+#[test]
+fn a_process_that_ends_between_its_seat_and_the_epoch_that_gives_it_keeps_the_seat() {
+    let (mut village, without) = house_four_votes();
     village.lose_epochs(4);
     assert!(village.houses[4].core.voter().is_none());
     village.run(MINUTE);
@@ -168,12 +174,7 @@ fn a_process_that_ends_between_its_seat_and_the_epoch_that_gives_it_keeps_the_se
 
 #[test]
 fn a_seat_that_was_taken_and_is_gone_by_the_epoch_that_comes_is_dropped() {
-    let mut village = Village::new(5, 3);
-    village.run(MINUTE);
-    let named = |village: &Village, seats: [usize; 3]| seats.map(|at| village.houses[at].node.id).to_vec();
-    let (with, without) = (named(&village, [0, 2, 4]), named(&village, [0, 2, 3]));
-    village.try_command(Command::SetVoters(with)).expect("they are up");
-    village.run(MINUTE);
+    let (mut village, without) = house_four_votes();
     village.houses[4].up = false;
     village.try_command(Command::SetVoters(without)).expect("they are up");
     village.run(MINUTE);

@@ -68,13 +68,14 @@ impl World {
 
     /// The newest map is another: it may have other witnesses.
     pub(crate) fn check_witnesses(&mut self) {
-        let layout = self.layout();
-        let witnesses: BTreeSet<u32> =
-            layout.witnesses().iter().filter_map(|node| self.registry.get(node).copied()).collect();
-        if witnesses != self.checks.members {
-            (self.checks.members_since, self.checks.known) = (layout.epoch(), BTreeMap::new());
+        if self.witnesses() != self.checks.members {
+            (self.checks.members_since, self.checks.known) = (self.newest.epoch(), BTreeMap::new());
             self.rebuild_takedowns();
         }
+    }
+
+    fn witnesses(&self) -> BTreeSet<u32> {
+        self.layout().witnesses().iter().filter_map(|node| self.registry.get(node).copied()).collect()
     }
 
     /// Since when a host knows the witnesses, at the latest; none: it does not.
@@ -85,8 +86,7 @@ impl World {
 
     /// Hosts lost takedowns, or the map changed: counts all anew.
     pub(crate) fn rebuild_takedowns(&mut self) {
-        let layout = self.layout();
-        self.checks.members = layout.witnesses().iter().filter_map(|node| self.registry.get(node).copied()).collect();
+        self.checks.members = self.witnesses();
         for spread in self.checks.takedowns.values_mut() {
             (spread.members, spread.hosts) = (0, BTreeSet::new());
         }
