@@ -12,8 +12,8 @@ mod cluster;
 use std::fmt::Debug;
 
 use deadwax_dht::log::{
-    BATCH_BYTES_MAX, BadBytes, Batch, Change, Consensus, ConsensusConfig, Durable, Effect, Entry, Message, Persist,
-    Proposal, Record, Snapshot, Stage, State, Vote,
+    BATCH_BYTES_MAX, BadBytes, Batch, Change, Consensus, ConsensusConfig, Durable, Effect, Entry, Grant, Message,
+    Persist, Proposal, Record, Snapshot, Stage, State, Vote,
 };
 use deadwax_dht::{Override, Policy, Volume};
 use deadwax_track::Partition;
@@ -50,6 +50,7 @@ fn changes() -> Vec<(&'static str, Change)> {
         ("set leaving", Change::SetLeaving { volumes: vec![volume_id(9, 9), volume_id(1, 2)], leaving: true }),
         ("reshape", Change::Reshape { spec: Box::new(spec(2)) }),
         ("roll back", Change::RollBack { to: 1, spec: Box::new(spec(1)) }),
+        ("renew seats", Change::RenewSeats(vec![Grant { node: node_id(2), life: 9 }])),
     ]
 }
 

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use deadwax_dht::log::{
-    BadChange, BadHistory, Batch, Change, Checkpoint, History, MOVES_MAX, RECORDS_MAX, Record, Refusal, Stage, State,
-    Thing,
+    BadChange, BadHistory, Batch, Change, Checkpoint, Grant, History, MOVES_MAX, RECORDS_MAX, Record, Refusal, Stage,
+    State, Thing, Voter,
 };
 use deadwax_dht::{BadMap, LayoutCache, MapSpec, Override, Policy, Volume, VolumeId};
 use deadwax_track::Partition;
@@ -254,6 +254,25 @@ fn there_are_three_to_seven_voters_and_each_has_a_seat_of_its_own() {
     push(&mut known, Change::set_voters(vec![node_id(1), node_id(2), node_id(7)], |_| 9));
     assert_eq!(known.state().seat_of(&node_id(7)), Some(8), "a seat is given once");
     assert_eq!(known.state().seat_of(&node_id(1)), Some(1));
+}
+
+#[test]
+fn a_voter_gets_a_new_seat_in_place_of_one_that_was_lost() {
+    let mut known = history(9, 3);
+    let renew =
+        |nodes: &[u8]| Change::RenewSeats(nodes.iter().map(|node| Grant { node: node_id(*node), life: 9 }).collect());
+    assert_eq!(rule(&known, renew(&[])), BadChange::Nothing);
+    assert_eq!(rule(&known, renew(&[3, 3])), BadChange::VoterTwice(node_id(3)));
+    assert_eq!(rule(&known, renew(&[4])), BadChange::NotVoter(node_id(4)));
+    assert_eq!(rule(&known, renew(&[3; 8])), BadChange::Voters(8));
+    push(&mut known, renew(&[3]));
+    let seats = |voters: &[Voter]| voters.iter().map(|voter| voter.seat).collect::<Vec<_>>();
+    assert_eq!((seats(known.state().voters()), seats(known.state().outgoing())), (vec![1, 2, 4], vec![1, 2, 3]));
+    assert_eq!(known.state().voter(&node_id(3)).map(|voter| (voter.seat, voter.life)), Some((4, 9)));
+    assert_eq!(known.state().seat_of(&node_id(3)), Some(4));
+    assert_eq!(rule(&known, renew(&[2])), BadChange::VotersChange);
+    push(&mut known, Change::SettleVoters);
+    assert_eq!(seats(known.state().voters()), [1, 2, 4]);
 }
 
 #[test]

@@ -24,9 +24,6 @@ const VOLUMES: u64 = 100;
 const ROUTERS: usize = 10_000;
 /// Faults of a large cluster.
 const FAULTS_AN_HOUR: u64 = 12;
-/// Each mistake on purpose is to be found by one of so many seeds.
-#[cfg(feature = "planted")]
-const PLANTED_SEEDS_MAX: u64 = 240;
 
 /// What to run.
 #[derive(Args, Clone)]
@@ -136,12 +133,14 @@ fn seeds(count: u64, threads: usize, first: u64, board: &mut Board) -> anyhow::R
 /// Each mistake on purpose.
 #[cfg(feature = "planted")]
 fn planted(threads: usize, board: &mut Board) -> anyhow::Result<()> {
+    use deadwax_dht_sim::{PLANTED_SEEDS_MAX, Search};
     let mut caught = 0;
     for bug in deadwax_dht::core::Bug::ALL {
-        let scenario = |seed| Scenario { bug: Some(bug), ..Scenario::new(seed) };
-        let summary = Summary::of(0..PLANTED_SEEDS_MAX, threads, 1, &scenario);
-        let report = summary.failures.first();
-        let report = report.with_context(|| format!("{bug:?} is not found by {PLANTED_SEEDS_MAX} seeds"))?;
+        let Search { found, by_others } = Search::of(bug, threads);
+        for report in by_others {
+            eprintln!("{bug:?}: seed {}, by another rule: {}", report.seed, report.violations[0]);
+        }
+        let report = found.with_context(|| format!("{bug:?} is not found by {PLANTED_SEEDS_MAX} seeds"))?;
         eprintln!("{bug:?}: found with seed {}: {}", report.seed, report.violations[0]);
         caught += 1;
     }

@@ -22,6 +22,8 @@ mod drive;
 mod faults;
 mod network;
 mod operator;
+#[cfg(feature = "planted")]
+mod planted;
 mod probe;
 mod queue;
 mod random;
@@ -34,6 +36,8 @@ mod world;
 
 pub use check::{Rule, Violation};
 pub use faults::FaultKind;
+#[cfg(feature = "planted")]
+pub use planted::{PLANTED_SEEDS_MAX, Search};
 pub use probe::{Probe, Probes};
 pub use run::{Report, Scale, Scenario, run};
 pub use summary::Summary;

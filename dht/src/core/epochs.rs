@@ -136,7 +136,9 @@ impl Core {
         self.epochs.saved = history.epoch();
         let seat = history.state().seat_of(&self.config.node);
         match (seat, durable) {
-            (Some(seat), Some(durable)) if durable.seat == seat => self.start_voter(durable, &history),
+            (Some(seat), Some(durable)) if durable.seat == seat || self.votes_still(durable.seat) => {
+                self.start_voter(durable, &history);
+            }
             // The process ended between the two: the record that gives it comes again.
             (_, Some(durable)) if durable.seat > history.state().seats() => self.epochs.taken = Some(durable),
             // A seat is taken before the history that gives it is durable: its state was lost. The seat is forfeited, since
@@ -238,7 +240,9 @@ impl Core {
         let sits = self.epochs.voter.as_ref().map(Consensus::seat);
         let given = |taken: &mut Durable| taken.seat <= history.state().seats();
         let taken = self.epochs.taken.take_if(given);
-        if sits != seat || taken.is_some() {
+        // It may be heard in a new seat while it votes in the old one: whose majority may need it until the change is settled.
+        let stays = sits.is_some_and(|sits| self.votes_still(sits));
+        if (sits != seat && !stays) || taken.is_some() {
             if let Some(left) = sits {
                 self.epochs.voter = None;
                 self.epochs.dropping = Some((left, history.epoch()));
@@ -259,6 +263,12 @@ impl Core {
             self.touch(Part::Voter);
         }
         self.renew_layout();
+    }
+
+    /// Whether this node votes in `seat` until a change of voters is settled.
+    fn votes_still(&self, seat: u64) -> bool {
+        let Some(history) = &self.epochs.history else { return false };
+        history.state().outgoing().iter().any(|voter| voter.node == self.config.node && voter.seat == seat)
     }
 
     /// Keeps what the history has got, and passes it on.

@@ -135,8 +135,7 @@ impl Core {
             nodes.filter_map(|node| Some((node, self.life_with_epoch(&node)?))).collect();
         let follows = |seat| self.voter().is_some_and(|voter| voter.is_followed_by(seat));
         let voters = layout.state().voters().iter().filter(|voter| !follows(voter.seat));
-        let idle: BTreeSet<NodeId> =
-            voters.map(|voter| voter.node).filter(|node| eligible.contains_key(node)).collect();
+        let idle: BTreeSet<NodeId> = voters.map(|voter| voter.node).collect();
         let is_sure = idle.is_empty() || self.voter().is_some_and(crate::log::Consensus::knows_followers);
         named.into_iter().filter(|node| !eligible.contains_key(node)).for_each(|node| self.ping(node));
         if let Some(rebalance) = &mut self.planner.rebalance {

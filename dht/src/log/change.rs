@@ -81,6 +81,9 @@ pub enum Change {
     Abort(Vec<Partition>),
     /// Who votes from here on, 3 to 7 nodes of the map. Those who voted before vote still, until the change is settled.
     SetVoters(Vec<Grant>),
+    /// Voters whose seats were lost get new ones, each in the process that is named: where a cluster has no other node for them.
+    /// Those who voted before vote still, until the change is settled; a lost seat does not.
+    RenewSeats(Vec<Grant>),
     /// Those who voted before do so no more. The leader proposes it by itself.
     SettleVoters,
     /// An operator's word, or that of 30 minutes of silence: the node will not come back as it was (or it does).
@@ -119,6 +122,11 @@ impl Change {
         Self::SetVoters(nodes.into_iter().map(|node| Grant { node, life: life(&node) }).collect())
     }
 
+    /// Whether others vote afterwards, beside those who did before.
+    pub(super) const fn gives_seats(&self) -> bool {
+        matches!(self, Self::SetVoters(_) | Self::RenewSeats(_))
+    }
+
     pub(super) fn write(&self, out: &mut Writer) {
         out.u8(self.tag());
         match self {
@@ -150,7 +158,9 @@ impl Change {
                 write_partitions(out, partitions);
             }
             Self::Finish(partitions) | Self::Abort(partitions) => write_partitions(out, partitions),
-            Self::SetVoters(voters) => out.list(voters.iter(), |out, grant| grant.write(out)),
+            Self::SetVoters(grants) | Self::RenewSeats(grants) => {
+                out.list(grants.iter(), |out, grant| grant.write(out));
+            }
             Self::SettleVoters => {}
             Self::SetDead { node, dead } => {
                 out.node(node);
@@ -191,6 +201,7 @@ impl Change {
             Self::RollBack { .. } => 19,
             Self::SetLeaving { .. } => 20,
             Self::Reshape { .. } => 21,
+            Self::RenewSeats(_) => 22,
         }
     }
 
@@ -221,6 +232,7 @@ impl Change {
             19 => Self::RollBack { to: from.u64()?, spec: Box::new(read_spec(from)?) },
             20 => Self::SetLeaving { volumes: read_volumes(from)?, leaving: from.bool("leaving")? },
             21 => Self::Reshape { spec: Box::new(read_spec(from)?) },
+            22 => Self::RenewSeats(from.list(40, Grant::read)?),
             got => return Err(BadBytes::Tag { what: "change", got }),
         })
     }

@@ -24,8 +24,8 @@
 //!   and writes go on at the last epoch.
 //! - *A message is lost, comes twice or late:* Raft sends it again. Nothing depends on order.
 //! - *A voter stops:* it goes on from its [`Durable`] state. One that has lost it must not vote in its old seat, and
-//!   does not, since each seat names the process that may begin it ([`Voter::life`]): replace it by
-//!   [`Change::SetVoters`] without it, and later with it, which gives it a new seat.
+//!   does not, since each seat names the process that may begin it ([`Voter::life`]): it
+//!   gets a new one by [`Change::RenewSeats`], or another node does by [`Change::SetVoters`].
 //! - *A node was away for long:* [`History::since`] gives a checkpoint and the records after it.
 //! - *Bytes are forged, or of another chain:* a typed error; nothing is changed.
 //!

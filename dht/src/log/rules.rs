@@ -31,6 +31,8 @@ pub enum BadChange {
     Voters(usize),
     #[error("node {0} is named twice as a voter")]
     VoterTwice(NodeId),
+    #[error("node {0} does not vote")]
+    NotVoter(NodeId),
     #[error("a change of voters is under way")]
     VotersChange,
     #[error("node {0} votes, but is not in the map")]
@@ -107,6 +109,7 @@ pub(super) fn apply(mut state: State, change: &Change) -> Result<State, BadChang
         Change::Finish(partitions) => finish(&mut state, partitions)?,
         Change::Abort(partitions) => abort(&mut state, partitions)?,
         Change::SetVoters(voters) => return seat(state, voters),
+        Change::RenewSeats(voters) => return renew(state, voters),
         Change::SettleVoters => state.outgoing.clear(),
         Change::SetDead { node: id, dead } => {
             node(&mut state, id)?;
@@ -142,11 +145,27 @@ fn owner<'a>(state: &'a mut State, id: &VolumeId) -> Result<&'a mut Node, BadCha
 
 /// The state in which these nodes vote, and for a while those, too, that voted before. Who voted before keeps its seat,
 /// the others get new ones.
-pub(super) fn seat(mut state: State, voters: &[Grant]) -> Result<State, BadChange> {
+pub(super) fn seat(state: State, voters: &[Grant]) -> Result<State, BadChange> {
     // Before any loop over them: the list may come from a peer.
     if !(VOTERS_MIN..=VOTERS_MAX).contains(&voters.len()) {
         return Err(BadChange::Voters(voters.len()));
     }
+    give(state, voters, |is_named| is_named)
+}
+
+/// The state in which these voters have new seats, and for a while those, too, that they had before.
+fn renew(state: State, voters: &[Grant]) -> Result<State, BadChange> {
+    if voters.len() > VOTERS_MAX {
+        return Err(BadChange::Voters(voters.len()));
+    }
+    if let Some(other) = voters.iter().find(|grant| state.voter(&grant.node).is_none()) {
+        return Err(BadChange::NotVoter(other.node));
+    }
+    give(state, voters, |is_named| !is_named)
+}
+
+/// Gives seats to those that are named and have none any more. `stays`: whether a voter does that is named, or is not.
+fn give(mut state: State, voters: &[Grant], stays: impl Fn(bool) -> bool) -> Result<State, BadChange> {
     let mut wanted: BTreeMap<NodeId, u64> = BTreeMap::new();
     if let Some(twice) = voters.iter().find(|grant| wanted.insert(grant.node, grant.life).is_some()) {
         return Err(BadChange::VoterTwice(twice.node));
@@ -155,7 +174,8 @@ pub(super) fn seat(mut state: State, voters: &[Grant]) -> Result<State, BadChang
         return Err(BadChange::VotersChange);
     }
     let before = state.voters.clone();
-    state.voters.retain(|voter| wanted.remove(&voter.node).is_some());
+    state.voters.retain(|voter| stays(wanted.contains_key(&voter.node)));
+    state.voters.iter().for_each(|voter| _ = wanted.remove(&voter.node));
     for (node, life) in wanted {
         state.seats = state.seats.checked_add(1).ok_or(BadChange::Seat(u64::MAX))?;
         state.voters.push(Voter { seat: state.seats, node, life });

@@ -99,7 +99,7 @@ impl Touch {
             Change::SettleVoters => {
                 writes.insert(Voters);
             }
-            Change::SetVoters(voters) => {
+            Change::SetVoters(voters) | Change::RenewSeats(voters) => {
                 writes.insert(Voters);
                 reads.extend(voters.iter().map(|grant| Node(grant.node)));
             }

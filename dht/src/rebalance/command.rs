@@ -82,8 +82,9 @@ pub enum Command {
         /// Whether it is dead.
         dead: bool,
     },
-    /// Who votes. Each that is new is up, and was heard of by the node that leads. Where many are new they get their seats
-    /// by several records.
+    /// Who votes; done when each is in its seat. Each that is new is up, and was heard of by the node that leads. Where many
+    /// are new they get their seats by several records. One that votes already and has lost its seat, with its system drive,
+    /// gets a new one.
     SetVoters(Vec<NodeId>),
 }
 
@@ -202,10 +203,8 @@ impl Command {
     /// The next record on the way to `wish`, or none where `state` is as wished. A reshape has no pins yet.
     pub(super) fn change(&self, wish: &Wish, state: &State) -> Option<Change> {
         if let Self::SetVoters(voters) = self {
-            let wanted: BTreeSet<NodeId> = voters.iter().copied().collect();
-            let seated: BTreeSet<NodeId> = state.voters().iter().map(|voter| voter.node).collect();
-            return (wanted != seated || wanted.len() != voters.len())
-                .then(|| Change::set_voters(voters.iter().copied(), |_| 0));
+            // Whether it is so already depends on who is in its seat, too.
+            return Some(Change::set_voters(voters.iter().copied(), |_| 0));
         }
         let is = Wish::of(state);
         if wish.spec != is.spec {

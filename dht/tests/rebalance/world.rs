@@ -62,10 +62,12 @@ pub(crate) struct World {
     pub(crate) behind: bool,
     /// Nodes that are not there.
     pub(crate) away: BTreeSet<NodeId>,
-    /// Voters that are there, and have lost their seats.
-    pub(crate) idle: BTreeSet<NodeId>,
+    /// Seats in which nobody follows.
+    pub(crate) lost: BTreeSet<u64>,
     /// Whether the leader knows it.
     pub(crate) knows: bool,
+    /// The present process of each node.
+    pub(crate) life: u64,
     /// The epoch at which readers of a partition turned to the new holders.
     turned: BTreeMap<Partition, u64>,
     /// The newest epoch that a volume's node said it knows.
@@ -110,8 +112,9 @@ impl World {
             mute: BTreeSet::new(),
             behind: false,
             away: BTreeSet::new(),
-            idle: BTreeSet::new(),
+            lost: BTreeSet::new(),
             knows: true,
+            life: 1,
             turned: BTreeMap::new(),
             known: BTreeMap::new(),
             buried: BTreeMap::new(),
@@ -161,11 +164,7 @@ impl World {
         let deadline = self.planner.next_deadline();
         self.now = self.now.max(deadline.unwrap_or(self.now));
         self.settle_voters();
-        self.planner.set_eligible(
-            self.state().voters()[0].node,
-            self.eligible(),
-            self.knows.then(|| self.idle.clone()),
-        );
+        self.planner.set_eligible(self.state().voters()[0].node, self.eligible(), self.idle());
         let effects = self.planner.poll(self.now, BYTES);
         let acted = !effects.is_empty();
         let mut later = Vec::new();
@@ -209,7 +208,14 @@ impl World {
     /// The nodes that are there, each with its process.
     fn eligible(&self) -> BTreeMap<NodeId, u64> {
         let nodes = self.history.state().spec().nodes.iter().map(|node| node.id);
-        nodes.filter(|node| !self.away.contains(node)).map(|node| (node, 1)).collect()
+        nodes.filter(|node| !self.away.contains(node)).map(|node| (node, self.life)).collect()
+    }
+
+    /// The voters that are not in their seats.
+    fn idle(&self) -> Option<BTreeSet<NodeId>> {
+        let voters = self.history.state().voters().iter();
+        let idle = voters.filter(|voter| self.lost.contains(&voter.seat) || self.away.contains(&voter.node));
+        self.knows.then(|| idle.map(|voter| voter.node).collect())
     }
 
     fn layout(&mut self) {
@@ -290,7 +296,7 @@ impl World {
                 assert_eq!(before.transitions(), after.transitions(), "{what}");
                 assert_eq!(spec.epoch, before.epoch());
             }
-            Change::SetVoters(_) | Change::SettleVoters => {
+            Change::SetVoters(_) | Change::RenewSeats(_) | Change::SettleVoters => {
                 assert_eq!(before.spec().nodes, after.spec().nodes, "{what}");
             }
             Change::SetLeaving { .. } | Change::SetAddress { .. } | Change::SetPolicy(_) => {

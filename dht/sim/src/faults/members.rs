@@ -1,6 +1,6 @@
 //! What operators do, at the worst of times; and takedowns.
 
-use deadwax_dht::log::{RECORDS_MAX, VOTERS_MIN};
+use deadwax_dht::log::{RECORDS_MAX, Voter};
 use deadwax_dht::rebalance::Command;
 use deadwax_dht::{Node, NodeId};
 
@@ -170,32 +170,23 @@ impl World {
         true
     }
 
-    /// Voters that lost their state do not vote any more: others do, in their place.
+    /// Voters that lost their state do not vote any more: others do, in their place, or they themselves in new seats.
     pub(super) fn replace_voters(&mut self) {
         let state = self.newest.state().clone();
         let sits = |node: &NodeId, seat: u64| {
             let host = self.registry.get(node).map(|host| &self.hosts[*host as usize]);
             host.is_some_and(|host| host.system.seats.contains_key(&seat))
         };
-        let mut voters: Vec<NodeId> =
-            state.voters().iter().filter(|voter| sits(&voter.node, voter.seat)).map(|voter| voter.node).collect();
-        let before = state.voters().len();
-        if voters.len() == before || !state.outgoing().is_empty() {
+        let (sitting, lost): (Vec<Voter>, Vec<Voter>) =
+            state.voters().iter().copied().partition(|voter| sits(&voter.node, voter.seat));
+        if lost.is_empty() || !state.outgoing().is_empty() {
             return;
         }
         let votes = |node: &NodeId| state.voters().iter().any(|voter| voter.node == *node);
         let others = stayers(&state).into_iter().filter(|node| !votes(node));
-        voters.extend(others.take(before - voters.len()));
-        if voters.len() >= VOTERS_MIN {
-            self.command("replace voters", [Command::SetVoters(voters)]);
-        }
-    }
-
-    /// Whether another may vote in the place of this node.
-    pub(super) fn is_replaceable(&self, host: u32) -> bool {
-        let (state, id) = (self.newest.state(), self.hosts[host as usize].id);
-        let votes = state.voters().iter().any(|voter| voter.node == id);
-        !votes || state.voters().len() > VOTERS_MIN || state.spec().nodes.len() > state.voters().len()
+        let heirs = others.chain(lost.iter().map(|voter| voter.node)).take(lost.len());
+        let voters = sitting.iter().map(|voter| voter.node).chain(heirs).collect();
+        self.command("replace voters", [Command::SetVoters(voters)]);
     }
 
     /// Whoever is back is declared alive.

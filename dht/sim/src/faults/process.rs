@@ -22,9 +22,6 @@ impl World {
             _ => self.some_member(),
         };
         let Some(one) = one else { return false };
-        if matches!(active.kind, FaultKind::LostSystem | FaultKind::OldSystem) && !self.is_replaceable(one) {
-            return false;
-        }
         match active.kind {
             FaultKind::SiteLoss => {
                 let zone = self.hosts[one as usize].zone;
@@ -139,10 +136,9 @@ impl World {
         }
     }
 
-    /// A node goes back to the old image of its system drive, unless nobody could vote in its place by now.
+    /// A node goes back to the old image of its system drive.
     fn restore_system(&mut self, host: u32) {
-        let image = self.hosts[host as usize].system.old_image().filter(|_| self.is_replaceable(host));
-        if let Some(image) = image {
+        if let Some(image) = self.hosts[host as usize].system.old_image() {
             self.crash(host);
             self.hosts[host as usize].system = image;
             self.rebuild_takedowns();

@@ -26,8 +26,7 @@ use super::batch::Batch;
 use super::change::Change;
 use super::history::History;
 use super::record::{Proposal, Ticket};
-use super::rules;
-use super::state::{Grant, State};
+use super::state::State;
 use crate::NodeId;
 
 /// The most proposals that wait for a decision.
@@ -286,12 +285,14 @@ impl Consensus {
         }
         self.history.decide(proposal)?;
         let bytes = proposal.encode();
-        let proposed = if let Change::SetVoters(voters) = &proposal.change {
+        let proposed = if proposal.change.gives_seats() {
             // Raft would put an empty entry in its place, and the proposer would never hear of it.
             if self.raft.raft.has_pending_conf() {
                 return Err(ProposeError::VotersChange);
             }
-            let change = conf_change(self.history.state(), voters);
+            let before = self.history.state();
+            let after = before.after(&proposal.change).expect("checked when it was decided");
+            let change = conf_change(before, &after);
             self.raft.propose_conf_change(bytes, change)
         } else {
             self.raft.propose(Vec::new(), bytes)
@@ -420,7 +421,9 @@ impl Consensus {
             let outcome = match self.history.commit(&proposal) {
                 Ok(record) => {
                     match &proposal.change {
-                        Change::SetVoters(voters) => self.change_voters(&conf_change(&before, voters)),
+                        change if change.gives_seats() => {
+                            self.change_voters(&conf_change(&before, self.history.state()));
+                        }
                         Change::SettleVoters => self.change_voters(&ConfChangeV2::default()),
                         _ => {}
                     }
@@ -475,12 +478,11 @@ impl Consensus {
     }
 }
 
-/// What Raft is told when `voters` follow those of `before`: seats that come, and seats that go, at once. Two sets of
+/// What Raft is told when the voters of `after` follow those of `before`: seats that come, and seats that go, at once. Two sets of
 /// voters decide until it is told that the change is over.
-fn conf_change(before: &State, voters: &[Grant]) -> ConfChangeV2 {
-    let after = rules::seat(before.clone(), voters).expect("checked when it was decided");
+fn conf_change(before: &State, after: &State) -> ConfChangeV2 {
     let seats = |state: &State| state.voters().iter().map(|voter| voter.seat).collect::<BTreeSet<u64>>();
-    let (before, after) = (seats(before), seats(&after));
+    let (before, after) = (seats(before), seats(after));
     let single = |kind: ConfChangeType, seat: u64| {
         let mut single = ConfChangeSingle { node_id: seat, ..ConfChangeSingle::default() };
         single.set_change_type(kind);

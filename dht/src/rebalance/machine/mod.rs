@@ -97,7 +97,7 @@ pub struct Rebalance {
     command_at: u64,
     /// Who may get a seat, as of the last turn that could give one.
     eligible: BTreeMap<NodeId, u64>,
-    /// Who of them is not in its seat; none: it is not known yet.
+    /// The voters that are not in their seats; none: it is not known yet.
     idle: Option<BTreeSet<NodeId>>,
     leader: Option<NodeId>,
     silent: BTreeSet<NodeId>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use deadwax_track::Partition;
 
 use super::{COMMANDS_MAX, Purpose, Rebalance};
-use crate::log::{Change, Refusal, Stage, VOTERS_MAX, VOTERS_MIN};
+use crate::log::{Change, Grant, Refusal, Stage, VOTERS_MAX, VOTERS_MIN};
 use crate::rebalance::command::Command;
 use crate::rebalance::effect::{Answer, Decision, Effect, Forecast, Refused};
 use crate::rebalance::pin::pinned;
@@ -76,8 +76,8 @@ impl Rebalance {
     }
 
     /// The nodes that may get a seat, each with its present process, which alone may take it: those that are up, and were
-    /// heard of at an epoch. `leader`: the node that asks. `idle`: those of them that have a seat, and do not follow the leader
-    /// in it: it was lost, or is to be taken yet. None: the leader has led too short a time to know.
+    /// heard of at an epoch. `leader`: the node that asks. `idle`: the voters that do not follow the leader in their
+    /// seats: they are away, their seats were lost, or are to be taken yet. None: the leader has led too short a time to know.
     pub fn set_eligible(&mut self, leader: NodeId, eligible: BTreeMap<NodeId, u64>, idle: Option<BTreeSet<NodeId>>) {
         (self.leader, self.eligible, self.idle) = (Some(leader), eligible, idle);
     }
@@ -138,12 +138,20 @@ impl Rebalance {
 
     /// Gives these nodes seats, some of them first where many are new. Raft's two sets of voters keep the log one, however
     /// many change at once; but what is decided needs a majority of each from then on. One that is new may lose its seat
-    /// by a restart before it has taken it: so a majority of each set are voters that are there already.
+    /// by a restart before it has taken it: so a majority of each set are voters that are there already. Done is it when each
+    /// is in its seat.
     fn seat(&self, wanted: Vec<NodeId>, begun: bool) -> Result<Next, Refused> {
+        let votes = |node: &NodeId| self.state.voters().iter().any(|voter| voter.node == *node);
+        let named: BTreeSet<&NodeId> = wanted.iter().collect();
+        let is_so = wanted.len() == self.state.voters().len()
+            && named.iter().copied().all(votes)
+            && named.len() == wanted.len();
+        if is_so && !wanted.iter().any(|node| self.is_idle(node)) {
+            return Ok(Next::Done);
+        }
         if !self.state.outgoing().is_empty() {
             return Ok(Next::Wait);
         }
-        let votes = |node: &NodeId| self.state.voters().iter().any(|voter| voter.node == *node);
         let is_known = |node: &NodeId| self.state.spec().nodes.iter().any(|other| other.id == *node);
         if let Some(missing) = wanted.iter().find(|node| !is_known(node)) {
             return Err(Refused::NoNode(*missing));
@@ -151,36 +159,42 @@ impl Rebalance {
         if let Some(away) = wanted.iter().find(|node| !votes(node) && !self.is_eligible(node)) {
             return Err(Refused::Unheard(*away));
         }
-        let named: BTreeSet<&NodeId> = wanted.iter().collect();
         // Others the log refuses.
         let is_set = named.len() == wanted.len() && (VOTERS_MIN..=VOTERS_MAX).contains(&wanted.len());
         if !is_set {
             return Ok(self.give_seats(wanted));
         }
-        let Some(idle) = &self.idle else { return Ok(Next::Wait) };
-        match self.next_voters(&wanted, |_| true) {
-            Some(voters) => Ok(self.give_seats(voters)),
-            // Those that the record before gave a seat have yet to take it.
-            None if begun => Ok(Next::Wait),
-            // A seat that is lost is given up, and its node gets another when some that are new have theirs.
-            None => match self.next_voters(&wanted, |node| !idle.contains(node)) {
-                Some(voters) => Ok(self.give_seats(voters)),
-                None => {
-                    let away = wanted.iter().find(|node| !self.is_there(node));
-                    Err(Refused::Unheard(*away.unwrap_or(&wanted[0])))
-                }
-            },
+        if self.idle.is_none() {
+            return Ok(Next::Wait);
         }
+        if let Some(voters) = self.next_voters(&wanted) {
+            return Ok(self.give_seats(voters));
+        }
+        // A lost seat is no vote. Its node gets another, and those that are new theirs when that one is taken.
+        let lost: Vec<NodeId> = wanted.iter().filter(|node| self.has_lost_seat(node)).copied().collect();
+        if !lost.is_empty() && self.majority_is_there() {
+            return Ok(self.renew_seats(lost));
+        }
+        // One that is not heard of may have lost its seat, too.
+        let away = wanted.iter().find(|node| !self.is_eligible(node) && self.is_idle(node));
+        // Those that a record gave a seat have yet to take it.
+        let waits = if is_so { lost.is_empty() && away.is_none() } else { begun };
+        if waits {
+            return Ok(Next::Wait);
+        }
+        let away = away.or_else(|| wanted.iter().find(|node| !self.is_there(node)));
+        Err(Refused::Unheard(*away.unwrap_or(&wanted[0])))
     }
 
     /// The next voters on the way to those that are wanted: as many of the new ones as can be, and in place of others
-    /// some that vote already. None: too few of those that vote are there for a single one. `stays`: of those that vote.
-    fn next_voters(&self, wanted: &[NodeId], stays: impl Fn(&NodeId) -> bool) -> Option<Vec<NodeId>> {
+    /// some that vote already. None: these vote already, or too few of those that do are there for a single new one.
+    fn next_voters(&self, wanted: &[NodeId]) -> Option<Vec<NodeId>> {
         let seated: Vec<NodeId> = self.state.voters().iter().map(|voter| voter.node).collect();
         let (kept, new): (Vec<NodeId>, Vec<NodeId>) = wanted.iter().partition(|node| seated.contains(node));
-        let kept: Vec<NodeId> = kept.into_iter().filter(&stays).collect();
-        let mut leaving: Vec<NodeId> =
-            seated.into_iter().filter(|node| !wanted.contains(node) && stays(node)).collect();
+        let mut leaving: Vec<NodeId> = seated.into_iter().filter(|node| !wanted.contains(node)).collect();
+        if new.is_empty() && leaving.is_empty() {
+            return None;
+        }
         // The leader goes last: it knows what is left to do.
         leaving.sort_by_key(|node| (self.leader != Some(*node), !self.is_there(node)));
         let with = |count: usize| {
@@ -196,7 +210,29 @@ impl Rebalance {
 
     /// Whether a voter is up and follows in its seat.
     fn is_there(&self, node: &NodeId) -> bool {
-        self.is_eligible(node) && self.idle.as_ref().is_some_and(|idle| !idle.contains(node))
+        self.is_eligible(node) && !self.is_idle(node)
+    }
+
+    fn is_idle(&self, node: &NodeId) -> bool {
+        self.idle.as_ref().is_none_or(|idle| idle.contains(node))
+    }
+
+    /// Whether a voter is up and will never follow in its seat: the seat is an earlier process's, whose state is not there any
+    /// more. One that this process was given is yet to be taken.
+    fn has_lost_seat(&self, node: &NodeId) -> bool {
+        let life = self.state.voters().iter().find(|voter| voter.node == *node).map(|voter| voter.life);
+        let is_others = life.is_some_and(|life| self.eligible.get(node).is_some_and(|now| *now != life));
+        is_others && self.is_eligible(node) && self.is_idle(node)
+    }
+
+    fn majority_is_there(&self) -> bool {
+        let voters = self.state.voters();
+        2 * voters.iter().filter(|voter| self.is_there(&voter.node)).count() > voters.len()
+    }
+
+    fn renew_seats(&self, nodes: Vec<NodeId>) -> Next {
+        let grant = |node| Grant { node, life: self.eligible.get(&node).copied().unwrap_or(0) };
+        Next::Propose(Change::RenewSeats(nodes.into_iter().map(grant).collect()), None)
     }
 
     fn give_seats(&self, voters: Vec<NodeId>) -> Next {

@@ -1,0 +1,66 @@
+//! The mistakes on purpose: by which rules each is to be found, and the search for it.
+
+use deadwax_dht::core::Bug;
+
+use crate::check::Rule;
+use crate::faults::FaultKind;
+use crate::run::{Report, Scenario};
+use crate::summary::Summary;
+
+/// Every mistake is found by one of so many seeds.
+pub const PLANTED_SEEDS_MAX: u64 = 240;
+
+/// The rules that a mistake is to break: found by another one, by a panic even, it would show that a checker is blind.
+const fn rules(bug: Bug) -> &'static [Rule] {
+    match bug {
+        Bug::AcknowledgeEarly => &[Rule::Durable],
+        Bug::ForgetStandIn | Bug::CollectEarly => &[Rule::Needed],
+        Bug::AcceptOldEpoch | Bug::SyncedEarly | Bug::SyncedByOne | Bug::DownIsDead => &[Rule::FirstSet],
+        Bug::AbsentUnproved | Bug::AbsentAnywhere => &[Rule::AbsentOwed, Rule::NoFalseAbsent],
+        Bug::ServeStale => &[Rule::NoService],
+        Bug::ResurrectAtEnd => &[Rule::Resurrection],
+        Bug::KeepSeat | Bug::TakeAnySeat => &[Rule::OneSeat],
+        Bug::NeverHalt => &[Rule::OneOfTwo],
+        Bug::NeverPull | Bug::IgnoreRot => &[Rule::Convergence],
+        Bug::ReceiptEarly => &[Rule::Receipts],
+    }
+}
+
+/// The faults among which a mistake shows that all kinds together seldom lead to; empty: all.
+fn only(bug: Bug) -> Vec<FaultKind> {
+    use FaultKind::{Crash, CrashLoop, DriveOut, Join, Leave, PairCut, SiteLoss, Weight, Zone};
+    match bug {
+        // A holder comes back without what it missed, amid a move.
+        Bug::SyncedByOne => vec![Crash, CrashLoop, DriveOut, Join, Leave, PairCut, SiteLoss, Weight, Zone],
+        _ => Vec::new(),
+    }
+}
+
+/// What a search for a mistake came to.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// The first seed that finds the mistake by one of its rules; none: no seed does.
+    pub found: Option<Report>,
+    /// Seeds before it that break other rules only: these do not count.
+    pub by_others: Vec<Report>,
+}
+
+impl Search {
+    /// Looks for the mistake in [`PLANTED_SEEDS_MAX`] seeds, on so many threads.
+    #[must_use]
+    pub fn of(bug: Bug, threads: usize) -> Self {
+        let scenario = |seed| Scenario { bug: Some(bug), only: only(bug), ..Scenario::new(seed) };
+        let (mut next, mut by_others) = (0, Vec::new());
+        while next < PLANTED_SEEDS_MAX {
+            let summary = Summary::of(next..PLANTED_SEEDS_MAX, threads, 1, &scenario);
+            next += summary.runs;
+            for report in summary.failures {
+                if report.violations.iter().any(|broken| rules(bug).contains(&broken.rule)) {
+                    return Self { found: Some(report), by_others };
+                }
+                by_others.push(report);
+            }
+        }
+        Self { found: None, by_others }
+    }
+}
