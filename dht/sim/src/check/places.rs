@@ -44,7 +44,8 @@ impl World {
         }
     }
 
-    /// The zones of an acknowledged track's copies are as many as the policy wants and its holders lie in.
+    /// The zones of an acknowledged track's copies are as many as the policy wants and its holders lie in, by the map of the
+    /// put: by a newer one a node may be elsewhere, as for tracks that were put before; what it moves mends both.
     pub(super) fn check_zones(&mut self, layout: &Layout, track: u32) {
         let known = self.oracle.get(track);
         let hosts = self.hosts.iter().filter(|host| host.is_member());

@@ -1,6 +1,6 @@
 //! What clients are told, beside what is so.
 
-use deadwax_dht::{Verdict, VolumeId};
+use deadwax_dht::{Layout, Verdict, VolumeId};
 use deadwax_track::TrackId;
 
 use super::Rule;
@@ -27,7 +27,8 @@ impl World {
         quorum.min(self.hosts.len()) - self.struck(track)
     }
 
-    pub(crate) fn check_acknowledged(&mut self, track: u32) {
+    /// `put_by`: the map by which the put was coordinated. Nodes that are cut off from a change take writes by the one before.
+    pub(crate) fn check_acknowledged(&mut self, track: u32, put_by: &Layout) {
         let known = self.oracle.get(track);
         let (copies, due) = (self.copies(&known.id), self.copies_due(track));
         if known.takedown_asked.is_none() && copies < due {
@@ -36,7 +37,7 @@ impl World {
         }
         let layout = self.layout();
         self.check_first_set(&layout, track, "is acknowledged");
-        self.check_zones(&layout, track);
+        self.check_zones(put_by, track);
         self.owe_those_away(&layout, track);
     }
 

@@ -197,8 +197,9 @@ impl World {
     fn put_ends(&mut self, key: Key, result: Result<(), Verdict>) {
         let Some(op) = self.clients.ops.remove(key) else { return };
         let (now, gateway, track) = (self.now, op.gateway, op.track);
-        let mut degraded = false;
+        let (mut degraded, mut layout) = (false, None);
         if let OpKind::Put(put) = op.kind {
+            layout = Some(put.layout);
             degraded = put.quorum.failures().next().is_some();
             if put.moving && result.is_ok() {
                 self.hit(Probe::JointPut);
@@ -214,11 +215,12 @@ impl World {
         }
         match result {
             Ok(()) => {
+                let layout = layout.expect("who acknowledges has offered the track");
                 let known = self.oracle.get_mut(track);
                 known.acked.get_or_insert(now);
                 self.hit(if degraded { Probe::PutsDegraded } else { Probe::Puts });
                 self.note(Kind::Acknowledged, Self::endpoint(gateway), NONE, u64::from(track));
-                self.check_acknowledged(track);
+                self.check_acknowledged(track, &layout);
             }
             Err(verdict) => {
                 self.hit(Probe::PutsFailed);
