@@ -36,6 +36,7 @@ kinds! {
     Write = "durable",
     Read = "read",
     Erase = "erased",
+    Rotten = "rotten",
     Pull = "pulls",
     Pulled = "pulled",
     List = "lists",

@@ -125,6 +125,7 @@ impl Core {
         // A volume that the map has no more may have strays.
         own.extend(self.copies.up.iter().filter(|volume| !own.contains(volume)).copied().collect::<Vec<_>>());
         self.copies.equal.retain(|(_, other), _| layout.volume(other).is_some());
+        self.copies.repair.keep_nodes(|node| layout.directory().has(node));
         match before.as_ref().and_then(|before| Some((before, layout.changed_since(before)?))) {
             Some((before, changed)) => {
                 for partition in changed {

@@ -7,7 +7,7 @@ use super::brake::{Brake, MASS_WINDOW_MS, mass};
 use super::cells::{Cells, Place};
 use super::contact::Contact;
 use super::herald::Herald;
-use super::peer::{Absence, FAILING_MS, FAILURES_MAX, Peer};
+use super::peer::{Absence, FAILING_MS, Peer};
 use super::report::{NodeReport, Report, Standing};
 use super::runtime::Event;
 use super::summary::{Summary, What, is_summary};
@@ -143,7 +143,7 @@ impl Liveness {
     pub fn set_map(&mut self, now: u64, cells: &Arc<Cells>, dead: &BTreeSet<NodeId>, voters: &BTreeSet<NodeId>) {
         self.now = now;
         let mut was: BTreeMap<NodeId, Standing> =
-            self.peers.iter().map(|(node, peer)| (*node, peer.standing(now))).collect();
+            self.peers.iter().map(|(node, peer)| (*node, peer.standing())).collect();
         self.cells = cells.clone();
         self.own = cells.place(&self.node);
         self.voters.clone_from(voters);
@@ -170,7 +170,7 @@ impl Liveness {
         self.absent.retain(|node| known.get(node).is_some_and(|peer| peer.absence.is_some()));
         self.failing.retain(|node| known.contains_key(node));
         for (node, was) in was {
-            let standing = known.get(&node).map_or(Standing::Up, |peer| peer.standing(now));
+            let standing = known.get(&node).map_or(Standing::Up, |peer| peer.standing());
             if standing != was && cells.contains(&node) {
                 self.effects.push(Effect::Changed { node, standing });
             }
@@ -247,7 +247,7 @@ impl Liveness {
         }
     }
 
-    /// A request to `node` had no answer, or no connection: [`FAILURES_MAX`] in a row make it count as down for
+    /// A request to `node` had no answer, or no connection: [`FAILURES_MAX`](super::FAILURES_MAX) in a row make it count as down for
     /// [`FAILING_MS`]. They never make it dead.
     pub fn request_failed(&mut self, now: u64, node: NodeId) {
         self.now = now;
@@ -319,7 +319,7 @@ impl Liveness {
             return Some(Standing::Up);
         }
         match self.peers.get(node) {
-            Some(peer) => Some(peer.standing(self.now)),
+            Some(peer) => Some(peer.standing()),
             None => self.cells.contains(node).then_some(Standing::Up),
         }
     }
@@ -339,7 +339,7 @@ impl Liveness {
     /// The nodes whose tracks are to be protected anew, by name.
     #[must_use]
     pub fn dead(&self) -> Vec<NodeId> {
-        let dead = self.peers.iter().filter(|(_, peer)| peer.standing(self.now).is_dead());
+        let dead = self.peers.iter().filter(|(_, peer)| peer.standing().is_dead());
         dead.map(|(node, _)| *node).collect()
     }
 
@@ -355,7 +355,7 @@ impl Liveness {
         let mut up = self.cells.nodes() - usize::from(self.own.is_some());
         let mut not_up = Vec::new();
         for (node, peer) in &self.peers {
-            let standing = peer.standing(self.now);
+            let standing = peer.standing();
             if standing.is_up() {
                 continue;
             }
@@ -370,9 +370,9 @@ impl Liveness {
     /// Changes what is known of a node of the map.
     fn change(&mut self, node: NodeId, change: impl FnOnce(&mut Peer)) {
         let mut peer = self.peers.get(&node).copied().unwrap_or_default();
-        let was = peer.standing(self.now);
+        let was = peer.standing();
         change(&mut peer);
-        let standing = peer.standing(self.now);
+        let standing = peer.standing();
         if peer.is_blank() {
             self.peers.remove(&node);
         } else {
@@ -504,12 +504,7 @@ impl Liveness {
         let old: Vec<NodeId> = self.failing.iter().filter(is_old).copied().collect();
         for node in old {
             self.failing.remove(&node);
-            let counted = self.peers[&node].failures >= FAILURES_MAX;
             self.change(node, |peer| peer.failures = 0);
-            if counted {
-                let standing = self.standing(&node).expect("a node of the map");
-                self.effects.push(Effect::Changed { node, standing });
-            }
         }
     }
 }

@@ -33,7 +33,8 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn standing(&self, now: u64) -> Standing {
+    /// Changes of a field alone make it another, never time alone: so each can be told.
+    pub(super) const fn standing(&self) -> Standing {
         if let Some(since_ms) = self.declared {
             return Standing::Dead { since_ms, by: DeadBy::Declared };
         }
@@ -43,7 +44,7 @@ impl Peer {
                 None => Standing::Down { since_ms: absence.since_ms, by: DownBy::Swim },
             };
         }
-        if self.failures >= FAILURES_MAX && now.saturating_sub(self.failed_at) < FAILING_MS {
+        if self.failures >= FAILURES_MAX {
             return Standing::Down { since_ms: self.failing_from, by: DownBy::Requests };
         }
         Standing::Up

@@ -210,6 +210,11 @@ impl Repair {
         self.peers.set_up(node, up);
     }
 
+    /// Only these are nodes of the map. Another that comes back to it counts as up until it is told to be down.
+    pub fn keep_nodes(&mut self, is_kept: impl Fn(&NodeId) -> bool) {
+        self.peers.keep(is_kept);
+    }
+
     /// While paused nothing is pulled; pulls in flight go to their end, and others are served.
     pub const fn set_paused(&mut self, paused: bool) {
         self.paused = paused;

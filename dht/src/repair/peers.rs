@@ -147,6 +147,12 @@ impl Peers {
         }
     }
 
+    /// Forgets of all nodes but these that they are down.
+    pub(super) fn keep(&mut self, is_kept: impl Fn(&NodeId) -> bool) {
+        let gone: Vec<NodeId> = self.down.iter().filter(|node| !is_kept(node)).copied().collect();
+        gone.into_iter().for_each(|node| self.set_up(node, true));
+    }
+
     /// A pull from it begins, in this turn.
     pub(super) fn begin(&mut self, number: u16, turn: u64) {
         let peer = self.at(number);

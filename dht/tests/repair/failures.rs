@@ -76,6 +76,17 @@ fn nothing_is_pulled_from_a_node_that_is_down_until_it_is_up() {
 }
 
 #[test]
+fn who_was_down_and_leaves_the_map_is_up_when_it_is_in_it_again() {
+    let mut repair = repair(quick());
+    repair.set_up(node(1), false);
+    repair.want(0, want(track(1, 0)), &[source(1)]);
+    repair.keep_nodes(|other| *other == node(1));
+    assert_eq!(next(&mut repair, 0, MINUTE), None);
+    repair.keep_nodes(|_| false);
+    assert!(next(&mut repair, MINUTE, 2 * MINUTE).is_some());
+}
+
+#[test]
 fn one_source_that_is_down_does_not_hide_wants_that_have_another() {
     let mut repair = repair(quick());
     repair.set_up(node(1), false);

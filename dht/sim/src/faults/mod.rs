@@ -248,6 +248,7 @@ impl World {
             let rotten: Vec<TrackId> = found.collect();
             for track in rotten {
                 self.hit(Probe::RotFound);
+                self.note(Kind::Rotten, host, NONE, u64::from(self.oracle.number(&track)));
                 self.step(host, Input::Rotten { volume, track });
             }
         }

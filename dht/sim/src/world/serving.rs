@@ -207,6 +207,7 @@ impl World {
         if copy.rotten {
             let tell = std::mem::replace(&mut copy.told, false);
             self.hit(Probe::RotFound);
+            self.note(Kind::Rotten, op.host, NONE, u64::from(track));
             if tell {
                 self.step(op.host, Input::Rotten { volume, track: id });
             }
