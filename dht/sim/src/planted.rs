@@ -15,9 +15,11 @@ const fn rules(bug: Bug) -> &'static [Rule] {
     match bug {
         Bug::AcknowledgeEarly => &[Rule::Durable],
         Bug::ForgetStandIn | Bug::CollectEarly => &[Rule::Needed],
-        Bug::AcceptOldEpoch | Bug::SyncedEarly | Bug::SyncedByOne | Bug::DownIsDead => &[Rule::FirstSet],
+        Bug::AcceptOldEpoch | Bug::SyncedEarly | Bug::SyncedByOne => &[Rule::FirstSet],
+        // The dead are not asked whether they have a track.
+        Bug::DownIsDead => &[Rule::FirstSet, Rule::AbsentOwed, Rule::NoFalseAbsent],
         Bug::AbsentUnproved | Bug::AbsentAnywhere => &[Rule::AbsentOwed, Rule::NoFalseAbsent],
-        Bug::ServeStale => &[Rule::NoService],
+        Bug::ServeStale | Bug::StaleWord => &[Rule::NoService],
         Bug::ResurrectAtEnd => &[Rule::Resurrection],
         Bug::KeepSeat | Bug::TakeAnySeat => &[Rule::OneSeat],
         Bug::NeverHalt => &[Rule::OneOfTwo],
@@ -29,10 +31,26 @@ const fn rules(bug: Bug) -> &'static [Rule] {
 /// The faults among which a mistake shows that all kinds together seldom lead to; empty: all.
 fn only(bug: Bug) -> Vec<FaultKind> {
     use FaultKind::{Crash, CrashLoop, DriveOut, Join, Leave, PairCut, SiteLoss, Weight, Zone};
+    use FaultKind::{Isolated, LostDisk, MassTakedown, OldDisk, PartlyCut, RandomSplit, Takedown, ZoneSplit};
     match bug {
         // A holder comes back without what it missed, amid a move.
         Bug::SyncedByOne => vec![Crash, CrashLoop, DriveOut, Join, Leave, PairCut, SiteLoss, Weight, Zone],
+        // A node comes back while another that has more is away for so short a time that nobody should call it dead.
+        Bug::DownIsDead => vec![Crash, CrashLoop, LostDisk, OldDisk, SiteLoss],
+        // Nodes and witnesses are together on the small side of a cut.
+        Bug::StaleWord => vec![Isolated, MassTakedown, PairCut, PartlyCut, RandomSplit, Takedown, ZoneSplit],
         _ => Vec::new(),
+    }
+}
+
+/// The cluster in which a mistake shows, where that is not any.
+const fn shape(bug: Bug) -> Option<&'static str> {
+    match bug {
+        // Some are no witnesses.
+        Bug::StaleWord => Some("20 in 2 zones"),
+        // Among more nodes so many are called dead, and moved from, that a seed takes minutes.
+        Bug::DownIsDead => Some("6 in 3 zones"),
+        _ => None,
     }
 }
 
@@ -49,7 +67,7 @@ impl Search {
     /// Looks for the mistake in [`PLANTED_SEEDS_MAX`] seeds, on so many threads.
     #[must_use]
     pub fn of(bug: Bug, threads: usize) -> Self {
-        let scenario = |seed| Scenario { bug: Some(bug), only: only(bug), ..Scenario::new(seed) };
+        let scenario = |seed| Scenario { bug: Some(bug), only: only(bug), shape: shape(bug), ..Scenario::new(seed) };
         let (mut next, mut by_others) = (0, Vec::new());
         while next < PLANTED_SEEDS_MAX {
             let summary = Summary::of(next..PLANTED_SEEDS_MAX, threads, 1, &scenario);

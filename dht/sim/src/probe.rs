@@ -65,6 +65,7 @@ probes! {
     EpochsSkipped = "nodes that caught up by a checkpoint, without the records that they missed",
     Takedowns = "takedowns made",
     TakedownsSpread = "takedowns that a majority had",
+    ByWord = "requests served by who goes by a witness's word",
     Barred = "requests told that the track was taken down",
     BarredAmid = "copies stored whose track was taken down on the way",
     BarredErased = "copies erased by takedowns",

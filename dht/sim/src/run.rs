@@ -27,6 +27,8 @@ pub struct Scenario {
     pub seed: u64,
     /// Only these kinds of fault; empty: all.
     pub only: Vec<FaultKind>,
+    /// A small cluster by its name in [`Report::topology`]; none: drawn by the seed.
+    pub shape: Option<&'static str>,
     /// A large cluster; none: a small one, drawn by the seed.
     pub scale: Option<Scale>,
     /// Whether each core works out by itself who holds what at an epoch, at the cost of time; none: one seed of eight.
@@ -45,6 +47,7 @@ impl Scenario {
         Self {
             seed,
             only: Vec::new(),
+            shape: None,
             scale: None,
             own_layouts: None,
             follow: None,
@@ -102,13 +105,16 @@ impl fmt::Display for Report {
 }
 
 /// Clusters are prepared once for all runs.
-fn topology(seed: u64) -> Arc<Topology> {
+fn topology(scenario: &Scenario) -> Arc<Topology> {
     static PREPARED: [OnceLock<Arc<Topology>>; SMALL.len()] = [const { OnceLock::new() }; SMALL.len()];
-    let mut drawn = Random::stream(seed, 0x70b0).below(SMALL.iter().map(|(_, weight)| weight).sum());
+    let mut drawn = Random::stream(scenario.seed, 0x70b0).below(SMALL.iter().map(|(_, weight)| weight).sum());
     let mut at = 0;
     while drawn >= SMALL[at].1 {
         drawn -= SMALL[at].1;
         at += 1;
+    }
+    if let Some(name) = scenario.shape {
+        at = SMALL.iter().position(|(shape, _)| shape.name == name).expect("one of the small clusters");
     }
     PREPARED[at].get_or_init(|| Arc::new(Topology::prepare(SMALL[at].0))).clone()
 }
@@ -281,7 +287,7 @@ fn settings(is_large: bool, few_at_once: bool) -> CoreSettings {
 pub fn run(scenario: &Scenario) -> Report {
     let topology = match scenario.scale {
         Some(scale) => Arc::new(Topology::prepare(large(scale.nodes))),
-        None => topology(scenario.seed),
+        None => topology(scenario),
     };
     let mut random = Random::stream(scenario.seed, 0x4321);
     let gateways = topology.zones.max(2);

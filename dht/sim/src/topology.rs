@@ -71,9 +71,9 @@ pub(crate) struct Shape {
 const HEAVY: u32 = 4_000;
 const LIGHT: u32 = 6;
 
-/// The small clusters of the regular run: 3 to 12 nodes, 1 to 3 zones, 1 to 3 volumes. Each with how often it is drawn:
-/// the large ones cost more.
-pub(crate) const SMALL: [(Shape, u64); 7] = [
+/// The small clusters of the regular run: 3 to 20 nodes, so that some are no witnesses; 1 to 3 zones, 1 to 3 volumes. Each
+/// with how often it is drawn: the large ones cost more.
+pub(crate) const SMALL: [(Shape, u64); 8] = [
     (Shape { name: "3 in 3 zones", zones: 3, heavy: 1, light: 0, spares: 2, volumes: 1, partitions: 16, voters: 3 }, 3),
     (Shape { name: "6 in 3 zones", zones: 3, heavy: 1, light: 1, spares: 2, volumes: 1, partitions: 24, voters: 3 }, 4),
     (Shape { name: "6 in 2 zones", zones: 2, heavy: 2, light: 1, spares: 2, volumes: 2, partitions: 24, voters: 5 }, 2),
@@ -82,6 +82,10 @@ pub(crate) const SMALL: [(Shape, u64); 7] = [
     (Shape { name: "9 in 3 zones", zones: 3, heavy: 2, light: 1, spares: 2, volumes: 1, partitions: 24, voters: 5 }, 2),
     (
         Shape { name: "12 in 3 zones", zones: 3, heavy: 2, light: 2, spares: 2, volumes: 2, partitions: 32, voters: 7 },
+        1,
+    ),
+    (
+        Shape { name: "20 in 2 zones", zones: 2, heavy: 2, light: 8, spares: 2, volumes: 1, partitions: 24, voters: 3 },
         1,
     ),
 ];

@@ -19,6 +19,8 @@ pub enum Bug {
     AbsentAnywhere,
     /// A node serves though it may lack takedowns.
     ServeStale,
+    /// A witness says that it has asked the others just now, whenever that was.
+    StaleWord,
     /// A put that was taken down meanwhile counts, and its copy stays.
     ResurrectAtEnd,
     /// A new holder says that it has all when it is told of the move.
@@ -44,7 +46,7 @@ pub enum Bug {
 impl Bug {
     /// Each of them.
     #[cfg(feature = "planted")]
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::AcknowledgeEarly,
         Self::ForgetStandIn,
         Self::CollectEarly,
@@ -52,6 +54,7 @@ impl Bug {
         Self::AbsentUnproved,
         Self::AbsentAnywhere,
         Self::ServeStale,
+        Self::StaleWord,
         Self::ResurrectAtEnd,
         Self::SyncedEarly,
         Self::DownIsDead,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use deadwax_track::{Partition, TrackId};
 
 use super::message::Message;
+use super::planted::Bug;
 use super::{Core, CoreConfig, Effect, Kept, Part};
 use crate::random::Random;
 use crate::takedown::{
@@ -145,7 +146,12 @@ impl Core {
         for effect in self.takedowns.follow.poll(self.now) {
             match effect {
                 FollowEffect::Ask { to, number, ask } => self.send(to, Message::TakedownAsk(number, ask)),
-                FollowEffect::Answer { to, number, answer } => self.send(to, Message::TakedownAnswer(number, answer)),
+                FollowEffect::Answer { to, number, mut answer } => {
+                    if let Some(basis) = answer.basis.as_mut().filter(|_| self.planted(Bug::StaleWord)) {
+                        (basis.half_age, basis.majority_age) = (0, 0);
+                    }
+                    self.send(to, Message::TakedownAnswer(number, answer));
+                }
                 FollowEffect::Read { read, slots } => self.effects.push(Effect::ReadTakedowns { number: read, slots }),
                 FollowEffect::Append { append, slot: _, records } => {
                     let is_own = |(_, name): &(u64, Name)| records.iter().any(|record| record.name() == *name);

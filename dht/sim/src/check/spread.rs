@@ -130,6 +130,9 @@ impl World {
     /// A node begins to serve a track that it has: not one that is taken down for longer than the bound.
     pub(crate) fn check_served(&mut self, host: u32, track: u32, volume: &VolumeId) {
         let knows = self.knows_witnesses(host);
+        if !self.layout().witnesses().contains(&self.hosts[host as usize].id) {
+            self.hit(Probe::ByWord);
+        }
         let known = self.oracle.get(track);
         // Who does not know of the witnesses goes by those before.
         let Some(knows) = knows.filter(|_| known.takedown_asked.is_some()) else { return };
