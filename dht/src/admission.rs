@@ -10,7 +10,7 @@
 //! **On each failure.** A client that hangs up: `done`, also for what still waits. A request that comes after its
 //! deadline: Expired. Work that runs beyond its deadline is the driver's to end: it has the deadline.
 //!
-//! **Absent on purpose.** Priorities within a class, fairness among clients, bytes.
+//! **Absent on purpose.** What nodes copy from each other, which repair bounds; priorities within a class, fairness among clients, bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,8 +21,6 @@ pub enum Class {
     Read,
     /// Somebody puts a track.
     Write,
-    /// Nodes copy from each other.
-    Repair,
 }
 
 /// How much of one class a node takes.
@@ -41,8 +39,6 @@ pub struct AdmissionLimits {
     pub read: ClassLimits,
     /// Writes.
     pub write: ClassLimits,
-    /// Repair.
-    pub repair: ClassLimits,
 }
 
 /// What becomes of a request that was offered.
@@ -76,7 +72,7 @@ pub enum Admitted {
 /// The queues of a node.
 #[derive(Clone, Debug)]
 pub struct Admission {
-    classes: [Queue; 3],
+    classes: [Queue; 2],
     /// Every request that is known, by number.
     places: BTreeMap<u64, Place>,
     /// Those that wait, by deadline.
@@ -111,7 +107,7 @@ impl Admission {
     pub fn new(limits: &AdmissionLimits) -> Self {
         let queue = |limits: ClassLimits| Queue { limits, under_way: 0, waiting: BTreeMap::new() };
         Self {
-            classes: [queue(limits.read), queue(limits.write), queue(limits.repair)],
+            classes: [queue(limits.read), queue(limits.write)],
             places: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             arrivals: 0,

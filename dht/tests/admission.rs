@@ -6,18 +6,16 @@ mod random;
 use deadwax_dht::{Admission, AdmissionLimits, Admitted, Class, ClassLimits, Offer};
 use random::Random;
 
-const CLASSES: [Class; 3] = [Class::Read, Class::Write, Class::Repair];
+const CLASSES: [Class; 2] = [Class::Read, Class::Write];
 const LIMITS: AdmissionLimits = AdmissionLimits {
     read: ClassLimits { under_way_max: 3, queue_max: 4 },
     write: ClassLimits { under_way_max: 1, queue_max: 2 },
-    repair: ClassLimits { under_way_max: 2, queue_max: 0 },
 };
 
 fn limits(class: Class) -> ClassLimits {
     match class {
         Class::Read => LIMITS.read,
         Class::Write => LIMITS.write,
-        Class::Repair => LIMITS.repair,
     }
 }
 

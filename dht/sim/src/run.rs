@@ -272,7 +272,7 @@ fn settings(is_large: bool, few_at_once: bool) -> CoreSettings {
     if few_at_once {
         // Nodes that take on little, so that requests wait, expire and are refused.
         let few = ClassLimits { under_way_max: 1, queue_max: 2 };
-        settings.admission = AdmissionLimits { read: few, write: few, repair: few };
+        settings.admission = AdmissionLimits { read: few, write: few };
     }
     if is_large {
         // As an operator of so many nodes would set them: what nothing happens to is looked at rarely.

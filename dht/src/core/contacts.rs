@@ -229,6 +229,11 @@ impl Core {
         known.map(|known| known.life)
     }
 
+    /// Whether a node has sent something since it knew this epoch.
+    pub(super) fn was_heard(&self, node: &NodeId, epoch: u64) -> bool {
+        *node == self.config.node || self.contacts.lives.get(node).is_some_and(|known| known.epoch >= epoch)
+    }
+
     /// Asks a node for any answer: each says which epoch its sender knows.
     pub(super) fn ping(&mut self, node: NodeId) {
         // The router has no question of this number, and so passes over the answer.

@@ -195,6 +195,10 @@ impl Core {
         if was_there {
             self.copies.sync.erased(self.now, volume, track);
             self.touch(Part::Sync);
+            if !matches!(self.gate(&track), Verdict::Barred(_)) {
+                // It may hold the partition since the erasure began: what it was equal with has one track more.
+                self.copies.forget_equal(volume, track.partition(), |_| false);
+            }
         }
         self.swept(&volume, &track);
         self.sign_receipt(volume, track);

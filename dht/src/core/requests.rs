@@ -27,14 +27,6 @@ impl Requests {
     }
 }
 
-const fn class(verb: Verb) -> Class {
-    match verb {
-        Verb::Get => Class::Read,
-        Verb::Put | Verb::StandIn => Class::Write,
-        Verb::Pull { .. } => Class::Repair,
-    }
-}
-
 impl Core {
     pub(super) fn take_request(&mut self, request: Request) {
         let number = request.number;
@@ -45,7 +37,8 @@ impl Core {
         if let Verb::Pull { from, urgent, bytes } = request.verb {
             return self.serve(request, from, urgent, bytes);
         }
-        match self.requests.admission.offer(self.now, number, class(request.verb), request.deadline) {
+        let class = if request.verb == Verb::Get { Class::Read } else { Class::Write };
+        match self.requests.admission.offer(self.now, number, class, request.deadline) {
             Offer::Admit => {
                 self.requests.live.insert(number, request);
                 self.effects.push(Effect::Go(request));
@@ -66,6 +59,10 @@ impl Core {
     /// A pull has a bound of its own, and its share of the drives.
     fn serve(&mut self, request: Request, from: NodeId, urgent: bool, bytes: u64) {
         let number = request.number;
+        if request.deadline <= self.now {
+            self.effects.push(Effect::Refuse { number, why: Refused::Expired });
+            return;
+        }
         match self.copies.repair.may_serve(self.now, from, bytes, urgent) {
             Ok(serve) => {
                 self.requests.live.insert(number, request);

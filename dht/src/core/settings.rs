@@ -73,7 +73,7 @@ impl Default for CoreSettings {
             liveness: LivenessSettings::default(),
             lease: LeaseRules::default(),
             voter_tick_ms: 100,
-            admission: AdmissionLimits { read: class(256, 1_024), write: class(64, 256), repair: class(16, 16) },
+            admission: AdmissionLimits { read: class(256, 1_024), write: class(64, 256) },
             sync: sync::Settings::default(),
             repair: RepairSettings::default(),
             rebalance: rebalance::Settings::default(),

@@ -65,7 +65,7 @@ pub enum Command {
         /// `host:port`.
         address: String,
     },
-    /// Zones and a lower write quorum. Copies, and a higher quorum, cannot be set.
+    /// How many zones at least. Copies and the write quorum stay as the cluster was founded.
     SetPolicy(Policy),
     /// Weights, zones, racks, addresses and policy of an earlier epoch, and the nodes and drives that it had. Those
     /// that came since are drained, and stay in the map until they are removed.
@@ -241,7 +241,7 @@ impl Wish {
         if policy.copies != is.copies {
             return Err(Refused::Copies { got: policy.copies, copies: is.copies });
         }
-        if policy.write_quorum > is.write_quorum {
+        if policy.write_quorum != is.write_quorum {
             return Err(Refused::WriteQuorum { got: policy.write_quorum, write_quorum: is.write_quorum });
         }
         self.spec.policy = policy;

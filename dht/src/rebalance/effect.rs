@@ -118,8 +118,9 @@ pub enum Refused {
         /// What there is.
         copies: u8,
     },
-    /// Tracks that were acknowledged with fewer copies would count as absent.
-    #[error("write quorum {got} is above {write_quorum}: it cannot be raised")]
+    /// While some know of the change and others do not, a track that was acknowledged by the lower quorum counts as absent
+    /// where the higher one holds.
+    #[error("write quorum {got} is not the cluster's, {write_quorum}: it cannot be changed")]
     WriteQuorum {
         /// What was asked for.
         got: u8,

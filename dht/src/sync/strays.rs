@@ -30,8 +30,8 @@ struct Offer {
 struct Stray {
     /// When something is to be done: begin, or give up waiting.
     due: u64,
-    /// When the last offer ended.
-    offered_at: u64,
+    /// When the last offer to these holders ended.
+    offered_at: Option<u64>,
     /// Rounds in a row that left something uncovered.
     failures: u8,
     /// Where the next offer goes on in this round.
@@ -58,9 +58,12 @@ impl Strays {
     }
 
     fn ensure(&mut self, place: Place, due: u64, gap: u64) {
-        let new = Stray { due, offered_at: 0, failures: 0, after: None, left: false, offer: None };
-        let stray = self.of.entry(place).or_insert(new);
-        let wanted = due.max(stray.offered_at + gap);
+        let Some(stray) = self.of.get(&place) else {
+            let new = Stray { due, offered_at: None, failures: 0, after: None, left: false, offer: None };
+            self.of.insert(place, new);
+            return self.set_due(place, due);
+        };
+        let wanted = stray.offered_at.map_or(due, |offered_at| due.max(offered_at + gap));
         if stray.offer.is_none() && stray.failures == 0 && stray.due >= wanted {
             self.set_due(place, wanted);
         }
@@ -80,7 +83,7 @@ impl Strays {
     /// The holders are others: what they said does not count any more.
     pub(super) fn restart(&mut self, volume: VolumeId, partition: Partition) {
         if let Some(stray) = self.of.get_mut(&(volume, partition)) {
-            (stray.after, stray.left, stray.failures, stray.offered_at) = (None, false, 0, 0);
+            (stray.after, stray.left, stray.failures, stray.offered_at) = (None, false, 0, None);
             if let Some(offer) = stray.offer.take() {
                 self.offers.remove(&offer.number);
             }
@@ -229,7 +232,7 @@ impl Sync {
                 stray.left = true;
             }
         }
-        stray.offered_at = now;
+        stray.offered_at = Some(now);
         let due = if offer.more && answered {
             stray.after = offer.ids.last().copied();
             now + 100

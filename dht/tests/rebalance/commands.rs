@@ -18,7 +18,7 @@ fn a_command_is_answered_when_it_is_done_and_again_if_it_is_so_already() {
     let volume = some.volumes[0].id;
     assert_eq!(world.done(Command::DrainVolume { volume, drain: true }), Ok(Answer::Done { epoch: 3 }));
     assert_eq!(world.done(Command::DrainNode { node: some.id, drain: false }), Ok(Answer::Done { epoch: 4 }));
-    let one_zone = Policy { zones_min: 1, write_quorum: 1, ..Policy::default() };
+    let one_zone = Policy { zones_min: 1, ..Policy::default() };
     assert_eq!(world.done(Command::SetPolicy(one_zone)), Ok(Answer::Done { epoch: 5 }));
     let voters = world.state().spec().nodes[1..4].iter().map(|node| node.id).collect();
     assert_eq!(world.done(Command::SetVoters(voters)), Ok(Answer::Done { epoch: 6 }));
@@ -42,8 +42,10 @@ fn what_cannot_be_is_refused_with_its_reason() {
     assert_eq!(refused(&mut world, Command::AddNode(address)), twice);
     let copies = Policy { copies: 2, ..Policy::default() };
     assert_eq!(refused(&mut world, Command::SetPolicy(copies)), Refused::Copies { got: 2, copies: 3 });
-    let quorum = Policy { write_quorum: 3, ..Policy::default() };
-    assert!(matches!(refused(&mut world, Command::SetPolicy(quorum)), Refused::WriteQuorum { got: 3, .. }));
+    for got in [1, 3] {
+        let quorum = Command::SetPolicy(Policy { write_quorum: got, ..Policy::default() });
+        assert_eq!(refused(&mut world, quorum), Refused::WriteQuorum { got, write_quorum: 2 });
+    }
     let two = Command::SetVoters(vec![some.id, spec.nodes[0].id]);
     assert_eq!(refused(&mut world, two), Refused::Log(Refusal::Rule(BadChange::Voters(2))));
     let ahead = Command::RollBack { to: 9, spec: Box::new(spec.clone()) };
@@ -238,9 +240,12 @@ fn of_more_than_three_voters_one_may_go_without_another_in_its_place() {
     // One of the three that would be left is dead: two are a majority.
     world.done(Command::RemoveNode(gone)).expect("it holds nothing");
     assert_eq!(voters(&world), set(&four[1..]));
+    let is_in_map = |world: &World, id| world.state().spec().nodes.iter().any(|node| node.id == id);
+    assert!(!is_in_map(&world, gone), "an operator may switch it off now");
     let last = nodes[1].id;
     assert_eq!(world.done(Command::RemoveNode(last)), Err(Refused::LastVoters(last)));
     world.away.remove(&nodes[5].id);
     world.done(Command::RemoveNode(last)).expect("another votes in its place");
+    assert!(!is_in_map(&world, last));
     assert_eq!(voters(&world), set(&[nodes[2].id, nodes[3].id, nodes[5].id]));
 }

@@ -68,6 +68,24 @@ fn a_stray_that_no_holder_has_is_pulled_by_all_of_them_before_it_goes() {
     }
 }
 
+/// A node that restarts soon after its clock began has them on its drives.
+#[test]
+fn strays_of_before_a_start_are_offered_however_young_the_clock_is() {
+    let mut network = Network::new(3, 6, 2, 32, 3);
+    network.now = 0;
+    let partition = network.partitions()[4];
+    let holders = network.holders[&partition].clone();
+    let stray = *network.owner.keys().find(|volume| !holders.contains(volume)).expect("one");
+    for _ in 0..20 {
+        let track = track_in(&mut network.random, partition.0);
+        network.turn(stray, track, true);
+    }
+    network.start_all();
+    network.run(120_000);
+    assert_eq!(network.covered, 20);
+    network.assert_equal();
+}
+
 #[test]
 fn while_a_holder_is_dead_the_others_get_what_they_lack_and_nothing_goes() {
     let mut network = network(9);

@@ -260,7 +260,11 @@ impl Rebalance {
         if voters.len() < VOTERS_MIN {
             return Err(Refused::LastVoters(*leaver));
         }
-        self.seat(voters, begun)
+        Ok(match self.seat(voters, begun)? {
+            // It votes still, until the change is settled.
+            Next::Done => Next::Wait,
+            next => next,
+        })
     }
 
     /// How many partitions these volumes hold, or hold part in moving.
