@@ -4,7 +4,9 @@
 
 use deadwax_dht::Map;
 use deadwax_dht::core::Envelope;
-use deadwax_dht::log::{Batch, Message, Proposal, Record, State};
+use deadwax_dht::liveness;
+use deadwax_dht::log::{Batch, Durable, Message, Persist, Proposal, Record, State};
+use deadwax_dht::rebalance::Command;
 use deadwax_dht::takedown::{Receipt, Takedown};
 
 /// Decodes, and where that gives a value sees that it has these bytes.
@@ -16,7 +18,7 @@ fn comes_back<T>(bytes: &[u8], decoded: Option<T>, encode: impl Fn(&T) -> Vec<u8
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((kind, bytes)) = bytes.split_first() else { return };
-    match kind % 8 {
+    match kind % 12 {
         0 => comes_back(bytes, Envelope::decode(bytes).ok(), Envelope::encode),
         1 => comes_back(bytes, Batch::decode(bytes).ok(), Batch::encode),
         2 => comes_back(bytes, Message::decode(bytes).ok(), Message::encode),
@@ -28,6 +30,12 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             comes_back(bytes, Receipt::decode(bytes).ok(), |receipt| receipt.encode().to_vec());
         }
         // The map is text that people edit: it has many forms, and all that it has is checked.
-        _ => drop(std::str::from_utf8(bytes).map(Map::parse)),
+        7 => drop(std::str::from_utf8(bytes).map(Map::parse)),
+        8 => comes_back(bytes, Command::decode(bytes).ok(), Command::encode),
+        9 => comes_back(bytes, Durable::decode(bytes).ok(), Durable::encode),
+        10 => comes_back(bytes, Persist::decode(bytes).ok(), Persist::encode),
+        _ => {
+            drop(bytes.split_first_chunk().map(|(cluster, bytes)| liveness::check(u64::from_le_bytes(*cluster), bytes)))
+        }
     }
 });
