@@ -20,7 +20,8 @@
 //! - *The leader changes:* the new one plans from the state. It counts only reports of epochs that it has seen the
 //!   transition at; new holders report again.
 //! - *A new holder dies, or is to be drained:* the transition is aborted. The old holders have everything.
-//! - *An old holder is down:* the transition waits until it is up, declared dead, or leaving, as it may have what others lost.
+//! - *An old holder is down:* the transition waits until it is up or declared dead, as it may have what others lost.
+//! - *An old holder's drive is lost:* once it leaves, and its node is there without it for a minute, it is not waited for.
 //! - *An old holder dies:* the transition goes on; the next target leaves it out. As it may live and be cut off, it is
 //!   waited for as any other, for the lease at most, before readers are done with the old holders.
 //! - *A node is silent for 30 minutes:* it is declared dead, unless its zone is braked. Where a zone is braked, nothing
@@ -31,9 +32,9 @@
 //!   back.
 //! - *Too few nodes are left for all copies:* nothing moves; the reason is shown.
 //!
-//! **Absent on purpose.** The copying (repair) and what is compared (sync). Changing the number of copies, and raising
-//! the write quorum: both would need every partition's holders to be other in number, or every track to be written
-//! anew. Declaring a node alive by itself: an operator does, as its drives may be others.
+//! **Absent on purpose.** The copying (repair) and what is compared (sync). Changing the number of copies and the write
+//! quorum: the one would need every partition's holders to be other in number; with the other, nodes that do not know of it
+//! yet would call absent what was acknowledged by the lower of the two. Declaring a node alive by itself: an operator does, as its drives may be others.
 
 mod command;
 mod command_bytes;
