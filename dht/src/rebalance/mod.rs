@@ -34,7 +34,8 @@
 //!
 //! **Absent on purpose.** The copying (repair) and what is compared (sync). Changing the number of copies and the write
 //! quorum: the one would need every partition's holders to be other in number; with the other, nodes that do not know of it
-//! yet would call absent what was acknowledged by the lower of the two. Declaring a node alive by itself: an operator does, as its drives may be others.
+//! yet would call absent what was acknowledged by the lower of the two. Declaring a node alive by itself: an operator does,
+//! as its drives may be others.
 
 mod command;
 mod command_bytes;
