@@ -58,14 +58,12 @@ fn a_cluster_of_twelve_nodes_stays_below_its_bytes() {
 }
 
 #[test]
-#[ignore = "takes a minute: the largest number of partitions a node can have"]
 fn three_nodes_with_all_partitions_stay_below_their_bytes() {
     measure("3 nodes, 65,536 partitions", 3, 4, 65_536, 400_000, (120, 300, 2));
     measure("3 nodes of one volume, 65,536 partitions", 3, 1, 65_536, 400_000, (120, 300, 2));
 }
 
 #[test]
-#[ignore = "takes a minute: a long absence"]
 fn a_node_that_missed_sixty_thousand_tracks_finds_them_all() {
     let mut network = Network::new(1, 3, 1, 65_536, 3);
     network.fill(400_000);
