@@ -2,7 +2,7 @@
 //!
 //! | rule | bound, and why |
 //! |---|---|
-//! | no wrong byte | none: a copy's bytes are a function of its id |
+//! | no wrong byte | none: what is taken for a track's bytes, by a reader or for a copy, is a function of its id; a reader has them in order and without gaps, across holders and maps |
 //! | no false *absent* | none: an acknowledged put has its quorum in the first set, which meets every read quorum |
 //! | durable as acknowledged | copies on a write quorum of nodes at the moment of the acknowledgement |
 //! | where it counts | at every epoch the first set has a write quorum of each acknowledged track, less what faults destroyed |

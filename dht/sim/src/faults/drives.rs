@@ -30,7 +30,11 @@ impl World {
         match active.kind {
             FaultKind::Rot => {
                 let chance = random.between(5, 60);
-                drive.tracks.values_mut().for_each(|copy| copy.rotten |= random.percent(chance));
+                for (id, copy) in &mut drive.tracks {
+                    if random.percent(chance) {
+                        copy.rot(id, random.percent(25));
+                    }
+                }
                 self.strike(one);
             }
             FaultKind::DriveErrors => drive.errors = random.between(10_000, 600_000),

@@ -161,15 +161,11 @@ impl World {
     }
 
     fn count_message(&mut self, message: &Message) {
-        match message {
-            Message::Epochs(batch) => {
-                self.hit(Probe::EpochsByPeer);
-                if batch.checkpoint.is_some() {
-                    self.hit(Probe::Checkpoints);
-                }
+        if let Message::Epochs(batch) = message {
+            self.hit(Probe::EpochsByPeer);
+            if batch.checkpoint.is_some() {
+                self.hit(Probe::Checkpoints);
             }
-            Message::Raft(_) => self.hit(Probe::Elections),
-            _ => {}
         }
     }
 
@@ -212,6 +208,7 @@ impl World {
                 self.step(host, Input::Saved { epoch });
             }
             Some(SystemOp::Persist(seat, step)) => {
+                self.probes.add(Probe::Elections, std::mem::take(&mut at.system.votes));
                 self.note(Kind::Persist, host, NONE, step.number);
                 self.step(host, Input::Persisted { seat, number: step.number });
             }
@@ -322,10 +319,14 @@ impl World {
         }
         let (volume, was_there) = (drive.id, copy.is_some_and(|copy| copy.told));
         self.note(Kind::Erase, op.host, NONE, u64::from(number));
-        if copy.is_some() {
-            self.hit(if barred { Probe::BarredErased } else { Probe::StraysReleased });
+        if let Some(copy) = copy {
+            self.hit(match copy.stand_in {
+                _ if barred => Probe::BarredErased,
+                true => Probe::StraysReleased,
+                false => Probe::MovedReleased,
+            });
             // One that rotted is no copy.
-            if copy.is_some_and(|copy| !copy.rotten) {
+            if copy.is_good(&id) {
                 self.check_erased(op.host, &volume, number, barred);
             }
         }

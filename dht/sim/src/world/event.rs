@@ -93,6 +93,7 @@ pub(crate) enum Reply {
         bytes: u64,
     },
     Data {
+        offset: u64,
         bytes: u64,
         tag: u64,
     },

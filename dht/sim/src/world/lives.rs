@@ -1,6 +1,6 @@
 //! Processes start, stop, pause and crash.
 
-use deadwax_dht::core::{Core, CoreConfig, Input};
+use deadwax_dht::core::{Core, CoreConfig, Input, Verb};
 
 use super::{Asker, Event, FlowStep, Work, World};
 use crate::clock::{Clock, MILLI, Micros, SECOND};
@@ -120,15 +120,20 @@ impl World {
     fn tear(&mut self, op: Key) {
         let Some(op) = self.ops.remove(op) else { return };
         let write = match op.work {
-            Work::Write { flow } => self.flows.get(flow).map(|flow| (flow.id, flow.bytes, flow.tag)),
-            Work::WritePull { pull } => self.pulls.get(pull).map(|pull| (pull.id, pull.bytes, pull.tag)),
+            Work::Write { flow } => {
+                self.flows.get(flow).map(|flow| (flow.id, flow.bytes, flow.tag, flow.verb == Verb::StandIn))
+            }
+            Work::WritePull { pull } => self.pulls.get(pull).map(|pull| (pull.id, pull.bytes, pull.tag, false)),
             _ => None,
         };
         self.hit(Probe::TornWrites);
         let durable = self.random.percent(50);
         let drive = &mut self.hosts[op.host as usize].drives[op.drive];
-        if let Some((id, bytes, tag)) = write.filter(|_| durable && drive.state == State::Serving) {
+        if let Some((id, bytes, tag, stand_in)) = write.filter(|_| durable && drive.state == State::Serving) {
             drive.store(id, bytes, tag);
+            if stand_in {
+                drive.mark_stand_in(&id);
+            }
             let volume = drive.id;
             let track = self.oracle.number(&id);
             self.checks.owed.remove(&(volume, track));

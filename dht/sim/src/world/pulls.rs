@@ -8,8 +8,10 @@ use super::serving::Question;
 use super::{Asker, Event, Op, PullUnderWay, Reply, Work, World};
 use crate::check::Rule;
 use crate::clock::{Micros, SECOND};
+use crate::drive::tag_of;
 use crate::probe::Probe;
 use crate::slab::Key;
+use crate::slip::Slip;
 use crate::trace::{Kind, NONE};
 
 /// How long a source may send nothing.
@@ -101,18 +103,22 @@ impl World {
     }
 
     pub(super) fn pull_reply(&mut self, key: Key, _flow: Key, reply: Reply) {
-        let now = self.now;
+        let (now, trusts) = (self.now, self.slips(Slip::StoreUnproved));
         let Some(pull) = self.pulls.get_mut(key) else { return };
         pull.progress_at = now;
+        let proved = pull.got == pull.bytes && (pull.tag == tag_of(&pull.id) || trusts);
         match reply {
             Reply::Found { bytes } => pull.bytes = bytes,
-            Reply::Data { bytes, tag } => {
+            Reply::Data { bytes, tag, .. } => {
                 pull.got += bytes;
                 pull.tag = tag;
             }
-            Reply::End if pull.got == pull.bytes && pull.tag == crate::drive::tag_of(&pull.id) => self.pull_write(key),
+            Reply::End if proved => self.pull_write(key),
             // What came does not hash to the id.
-            Reply::End => self.pull_ends(key, Err(PullError::Corrupt)),
+            Reply::End => {
+                self.hit(Probe::PullsUnproved);
+                self.pull_ends(key, Err(PullError::Corrupt));
+            }
             Reply::Absent { .. } => self.pull_ends(key, Err(PullError::Lacks)),
             Reply::Ready | Reply::Stored { .. } => {}
             Reply::Later { after_ms } => self.pull_ends(key, Err(PullError::Busy { after_ms })),
@@ -152,11 +158,12 @@ impl World {
         let (volume, before) = (drive.id, drive.tracks.get(&pull.id).copied());
         let tell = drive.store(pull.id, pull.bytes, pull.tag);
         match before {
-            Some(copy) if copy.rotten => self.hit(Probe::RotMended),
+            Some(copy) if !copy.is_good(&pull.id) => self.hit(Probe::RotMended),
             Some(_) => self.hit(Probe::Wasted),
             None => {}
         }
         let track = self.oracle.number(&pull.id);
+        self.check_bytes(track, (0, 0), pull.tag);
         self.checks.owed.remove(&(volume, track));
         self.note(Kind::Write, op.host, NONE, u64::from(track));
         if tell {

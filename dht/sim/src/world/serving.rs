@@ -181,6 +181,9 @@ impl World {
         }
         let drive = &mut self.hosts[op.host as usize].drives[op.drive];
         let (tell, barred) = (drive.store(id, bytes, tag), drive.barred.contains(&id));
+        if stand_in {
+            drive.mark_stand_in(&id);
+        }
         if barred {
             self.hit(Probe::BarredAmid);
         }
@@ -230,12 +233,13 @@ impl World {
             let sent = flow.bytes;
             return self.done(key, Done::Sent, sent);
         }
+        let offset = flow.offset;
         flow.offset += bytes;
         if self.network.breaks(link) {
             self.hit(Probe::Resets);
             return self.fail(key, FailureKind::Unreachable);
         }
-        self.reply(key, Reply::Data { bytes, tag });
+        self.reply(key, Reply::Data { offset, bytes, tag });
         let next = self.now + bytes / 1_000;
         self.queue.push(next, Event::Flow { flow: key, step: FlowStep::Piece });
     }
