@@ -25,6 +25,7 @@ const fn rules(bug: Bug) -> &'static [Rule] {
         Bug::NeverHalt => &[Rule::OneOfTwo],
         Bug::NeverPull | Bug::IgnoreRot => &[Rule::Convergence],
         Bug::ReceiptEarly => &[Rule::Receipts],
+        Bug::NeverBusy => &[Rule::Bounds],
         Bug::ReadUnproved | Bug::ResumeAnywhere | Bug::StoreUnproved => &[Rule::Bytes],
     }
 }

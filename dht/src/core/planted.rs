@@ -41,6 +41,8 @@ pub enum Bug {
     IgnoreRot,
     /// A receipt is signed for what is still there.
     ReceiptEarly,
+    /// Requests are let in however many are under way.
+    NeverBusy,
     /// A reader does not prove what a holder sends. By the driver.
     ReadUnproved,
     /// A get that goes on at another holder asks for the track from its beginning. By the driver.
@@ -52,7 +54,7 @@ pub enum Bug {
 impl Bug {
     /// Each of them.
     #[cfg(feature = "planted")]
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::AcknowledgeEarly,
         Self::ForgetStandIn,
         Self::CollectEarly,
@@ -71,6 +73,7 @@ impl Bug {
         Self::NeverPull,
         Self::IgnoreRot,
         Self::ReceiptEarly,
+        Self::NeverBusy,
         Self::ReadUnproved,
         Self::ResumeAnywhere,
         Self::StoreUnproved,

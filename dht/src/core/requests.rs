@@ -45,7 +45,11 @@ impl Core {
         if let Verb::Pull { from, urgent, bytes } = request.verb {
             return self.serve(request, from, urgent, bytes);
         }
-        match self.requests.admission.offer(self.now, number, class(request.verb), request.deadline) {
+        let offer = match self.planted(Bug::NeverBusy) {
+            false => self.requests.admission.offer(self.now, number, class(request.verb), request.deadline),
+            true => Offer::Admit,
+        };
+        match offer {
             Offer::Admit => {
                 self.requests.live.insert(number, request);
                 self.effects.push(Effect::Go(request));

@@ -248,14 +248,11 @@ impl World {
     }
 
     fn list(&mut self, host: u32, number: u64, volume: &VolumeId, partition: Partition) {
-        let at = &mut self.hosts[host as usize];
-        at.lists += 1;
-        let lists = at.lists;
-        match at.drive(volume) {
+        self.list_begun(host, number, *volume);
+        match self.hosts[host as usize].drive(volume) {
             Some(drive) => self.work(host, drive, Work::List { number, partition }, 0, false),
             None => self.later_step(host, Input::Listed { number, tracks: None }),
         }
-        self.checks.bound("listings under way", host, lists as usize, 600);
     }
 
     fn erase(&mut self, host: u32, volume: &VolumeId, id: TrackId, barred: bool) {
@@ -294,7 +291,7 @@ impl World {
             Work::Write { flow } => self.write_done(op, flow, fails),
             Work::WritePull { pull } => self.pull_written(op, pull, fails),
             Work::List { number, partition } => {
-                at.lists = at.lists.saturating_sub(1);
+                at.load.listed(number);
                 let tracks = (!fails).then(|| drive.list(partition));
                 self.note(Kind::List, op.host, NONE, u64::from(partition.0));
                 self.step(op.host, Input::Listed { number, tracks });

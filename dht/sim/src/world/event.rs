@@ -141,6 +141,8 @@ pub(crate) struct Flow {
     /// Answers arrive in order.
     pub(crate) replied_at: Micros,
     pub(crate) began: Micros,
+    /// The core let it begin.
+    pub(crate) begun: bool,
 }
 
 /// An operation of a volume.
@@ -169,6 +171,7 @@ pub(crate) struct PullUnderWay {
     pub(crate) life: u32,
     pub(crate) number: u64,
     pub(crate) drive: usize,
+    pub(crate) volume: VolumeId,
     pub(crate) id: TrackId,
     pub(crate) flow: Key,
     pub(crate) got: u64,

@@ -6,6 +6,7 @@ mod effects;
 mod event;
 mod host;
 mod lives;
+mod load;
 mod pulls;
 pub(crate) mod serving;
 
@@ -20,6 +21,7 @@ use deadwax_dht::{Layout, LayoutCache, NodeId};
 
 pub(crate) use self::event::{Asker, Event, Flow, FlowStep, Op, PullUnderWay, Reply, Work};
 pub(crate) use self::host::{HELD_MAX, Host, Role};
+use self::load::Load;
 use crate::check::{Checks, Rule};
 use crate::client::{Clients, Oracle};
 use crate::clock::{Clock, Micros, SECOND};
@@ -147,8 +149,7 @@ impl World {
             well_since: 0,
             ticks: (0, 0),
             sent: (0, 0),
-            lists: 0,
-            pulls: 0,
+            load: Load::default(),
             latencies: Vec::new(),
             latency_due: false,
         });

@@ -36,10 +36,6 @@ impl World {
             self.checks.violate(Rule::Movement, format!("n{host} pulls a track that nobody ever made"));
             return;
         }
-        let at = &mut self.hosts[host as usize];
-        at.pulls += 1;
-        let pulls = at.pulls as usize;
-        self.checks.bound("pulls under way", host, pulls, 64);
         self.note(Kind::Pull, host, source, u64::from(track));
         let (id, now) = (pull.track, self.now);
         let epoch = self.newest.epoch();
@@ -48,6 +44,7 @@ impl World {
             life,
             number: pull.number,
             drive,
+            volume: pull.volume,
             id,
             flow: Key::MAX,
             got: 0,
@@ -57,6 +54,7 @@ impl World {
             writing: false,
         };
         let key = self.pulls.insert(under_way);
+        self.check_pulls(host, &pull.volume);
         let verb = Verb::Pull { from: self.hosts[host as usize].id, urgent: pull.urgent, bytes: 0 };
         let flow = self.ask(Question {
             asker: Asker::Pull { pull: key },
@@ -90,8 +88,6 @@ impl World {
     fn pull_ends(&mut self, key: Key, result: Result<(), PullError>) {
         let Some(pull) = self.pulls.remove(key) else { return };
         self.hang_up(pull.flow);
-        let at = &mut self.hosts[pull.host as usize];
-        at.pulls = at.pulls.saturating_sub(1);
         self.hit(if result.is_ok() { Probe::Pulls } else { Probe::PullsFailed });
         if result.is_err() && pull.got > 0 {
             self.hit(Probe::PullsCut);
