@@ -26,6 +26,8 @@ const fn rules(bug: Bug) -> &'static [Rule] {
         Bug::NeverPull | Bug::IgnoreRot => &[Rule::Convergence],
         Bug::ReceiptEarly => &[Rule::Receipts],
         Bug::NeverBusy => &[Rule::Bounds],
+        Bug::PullAgain => &[Rule::Movement],
+        Bug::LosePull => &[Rule::Standstill],
         Bug::ReadUnproved | Bug::ResumeAnywhere | Bug::StoreUnproved => &[Rule::Bytes],
     }
 }

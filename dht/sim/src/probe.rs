@@ -53,7 +53,7 @@ probes! {
     PiecesUnproved = "pieces that a reader refused, as they did not prove themselves",
     RotFound = "rotten copies found",
     RotMended = "rotten copies rewritten",
-    Wasted = "pulls of what was there already",
+    Wasted = "pulls of what lay there already, or had just been erased",
     Epochs = "epochs decided",
     Joint = "partitions that began to move",
     Settled = "partitions that came to their new holders",

@@ -43,6 +43,10 @@ pub enum Bug {
     ReceiptEarly,
     /// Requests are let in however many are under way.
     NeverBusy,
+    /// What was stored is pulled once more.
+    PullAgain,
+    /// What is to be pulled is forgotten, and thought to be under way.
+    LosePull,
     /// A reader does not prove what a holder sends. By the driver.
     ReadUnproved,
     /// A get that goes on at another holder asks for the track from its beginning. By the driver.
@@ -54,7 +58,7 @@ pub enum Bug {
 impl Bug {
     /// Each of them.
     #[cfg(feature = "planted")]
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::AcknowledgeEarly,
         Self::ForgetStandIn,
         Self::CollectEarly,
@@ -74,6 +78,8 @@ impl Bug {
         Self::IgnoreRot,
         Self::ReceiptEarly,
         Self::NeverBusy,
+        Self::PullAgain,
+        Self::LosePull,
         Self::ReadUnproved,
         Self::ResumeAnywhere,
         Self::StoreUnproved,

@@ -50,7 +50,10 @@ impl World {
                 self.post((host, GATEWAY + gateway), Event::Map { gateway, batch });
             }
             Effect::List { number, volume, partition } => self.list(host, number, &volume, partition),
-            Effect::Pull(pull) => self.pull(host, &pull),
+            Effect::Pull(pull) => {
+                self.check_pull(host, &pull);
+                self.pull(host, &pull);
+            }
             Effect::Erase { volume, track, barred } => self.erase(host, &volume, track, barred),
             Effect::TakeSeat(seat) => {
                 if !self.checks.seats.insert(seat) {
@@ -230,7 +233,8 @@ impl World {
         }
         let before = std::mem::replace(&mut self.newest, history.clone());
         for epoch in before.epoch() + 1..=self.newest.epoch() {
-            let Some(record) = self.newest.record(epoch) else { continue };
+            let Some(record) = self.newest.record(epoch).cloned() else { continue };
+            self.check_change(&record.change);
             let count = |count: usize| count as u64;
             match &record.change {
                 Change::Begin(moves) => self.probes.add(Probe::Joint, count(moves.len())),
@@ -325,6 +329,9 @@ impl World {
             // One that rotted is no copy.
             if copy.is_good(&id) {
                 self.check_erased(op.host, &volume, number, barred);
+                if !barred {
+                    self.note_released(op.host, volume, id);
+                }
             }
         }
         self.step(op.host, Input::Erased { volume, track: id, was_there });

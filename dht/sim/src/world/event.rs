@@ -63,6 +63,8 @@ pub(crate) enum Event {
     TakeDown { track: u32, host: u32 },
     /// The run looks at the whole.
     Look,
+    /// The run looks whether each core gets on.
+    Watch,
 }
 
 /// A step of a request.

@@ -7,6 +7,7 @@ use deadwax_dht::{NodeId, NodeKey, VolumeId};
 
 use super::event::Event;
 use super::load::Load;
+use crate::check::Standstill;
 use crate::clock::{Clock, Micros};
 use crate::drive::{Drive, System};
 
@@ -53,6 +54,7 @@ pub(crate) struct Host {
     /// Messages sent in the current second.
     pub(crate) sent: (Micros, u32),
     pub(crate) load: Load,
+    pub(crate) standstill: Standstill,
     /// Of clients' requests since the last word to the core, in microseconds.
     pub(crate) latencies: Vec<u64>,
     pub(crate) latency_due: bool,
@@ -96,6 +98,7 @@ impl Host {
             ticks: (0, 0),
             sent: (0, 0),
             load: Load::default(),
+            standstill: Standstill::default(),
             latencies: Vec::new(),
             latency_due: false,
         }

@@ -22,7 +22,7 @@ use deadwax_dht::{Layout, LayoutCache, NodeId};
 pub(crate) use self::event::{Asker, Event, Flow, FlowStep, Op, PullUnderWay, Reply, Work};
 pub(crate) use self::host::{HELD_MAX, Host, Role};
 use self::load::Load;
-use crate::check::{Checks, Rule};
+use crate::check::{Checks, Rule, Standstill};
 use crate::client::{Clients, Oracle};
 use crate::clock::{Clock, Micros, SECOND};
 use crate::drive::{Drive, System};
@@ -150,6 +150,7 @@ impl World {
             ticks: (0, 0),
             sent: (0, 0),
             load: Load::default(),
+            standstill: Standstill::default(),
             latencies: Vec::new(),
             latency_due: false,
         });
@@ -256,6 +257,7 @@ impl World {
             }
             Event::TakeDown { track, host } => self.takedown_arrives(track, host),
             Event::Look => self.look(),
+            Event::Watch => self.watch(),
         }
     }
 

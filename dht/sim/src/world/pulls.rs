@@ -153,11 +153,11 @@ impl World {
         let drive = &mut self.hosts[op.host as usize].drives[op.drive];
         let (volume, before) = (drive.id, drive.tracks.get(&pull.id).copied());
         let tell = drive.store(pull.id, pull.bytes, pull.tag);
-        match before {
-            Some(copy) if !copy.is_good(&pull.id) => self.hit(Probe::RotMended),
-            Some(_) => self.hit(Probe::Wasted),
-            None => {}
+        let had_good = before.is_some_and(|copy| copy.is_good(&pull.id));
+        if before.is_some() && !had_good {
+            self.hit(Probe::RotMended);
         }
+        self.check_pulled(op.host, volume, &pull.id, had_good);
         let track = self.oracle.number(&pull.id);
         self.check_bytes(track, (0, 0), pull.tag);
         self.checks.owed.remove(&(volume, track));
