@@ -41,6 +41,8 @@ fn clusters_keep_their_promises_whatever_goes_wrong() {
     assert!(summary.failures.is_empty(), "{}", texts(&summary));
     let missing: Vec<&str> = summary.probes.missing().into_iter().map(|probe| probe.text()).collect();
     assert!(!many || missing.is_empty(), "states that no run came to: {missing:?}");
+    let idle = summary.faults_missing();
+    assert!(!many || idle.is_empty(), "faults that struck in no run: {idle:?}");
 }
 
 #[test]

@@ -121,6 +121,8 @@ fn seeds(count: u64, threads: usize, first: u64, board: &mut Board) -> anyhow::R
     }
     let missing: Vec<&str> = probes.missing().into_iter().map(|probe| probe.text()).collect();
     ensure!(count < 1_000 || missing.is_empty(), "states that no cluster came to: {missing:?}");
+    let idle = FaultKind::missing(&faults);
+    ensure!(count < 1_000 || idle.is_empty(), "faults that struck in no cluster: {idle:?}");
     board.add_plain("seeds", "clusters", float(runs));
     // The first one would have ended the run.
     board.add_plain("violations", "rules", 0.0);

@@ -29,6 +29,7 @@ mod queue;
 mod random;
 mod run;
 mod slab;
+mod slip;
 mod summary;
 mod topology;
 mod trace;

@@ -30,12 +30,19 @@ pub(crate) struct Job {
 #[derive(Debug)]
 pub(crate) struct Operator {
     pub(crate) jobs: Vec<Job>,
+    /// How many answers came.
+    pub(crate) answers: u64,
     pub(crate) random: Random,
 }
 
 impl Operator {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { jobs: Vec::new(), random: Random::stream(seed, 0x0be7a) }
+        Self { jobs: Vec::new(), answers: 0, random: Random::stream(seed, 0x0be7a) }
+    }
+
+    /// How many commands a node has, and has not answered.
+    pub(crate) fn unanswered(&self, host: u32) -> usize {
+        self.open().filter(|job| job.at == Some(host)).count()
     }
 
     /// Those that are not done.
@@ -102,6 +109,7 @@ impl World {
     pub(crate) fn command_answered(&mut self, host: u32, number: u64, result: &Result<Answer, CommandRefused>) {
         let index = usize::try_from(number).expect("few jobs");
         self.note(Kind::Answer, host, NONE, number << 1 | u64::from(result.is_ok()));
+        self.operator.answers += 1;
         let registry = &self.registry;
         let job = &mut self.operator.jobs[index];
         if job.at != Some(host) || job.commands.is_empty() {

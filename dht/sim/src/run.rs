@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use deadwax_dht::core::CoreSettings;
 use deadwax_dht::{AdmissionLimits, ClassLimits};
 
-use crate::check::{Rule, Violation};
+use crate::check::{Era, Rule, Violation};
 use crate::clock::{MINUTE, Micros, SECOND};
 use crate::faults::FaultKind;
 use crate::probe::{Probe, Probes};
@@ -17,6 +17,8 @@ use crate::world::{Event, World};
 
 /// How often the run looks whether all is settled.
 const LOOK: Micros = 10 * SECOND;
+/// How often the run looks whether each core gets on.
+const WATCH: Micros = MINUTE;
 /// Cores start, compare their takedowns and their partitions before gateways begin.
 const WARM_UP: Micros = 75 * SECOND;
 
@@ -192,9 +194,15 @@ impl World {
         self.run_state = Some(run);
     }
 
+    pub(crate) fn watch(&mut self) {
+        self.check_standstill();
+        self.queue.push(self.now + WATCH, Event::Watch);
+    }
+
     fn era_begins(&mut self, run: &mut Run) -> Micros {
         run.phase = Phase::Faults;
         run.eras -= 1;
+        self.checks.era = Era::default();
         if let Some(Scale { minutes, faults, .. }) = run.scale {
             self.clients.every = 20 * SECOND;
             self.plan_faults(faults, minutes * MINUTE, false);
@@ -318,6 +326,7 @@ pub fn run(scenario: &Scenario) -> Report {
         read: false,
     });
     world.queue.push(WARM_UP, Event::Look);
+    world.queue.push(WARM_UP, Event::Watch);
     let go = || {
         while world.checks.violations.is_empty() && world.run_state.as_ref().is_some_and(|run| run.phase != Phase::Over)
         {

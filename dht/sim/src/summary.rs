@@ -66,6 +66,12 @@ impl Summary {
         sum
     }
 
+    /// The kinds of fault that never struck.
+    #[must_use]
+    pub fn faults_missing(&self) -> Vec<FaultKind> {
+        FaultKind::missing(&self.faults)
+    }
+
     fn add(&mut self, report: Report) {
         self.runs += 1;
         self.events += report.events;

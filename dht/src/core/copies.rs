@@ -181,6 +181,9 @@ impl Core {
         self.copies.sync.stored(self.now, volume, track);
         self.copies.repair.forget(&volume, &track);
         let holds = self.layout().is_some_and(|layout| layout.sets(track.partition()).has(&volume));
+        if self.planted(Bug::PullAgain) && holds {
+            self.take_rotten(volume, track);
+        }
         if self.planted(Bug::ForgetStandIn) && !holds {
             self.effects.push(Effect::Erase { volume, track, barred: false });
         }
@@ -342,6 +345,7 @@ impl Core {
                     self.effects.push(Effect::Erase { volume: pull.volume, track: pull.track, barred: false });
                     self.copies.repair.handle_pulled(self.now, pull.number, 0, Err(PullError::Barred));
                 }
+                Verdict::Pass if self.planted(Bug::LosePull) => {}
                 Verdict::Pass => self.effects.push(Effect::Pull(pull)),
                 Verdict::Barred(_) => {
                     self.copies.repair.handle_pulled(self.now, pull.number, 0, Err(PullError::Barred));

@@ -1,6 +1,6 @@
 //! Mistakes on purpose, by which the simulator's checkers are checked.
 
-/// A mistake that a core makes where it is told to: each must be caught by a checker. Only with the feature `planted`,
+/// A mistake that a core, or who drives it, makes where it is told to: each must be caught by a checker. Only with the feature `planted`,
 /// which no program that serves has.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[cfg_attr(not(feature = "planted"), allow(dead_code, unreachable_pub, reason = "none is made"))]
@@ -41,12 +41,24 @@ pub enum Bug {
     IgnoreRot,
     /// A receipt is signed for what is still there.
     ReceiptEarly,
+    /// Requests are let in however many are under way.
+    NeverBusy,
+    /// What was stored is pulled once more.
+    PullAgain,
+    /// What is to be pulled is forgotten, and thought to be under way.
+    LosePull,
+    /// A reader does not prove what a holder sends. By the driver.
+    ReadUnproved,
+    /// A get that goes on at another holder asks for the track from its beginning. By the driver.
+    ResumeAnywhere,
+    /// What was pulled is stored though it does not hash to its id. By the driver.
+    StoreUnproved,
 }
 
 impl Bug {
     /// Each of them.
     #[cfg(feature = "planted")]
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 24] = [
         Self::AcknowledgeEarly,
         Self::ForgetStandIn,
         Self::CollectEarly,
@@ -65,6 +77,12 @@ impl Bug {
         Self::NeverPull,
         Self::IgnoreRot,
         Self::ReceiptEarly,
+        Self::NeverBusy,
+        Self::PullAgain,
+        Self::LosePull,
+        Self::ReadUnproved,
+        Self::ResumeAnywhere,
+        Self::StoreUnproved,
     ];
 }
 

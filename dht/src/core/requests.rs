@@ -38,7 +38,11 @@ impl Core {
             return self.serve(request, from, urgent, bytes);
         }
         let class = if request.verb == Verb::Get { Class::Read } else { Class::Write };
-        match self.requests.admission.offer(self.now, number, class, request.deadline) {
+        let offer = match self.planted(Bug::NeverBusy) {
+            false => self.requests.admission.offer(self.now, number, class, request.deadline),
+            true => Offer::Admit,
+        };
+        match offer {
             Offer::Admit => {
                 self.requests.live.insert(number, request);
                 self.effects.push(Effect::Go(request));

@@ -2,7 +2,7 @@
 //!
 //! | rule | bound, and why |
 //! |---|---|
-//! | no wrong byte | none: a copy's bytes are a function of its id |
+//! | no wrong byte | none: what is taken for a track's bytes, by a reader or for a copy, is a function of its id; a reader has them in order and without gaps, across holders and maps |
 //! | no false *absent* | none: an acknowledged put has its quorum in the first set, which meets every read quorum |
 //! | durable as acknowledged | copies on a write quorum of nodes at the moment of the acknowledgement |
 //! | where it counts | at every epoch the first set has a write quorum of each acknowledged track, less what faults destroyed |
@@ -18,9 +18,10 @@
 //! | one seat | a voter's seat is begun with empty state once: who lost what it promised there forfeits it |
 //! | one layout | a core that works its layouts out by itself finds what others find at that epoch |
 //! | placement | no two holders on a node, in any set at any epoch; zones, when settled |
-//! | movement | what a change moves, and pulls of what is there already |
+//! | movement | from one settled state to the next: of the copies that are pulled two of a hundred, and two more, may be of no use, as a good one lay there, or had just been erased though nothing moved; none for who is no holder by the puller's map; no partition moves without a reason |
 //! | convergence | [`crate::run::bound`] |
 //! | bounds | of all queues that the driver sees |
+//! | no silent stall | a core that has tracks to pull, partitions to move or commands to carry out, and does nothing for 5 minutes, names a reason; once all is settled none does |
 //! | progress | a core is not woken more than some thousand times a second |
 //! | writable | with no node touched by faults for a minute, no move and no command under way, every put is acknowledged |
 //! | no takedown invented | none |
@@ -28,10 +29,12 @@
 //! | panic | none, of a core or of what drives it |
 
 mod epochs;
+mod movement;
 mod places;
 mod rule;
 mod settled;
 mod spread;
+mod standstill;
 mod state;
 mod tracks;
 
@@ -43,8 +46,10 @@ use deadwax_dht::log::History;
 use deadwax_track::{Partition, TrackId};
 
 pub(crate) use self::epochs::Epochs;
+pub(crate) use self::movement::Era;
 pub use self::rule::{Rule, Violation};
 pub(crate) use self::spread::Spread;
+pub(crate) use self::standstill::Standstill;
 use crate::clock::{Micros, SECOND};
 use crate::random::Random;
 
@@ -65,6 +70,7 @@ pub(crate) struct Checks {
     pub(crate) owed: BTreeSet<(VolumeId, u32)>,
     /// Partitions with tracks that moved at the epoch before.
     pub(crate) moving: BTreeSet<Partition>,
+    pub(crate) era: Era,
     /// The voters' seats that were begun.
     pub(crate) seats: BTreeSet<u64>,
     /// The hosts of the newest map's witnesses; since which epoch they are; and when each host was first seen to know them.
@@ -85,6 +91,7 @@ impl Checks {
             known: BTreeMap::new(),
             owed: BTreeSet::new(),
             moving: BTreeSet::new(),
+            era: Era::default(),
         }
     }
 

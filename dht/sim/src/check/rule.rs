@@ -28,6 +28,7 @@ pub enum Rule {
     Convergence,
     Bounds,
     Progress,
+    Standstill,
     Codec,
     Panic,
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use deadwax_dht::Layout;
+use deadwax_dht::repair::Stall;
 use deadwax_track::Partition;
 
 use super::Rule;
@@ -86,9 +87,12 @@ impl World {
         let barred: Vec<_> = self.oracle.tracks.iter().filter(|track| track.taken_down.is_some()).collect();
         for (number, host) in (0..).zip(&self.hosts).filter(|(_, host)| host.is_member()) {
             let Some(core) = &host.core else { continue };
-            let left = core.repair().status(host.clock.now_ms(self.now)).tracks_left;
-            if left > 0 {
-                return Some(format!("{} wants {left} tracks, and all are where they should be", name(number)));
+            let repair = core.repair().status(host.clock.now_ms(self.now));
+            if (repair.tracks_left, repair.stall) != (0, Some(Stall::Idle)) {
+                return Some(format!("{} is not idle, and all is where it should be: {repair:?}", name(number)));
+            }
+            if let Some(stall) = core.progress().and_then(|progress| progress.stall) {
+                return Some(format!("{} is held up, and nothing moves: {stall:?}", name(number)));
             }
             let open = |id: &deadwax_track::TrackId| core.takedown_progress(id).is_some_and(|it| !it.is_complete());
             if let Some(track) = barred.iter().find(|track| open(&track.id)) {

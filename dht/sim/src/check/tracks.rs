@@ -6,7 +6,7 @@ use deadwax_track::TrackId;
 use super::Rule;
 use crate::client::get::Outcome;
 use crate::clock::{MINUTE, Micros, SECOND};
-use crate::drive::State;
+use crate::drive::{State, tag_of};
 use crate::probe::Probe;
 use crate::world::{Event, World};
 
@@ -93,15 +93,27 @@ impl World {
         }
     }
 
-    pub(crate) fn check_read(&mut self, track: u32, outcome: Outcome, wrong: bool, op: (Micros, bool, bool)) {
+    /// Somebody takes bytes for a track's: they are, and go on where the last ended (`due`).
+    pub(crate) fn check_bytes(&mut self, track: u32, (due, offset): (u64, u64), tag: u64) {
+        if tag != tag_of(&self.oracle.get(track).id) {
+            self.checks.violate(Rule::Bytes, format!("bytes of another track were taken for those of track {track}"));
+        }
+        if due != offset {
+            let text = format!("bytes from {offset} on were taken for those of track {track} from {due} on");
+            self.checks.violate(Rule::Bytes, text);
+        }
+    }
+
+    pub(crate) fn check_read(&mut self, track: u32, outcome: Outcome, taken: u64, op: (Micros, bool, bool)) {
         let (began, known_before, must) = op;
         let known = self.oracle.get(track).clone();
-        if wrong {
-            self.checks.violate(Rule::Bytes, format!("a get of track {track} gave bytes that are not its own"));
-        }
         let asked = known.takedown_asked.is_some();
         match outcome {
             Outcome::Bytes => {
+                if taken != known.bytes {
+                    let text = format!("a get of track {track} ended well with {taken} bytes of {}", known.bytes);
+                    self.checks.violate(Rule::Bytes, text);
+                }
                 let moves = self.newest.state().transitions().contains_key(&known.id.partition());
                 if moves && self.is_calm(began, 1) {
                     self.hit(Probe::GetsMoving);
@@ -150,7 +162,7 @@ impl World {
         for (number, host) in self.hosts.iter().enumerate() {
             for drive in &host.drives {
                 if let Some(copy) = drive.tracks.get(id) {
-                    let rot = if copy.rotten { " rotten" } else { "" };
+                    let rot = if copy.is_good(id) { "" } else { " rotten" };
                     let state = if drive.state == State::Serving { "" } else { " out" };
                     let told = if copy.told { "" } else { " untold" };
                     text += &format!(" n{number}:{}{rot}{state}{told}", &drive.id.to_string()[..4]);

@@ -12,6 +12,7 @@ use crate::clock::{Micros, SECOND};
 use crate::drive::tag_of;
 use crate::probe::Probe;
 use crate::slab::Key;
+use crate::slip::Slip;
 use crate::trace::{Kind, NONE};
 use crate::world::serving::Question;
 use crate::world::{Asker, Reply};
@@ -30,9 +31,10 @@ pub(crate) struct GetOp {
     epoch: u64,
     legs: Vec<Option<Key>>,
     holders: Vec<Holder>,
-    /// The hedge that is under way.
+    /// The hedge, while it and the holder that it was sent beside are asked and neither has delivered.
     hedge: Option<usize>,
-    wrong: bool,
+    /// How much of the track the reader has, from its beginning.
+    taken: u64,
 }
 
 /// How a get ended.
@@ -60,7 +62,9 @@ impl World {
         let Some(op) = self.clients.ops.get_mut(key) else { return };
         op.attempts += 1;
         let (gateway, track, whole) = (op.gateway, op.track, (op.began + GET) / 1_000);
+        let mut taken = 0;
         if let OpKind::Get(get) = std::mem::replace(&mut op.kind, OpKind::GetWaits) {
+            taken = get.taken;
             for flow in get.legs.into_iter().flatten() {
                 self.hang_up(flow);
             }
@@ -79,7 +83,7 @@ impl World {
         let plan = GetPlan::new(readers, range, deadlines);
         let (layout, epoch, legs) = (at.layout.clone(), at.layout.epoch(), vec![None; holders.len()]);
         if let Some(op) = self.clients.ops.get_mut(key) {
-            op.kind = OpKind::Get(Box::new(GetOp { plan, layout, epoch, legs, holders, hedge: None, wrong: false }));
+            op.kind = OpKind::Get(Box::new(GetOp { plan, layout, epoch, legs, holders, hedge: None, taken }));
         }
         self.get_polls(key);
     }
@@ -106,9 +110,7 @@ impl World {
                 }
                 GetStep::Drop { holder } => {
                     let flow = get.legs[holder].take();
-                    if get.hedge.is_some_and(|hedge| hedge != holder) {
-                        self.hit(Probe::HedgesWon);
-                    }
+                    get.hedge = None;
                     if let Some(flow) = flow {
                         self.hang_up(flow);
                     }
@@ -135,6 +137,7 @@ impl World {
         let OpKind::Get(get) = &op.kind else { return };
         let (gateway, track, holder, epoch) = (op.gateway, op.track, get.holders[target], get.epoch);
         let deadline = op.began + GET;
+        let offset = if self.slips(Slip::ResumeAnywhere) { 0 } else { offset };
         let layout = get.layout.clone();
         let host = self.volume_host(&layout, holder.node);
         let flow = self.ask(Question {
@@ -157,7 +160,7 @@ impl World {
     }
 
     pub(super) fn get_reply(&mut self, key: Key, target: usize, flow: Key, reply: Reply) {
-        let now_ms = self.now_ms();
+        let (now_ms, trusts) = (self.now_ms(), self.slips(Slip::ReadUnproved));
         let Some(op) = self.clients.ops.get_mut(key) else { return };
         let (gateway, track) = (op.gateway, op.track);
         let OpKind::Get(get) = &mut op.kind else { return };
@@ -167,14 +170,29 @@ impl World {
         let node = get.holders[target].node;
         match reply {
             Reply::Found { bytes } => get.plan.handle_found(now_ms, target, bytes),
-            Reply::Data { bytes, tag } => {
+            // The reader proves each piece against the id.
+            Reply::Data { tag, .. } if tag != tag_of(&self.oracle.get(track).id) && !trusts => {
+                get.hedge = None;
+                get.plan.handle_failed(target, Failure::new(FailureKind::Corrupt, ""));
+                self.probes.hit(Probe::PiecesUnproved);
+                self.hang_up(flow);
+            }
+            Reply::Data { offset, bytes, tag } => {
                 if get.plan.handle_data(now_ms, target, bytes) {
-                    get.wrong |= tag != tag_of(&self.oracle.get(track).id);
+                    if get.hedge.take() == Some(target) {
+                        self.probes.hit(Probe::HedgesWon);
+                    }
+                    let due = std::mem::replace(&mut get.taken, offset + bytes);
+                    self.check_bytes(track, (due, offset), tag);
                 }
             }
             Reply::End => get.plan.handle_end(target),
-            Reply::Absent { epoch } => get.plan.handle_absent(target, epoch),
+            Reply::Absent { epoch } => {
+                get.hedge = None;
+                get.plan.handle_absent(target, epoch);
+            }
             Reply::Failed(kind) => {
+                get.hedge = None;
                 if get.plan.next_byte() > 0 {
                     self.probes.hit(Probe::GetsResumed);
                 }
@@ -195,9 +213,9 @@ impl World {
 
     fn get_ends(&mut self, key: Key, outcome: Outcome) {
         let Some(op) = self.clients.ops.remove(key) else { return };
-        let (mut wrong, mut degraded) = (false, false);
+        let (mut taken, mut degraded) = (0, false);
         if let OpKind::Get(get) = op.kind {
-            (wrong, degraded) = (get.wrong, get.plan.failures().next().is_some());
+            (taken, degraded) = (get.taken, get.plan.failures().next().is_some());
             for flow in get.legs.into_iter().flatten() {
                 self.hang_up(flow);
             }
@@ -211,6 +229,6 @@ impl World {
         };
         self.hit(probe);
         self.note(kind, Self::endpoint(op.gateway), NONE, u64::from(op.track));
-        self.check_read(op.track, outcome, wrong, (op.began, op.known, op.must));
+        self.check_read(op.track, outcome, taken, (op.began, op.known, op.must));
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct System {
     busy_until: Micros,
     /// How many times slower than it should be.
     pub(crate) slow: u64,
+    /// Votes made durable that were not counted yet.
+    pub(crate) votes: u64,
     /// An image of the drive: the history and the file of takedowns as they were then.
     image: Option<(Option<History>, Vec<Takedown>)>,
 }
@@ -74,7 +76,12 @@ impl System {
                 None => self.history = Some(History::from_batch(batch).expect("a core saves a whole history first")),
             },
             SystemOp::Persist(seat, step) => {
-                self.seats.get_mut(seat).expect("a voter writes to a seat that it took").apply(step);
+                let durable = self.seats.get_mut(seat).expect("a voter writes to a seat that it took");
+                let before = durable.vote;
+                durable.apply(step);
+                let cast =
+                    durable.vote.seat != 0 && (durable.vote.term, durable.vote.seat) != (before.term, before.seat);
+                self.votes += u64::from(cast);
             }
             SystemOp::TakeSeat(seat) => {
                 self.seats.insert(*seat, Durable::joining(*seat));

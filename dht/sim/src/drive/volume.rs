@@ -26,10 +26,28 @@ pub(crate) fn tag_of(id: &TrackId) -> u64 {
 pub(crate) struct Copy {
     pub(crate) bytes: u64,
     pub(crate) tag: u64,
-    /// Its checksum fails.
+    /// The drive's checksum fails. Where it holds and the tag is another, only who proves the bytes against the id sees it.
     pub(crate) rotten: bool,
     /// The core of this life counts it.
     pub(crate) told: bool,
+    /// A stand-in took it.
+    pub(crate) stand_in: bool,
+}
+
+impl Copy {
+    /// Whether it is what its id says.
+    pub(crate) fn is_good(&self, id: &TrackId) -> bool {
+        !self.rotten && self.tag == tag_of(id)
+    }
+
+    /// Bits of it change. `unseen`: so that the drive's checksum holds.
+    pub(crate) fn rot(&mut self, id: &TrackId, unseen: bool) {
+        if unseen {
+            self.tag = !tag_of(id);
+        } else {
+            self.rotten = true;
+        }
+    }
 }
 
 /// Whether a drive is there.
@@ -120,13 +138,20 @@ impl Drive {
     /// Takes a copy in. Whether the core is to be told: not of one that it counts already.
     pub(crate) fn store(&mut self, id: TrackId, bytes: u64, tag: u64) -> bool {
         let told = self.tracks.get(&id).is_some_and(|copy| copy.told);
-        self.tracks.insert(id, Copy { bytes, tag, rotten: false, told: true });
+        self.tracks.insert(id, Copy { bytes, tag, rotten: false, told: true, stand_in: false });
         !told
+    }
+
+    /// A stand-in's copy that was taken in.
+    pub(crate) fn mark_stand_in(&mut self, id: &TrackId) {
+        if let Some(copy) = self.tracks.get_mut(id) {
+            copy.stand_in = true;
+        }
     }
 
     /// Whether the track lies here and is good.
     pub(crate) fn has_good(&self, id: &TrackId) -> bool {
-        self.state != State::Lost && self.tracks.get(id).is_some_and(|copy| !copy.rotten && copy.tag == tag_of(id))
+        self.state != State::Lost && self.tracks.get(id).is_some_and(|copy| copy.is_good(id))
     }
 }
 

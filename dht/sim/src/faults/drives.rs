@@ -1,6 +1,5 @@
 //! Faults of drives.
 
-use deadwax_dht::core::Input;
 use deadwax_dht::rebalance::Command;
 use deadwax_dht::{Volume, VolumeId};
 
@@ -30,7 +29,11 @@ impl World {
         match active.kind {
             FaultKind::Rot => {
                 let chance = random.between(5, 60);
-                drive.tracks.values_mut().for_each(|copy| copy.rotten |= random.percent(chance));
+                for (id, copy) in &mut drive.tracks {
+                    if random.percent(chance) {
+                        copy.rot(id, random.percent(25));
+                    }
+                }
                 self.strike(one);
             }
             FaultKind::DriveErrors => drive.errors = random.between(10_000, 600_000),
@@ -39,13 +42,13 @@ impl World {
             FaultKind::SystemSlow => self.hosts[one as usize].system.slow = random.between(10, 200),
             FaultKind::DriveOut => {
                 drive.state = State::Out;
-                self.step(one, Input::VolumeDown(volume));
+                self.volume_down(one, volume);
             }
             _ => {
                 drive.state = State::Lost;
                 self.strike(one);
                 self.hosts[one as usize].drives[active.drive].tracks.clear();
-                self.step(one, Input::VolumeDown(volume));
+                self.volume_down(one, volume);
             }
         }
         true

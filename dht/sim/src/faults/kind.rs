@@ -17,6 +17,13 @@ macro_rules! kinds {
                 match self { $(Self::$kind => $text,)* }
             }
 
+            /// Those that never struck, where each struck so often: in the order of [`Self::ALL`].
+            #[must_use]
+            pub fn missing(counts: &[u64]) -> Vec<Self> {
+                let each = Self::ALL.iter().zip(counts);
+                each.filter(|(_, count)| **count == 0).map(|(kind, _)| *kind).collect()
+            }
+
             pub(crate) const fn changes_map(self) -> bool {
                 use FaultKind::{DriveLost, Join, Leave, ManyEpochs, RollBack, TwoAtOnce, Voters, Weight, Zone};
                 matches!(self, DriveLost | Join | Leave | ManyEpochs | RollBack | TwoAtOnce | Voters | Weight | Zone)
@@ -94,4 +101,17 @@ kinds! {
     ManyEpochs = "a node is down for more epochs than are kept", Members, 1;
     Takedown = "a track is taken down", Members, 6;
     MassTakedown = "many tracks are taken down at once", Members, 3;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_that_never_struck_is_told() {
+        let mut counts = vec![1; FaultKind::ALL.len()];
+        assert_eq!((FaultKind::missing(&counts), FaultKind::ALL.len() >= 30), (vec![], true));
+        counts[FaultKind::Flapping as usize] = 0;
+        assert_eq!(FaultKind::missing(&counts), [FaultKind::Flapping]);
+    }
 }

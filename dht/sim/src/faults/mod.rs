@@ -13,6 +13,7 @@ mod process;
 
 use std::collections::BTreeSet;
 
+use deadwax_dht::VolumeId;
 use deadwax_dht::core::Input;
 use deadwax_track::TrackId;
 
@@ -178,11 +179,28 @@ impl World {
         for host in &active.hosts {
             self.hosts[*host as usize].faults += 1;
         }
-        if !self.newest.state().transitions().is_empty() {
+        if self.strikes_a_move(&active) {
             self.hit(Probe::JointInterrupted);
         }
         self.queue.push(self.now + lasts, Event::Heal { name: active.name });
         self.faults.active.push(active);
+    }
+
+    /// Whether a fault of processes or drives is on a holder of a partition that moves, or one of wires cuts two of them off.
+    fn strikes_a_move(&self, active: &Active) -> bool {
+        let layout = self.layout();
+        let host = |volume: &VolumeId| self.registry.get(&layout.node_of(volume)?).copied();
+        let cut = |one: u32, other: u32| active.rules.iter().any(|rule| self.network.is_cut_by(*rule, (one, other)));
+        layout.state().transitions().values().any(|moves| {
+            let holders: BTreeSet<u32> = moves.old.iter().chain(&moves.new).filter_map(host).collect();
+            match active.kind.class() {
+                Class::Process | Class::Drive => active.hosts.iter().any(|host| holders.contains(host)),
+                Class::Network => {
+                    holders.iter().any(|one| holders.iter().any(|other| one != other && cut(*one, *other)))
+                }
+                Class::Clock | Class::Members => false,
+            }
+        })
     }
 
     pub(crate) fn fault_ends(&mut self, name: u32) {
@@ -232,7 +250,7 @@ impl World {
         self.replace_voters();
     }
 
-    /// Scrub finds all rot of a process that runs.
+    /// Scrub finds all rot of a process that runs: it proves what is there against the ids.
     pub(crate) fn scrub(&mut self, host: u32) {
         if !self.hosts[host as usize].is_up() {
             return;
@@ -240,9 +258,9 @@ impl World {
         for index in 0..self.hosts[host as usize].drives.len() {
             let drive = &mut self.hosts[host as usize].drives[index];
             let volume = drive.id;
-            let found = drive.tracks.iter_mut().filter(|(_, copy)| copy.rotten && copy.told);
+            let found = drive.tracks.iter_mut().filter(|(id, copy)| copy.told && !copy.is_good(id));
             let found = found.map(|(id, copy)| {
-                copy.told = false;
+                (copy.rotten, copy.told) = (true, false);
                 *id
             });
             let rotten: Vec<TrackId> = found.collect();

@@ -62,6 +62,12 @@ impl Network {
         self.rules.retain(|rule| rule.name != name);
     }
 
+    /// Whether a fault cuts this wire, be it again and again.
+    pub(crate) fn is_cut_by(&self, name: u32, (from, to): (u32, u32)) -> bool {
+        let cuts = |rule: &Rule| matches!(rule.act, Act::Cut | Act::Flap { .. }) && rule.reach.covers(from, to);
+        self.rules.iter().any(|rule| rule.name == name && cuts(rule))
+    }
+
     pub(crate) fn heal(&mut self) {
         self.rules.clear();
     }

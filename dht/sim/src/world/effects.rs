@@ -50,7 +50,10 @@ impl World {
                 self.post((host, GATEWAY + gateway), Event::Map { gateway, batch });
             }
             Effect::List { number, volume, partition } => self.list(host, number, &volume, partition),
-            Effect::Pull(pull) => self.pull(host, &pull),
+            Effect::Pull(pull) => {
+                self.check_pull(host, &pull);
+                self.pull(host, &pull);
+            }
             Effect::Erase { volume, track, barred } => self.erase(host, &volume, track, barred),
             Effect::TakeSeat(seat) => {
                 if !self.checks.seats.insert(seat) {
@@ -161,15 +164,11 @@ impl World {
     }
 
     fn count_message(&mut self, message: &Message) {
-        match message {
-            Message::Epochs(batch) => {
-                self.hit(Probe::EpochsByPeer);
-                if batch.checkpoint.is_some() {
-                    self.hit(Probe::Checkpoints);
-                }
+        if let Message::Epochs(batch) = message {
+            self.hit(Probe::EpochsByPeer);
+            if batch.checkpoint.is_some() {
+                self.hit(Probe::Checkpoints);
             }
-            Message::Raft(_) => self.hit(Probe::Elections),
-            _ => {}
         }
     }
 
@@ -212,6 +211,7 @@ impl World {
                 self.step(host, Input::Saved { epoch });
             }
             Some(SystemOp::Persist(seat, step)) => {
+                self.probes.add(Probe::Elections, std::mem::take(&mut at.system.votes));
                 self.note(Kind::Persist, host, NONE, step.number);
                 self.step(host, Input::Persisted { seat, number: step.number });
             }
@@ -233,7 +233,8 @@ impl World {
         }
         let before = std::mem::replace(&mut self.newest, history.clone());
         for epoch in before.epoch() + 1..=self.newest.epoch() {
-            let Some(record) = self.newest.record(epoch) else { continue };
+            let Some(record) = self.newest.record(epoch).cloned() else { continue };
+            self.check_change(&record.change);
             let count = |count: usize| count as u64;
             match &record.change {
                 Change::Begin(moves) => self.probes.add(Probe::Joint, count(moves.len())),
@@ -251,14 +252,11 @@ impl World {
     }
 
     fn list(&mut self, host: u32, number: u64, volume: &VolumeId, partition: Partition) {
-        let at = &mut self.hosts[host as usize];
-        at.lists += 1;
-        let lists = at.lists;
-        match at.drive(volume) {
+        self.list_begun(host, number, *volume);
+        match self.hosts[host as usize].drive(volume) {
             Some(drive) => self.work(host, drive, Work::List { number, partition }, 0, false),
             None => self.later_step(host, Input::Listed { number, tracks: None }),
         }
-        self.checks.bound("listings under way", host, lists as usize, 600);
     }
 
     fn erase(&mut self, host: u32, volume: &VolumeId, id: TrackId, barred: bool) {
@@ -297,7 +295,7 @@ impl World {
             Work::Write { flow } => self.write_done(op, flow, fails),
             Work::WritePull { pull } => self.pull_written(op, pull, fails),
             Work::List { number, partition } => {
-                at.lists = at.lists.saturating_sub(1);
+                at.load.listed(number);
                 let tracks = (!fails).then(|| drive.list(partition));
                 self.note(Kind::List, op.host, NONE, u64::from(partition.0));
                 self.step(op.host, Input::Listed { number, tracks });
@@ -322,11 +320,18 @@ impl World {
         }
         let (volume, was_there) = (drive.id, copy.is_some_and(|copy| copy.told));
         self.note(Kind::Erase, op.host, NONE, u64::from(number));
-        if copy.is_some() {
-            self.hit(if barred { Probe::BarredErased } else { Probe::StraysReleased });
+        if let Some(copy) = copy {
+            self.hit(match copy.stand_in {
+                _ if barred => Probe::BarredErased,
+                true => Probe::StraysReleased,
+                false => Probe::MovedReleased,
+            });
             // One that rotted is no copy.
-            if copy.is_some_and(|copy| !copy.rotten) {
+            if copy.is_good(&id) {
                 self.check_erased(op.host, &volume, number, barred);
+                if !barred {
+                    self.note_released(op.host, volume, id);
+                }
             }
         }
         self.step(op.host, Input::Erased { volume, track: id, was_there });

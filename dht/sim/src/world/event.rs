@@ -63,6 +63,8 @@ pub(crate) enum Event {
     TakeDown { track: u32, host: u32 },
     /// The run looks at the whole.
     Look,
+    /// The run looks whether each core gets on.
+    Watch,
 }
 
 /// A step of a request.
@@ -93,6 +95,7 @@ pub(crate) enum Reply {
         bytes: u64,
     },
     Data {
+        offset: u64,
         bytes: u64,
         tag: u64,
     },
@@ -140,6 +143,8 @@ pub(crate) struct Flow {
     /// Answers arrive in order.
     pub(crate) replied_at: Micros,
     pub(crate) began: Micros,
+    /// The core let it begin.
+    pub(crate) begun: bool,
 }
 
 /// An operation of a volume.
@@ -168,6 +173,7 @@ pub(crate) struct PullUnderWay {
     pub(crate) life: u32,
     pub(crate) number: u64,
     pub(crate) drive: usize,
+    pub(crate) volume: VolumeId,
     pub(crate) id: TrackId,
     pub(crate) flow: Key,
     pub(crate) got: u64,

@@ -6,6 +6,8 @@ use deadwax_dht::core::Core;
 use deadwax_dht::{NodeId, NodeKey, VolumeId};
 
 use super::event::Event;
+use super::load::Load;
+use crate::check::Standstill;
 use crate::clock::{Clock, Micros};
 use crate::drive::{Drive, System};
 
@@ -51,10 +53,8 @@ pub(crate) struct Host {
     pub(crate) ticks: (Micros, u32),
     /// Messages sent in the current second.
     pub(crate) sent: (Micros, u32),
-    /// Listings under way.
-    pub(crate) lists: u32,
-    /// Pulls under way.
-    pub(crate) pulls: u32,
+    pub(crate) load: Load,
+    pub(crate) standstill: Standstill,
     /// Of clients' requests since the last word to the core, in microseconds.
     pub(crate) latencies: Vec<u64>,
     pub(crate) latency_due: bool,
@@ -97,8 +97,8 @@ impl Host {
             well_since: now,
             ticks: (0, 0),
             sent: (0, 0),
-            lists: 0,
-            pulls: 0,
+            load: Load::default(),
+            standstill: Standstill::default(),
             latencies: Vec::new(),
             latency_due: false,
         }

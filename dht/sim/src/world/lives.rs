@@ -1,6 +1,7 @@
 //! Processes start, stop, pause and crash.
 
-use deadwax_dht::core::{Core, CoreConfig, Input};
+use deadwax_dht::VolumeId;
+use deadwax_dht::core::{Core, CoreConfig, Input, Verb};
 
 use super::{Asker, Event, FlowStep, Work, World};
 use crate::clock::{Clock, MILLI, Micros, SECOND};
@@ -45,7 +46,8 @@ impl World {
         };
         let life = u64::from(at.life);
         at.core = Some(Box::new(Core::start(local, config, at.system.kept())));
-        (at.lists, at.pulls, at.latency_due) = (0, 0, false);
+        at.load.forget_lists();
+        at.latency_due = false;
         self.note(Kind::Start, host, NONE, life);
         self.step(host, Input::Tick);
         self.volumes_up(host);
@@ -76,7 +78,14 @@ impl World {
             return;
         }
         let (volume, digests) = (drive.id, drive.digests());
+        self.hosts[host as usize].load.forget_volume(&volume);
         self.step(host, Input::VolumeUp { volume, digests });
+    }
+
+    /// A drive goes.
+    pub(crate) fn volume_down(&mut self, host: u32, volume: VolumeId) {
+        self.hosts[host as usize].load.forget_volume(&volume);
+        self.step(host, Input::VolumeDown(volume));
     }
 
     /// The process is gone, at once. What was not durable is lost, or not.
@@ -120,15 +129,20 @@ impl World {
     fn tear(&mut self, op: Key) {
         let Some(op) = self.ops.remove(op) else { return };
         let write = match op.work {
-            Work::Write { flow } => self.flows.get(flow).map(|flow| (flow.id, flow.bytes, flow.tag)),
-            Work::WritePull { pull } => self.pulls.get(pull).map(|pull| (pull.id, pull.bytes, pull.tag)),
+            Work::Write { flow } => {
+                self.flows.get(flow).map(|flow| (flow.id, flow.bytes, flow.tag, flow.verb == Verb::StandIn))
+            }
+            Work::WritePull { pull } => self.pulls.get(pull).map(|pull| (pull.id, pull.bytes, pull.tag, false)),
             _ => None,
         };
         self.hit(Probe::TornWrites);
         let durable = self.random.percent(50);
         let drive = &mut self.hosts[op.host as usize].drives[op.drive];
-        if let Some((id, bytes, tag)) = write.filter(|_| durable && drive.state == State::Serving) {
+        if let Some((id, bytes, tag, stand_in)) = write.filter(|_| durable && drive.state == State::Serving) {
             drive.store(id, bytes, tag);
+            if stand_in {
+                drive.mark_stand_in(&id);
+            }
             let volume = drive.id;
             let track = self.oracle.number(&id);
             self.checks.owed.remove(&(volume, track));
@@ -141,7 +155,7 @@ impl World {
         for key in keys {
             let Some(flow) = self.flows.get_mut(key) else { continue };
             if flow.server == host && flow.server_open {
-                flow.server_open = false;
+                self.request_shut(key);
                 self.reply(key, super::Reply::Failed(deadwax_dht::FailureKind::Unreachable));
                 self.reap(key);
             } else if flow.asker_host == host && flow.asker_open {

@@ -6,6 +6,7 @@ mod effects;
 mod event;
 mod host;
 mod lives;
+mod load;
 mod pulls;
 pub(crate) mod serving;
 
@@ -20,7 +21,8 @@ use deadwax_dht::{Layout, LayoutCache, NodeId};
 
 pub(crate) use self::event::{Asker, Event, Flow, FlowStep, Op, PullUnderWay, Reply, Work};
 pub(crate) use self::host::{HELD_MAX, Host, Role};
-use crate::check::{Checks, Rule};
+use self::load::Load;
+use crate::check::{Checks, Rule, Standstill};
 use crate::client::{Clients, Oracle};
 use crate::clock::{Clock, Micros, SECOND};
 use crate::drive::{Drive, System};
@@ -147,8 +149,8 @@ impl World {
             well_since: 0,
             ticks: (0, 0),
             sent: (0, 0),
-            lists: 0,
-            pulls: 0,
+            load: Load::default(),
+            standstill: Standstill::default(),
             latencies: Vec::new(),
             latency_due: false,
         });
@@ -255,6 +257,7 @@ impl World {
             }
             Event::TakeDown { track, host } => self.takedown_arrives(track, host),
             Event::Look => self.look(),
+            Event::Watch => self.watch(),
         }
     }
 

@@ -8,8 +8,10 @@ use super::serving::Question;
 use super::{Asker, Event, Op, PullUnderWay, Reply, Work, World};
 use crate::check::Rule;
 use crate::clock::{Micros, SECOND};
+use crate::drive::tag_of;
 use crate::probe::Probe;
 use crate::slab::Key;
+use crate::slip::Slip;
 use crate::trace::{Kind, NONE};
 
 /// How long a source may send nothing.
@@ -34,10 +36,6 @@ impl World {
             self.checks.violate(Rule::Movement, format!("n{host} pulls a track that nobody ever made"));
             return;
         }
-        let at = &mut self.hosts[host as usize];
-        at.pulls += 1;
-        let pulls = at.pulls as usize;
-        self.checks.bound("pulls under way", host, pulls, 64);
         self.note(Kind::Pull, host, source, u64::from(track));
         let (id, now) = (pull.track, self.now);
         let epoch = self.newest.epoch();
@@ -46,6 +44,7 @@ impl World {
             life,
             number: pull.number,
             drive,
+            volume: pull.volume,
             id,
             flow: Key::MAX,
             got: 0,
@@ -55,6 +54,7 @@ impl World {
             writing: false,
         };
         let key = self.pulls.insert(under_way);
+        self.check_pulls(host, &pull.volume);
         let verb = Verb::Pull { from: self.hosts[host as usize].id, urgent: pull.urgent, bytes: 0 };
         let flow = self.ask(Question {
             asker: Asker::Pull { pull: key },
@@ -88,8 +88,6 @@ impl World {
     fn pull_ends(&mut self, key: Key, result: Result<(), PullError>) {
         let Some(pull) = self.pulls.remove(key) else { return };
         self.hang_up(pull.flow);
-        let at = &mut self.hosts[pull.host as usize];
-        at.pulls = at.pulls.saturating_sub(1);
         self.hit(if result.is_ok() { Probe::Pulls } else { Probe::PullsFailed });
         if result.is_err() && pull.got > 0 {
             self.hit(Probe::PullsCut);
@@ -101,18 +99,22 @@ impl World {
     }
 
     pub(super) fn pull_reply(&mut self, key: Key, _flow: Key, reply: Reply) {
-        let now = self.now;
+        let (now, trusts) = (self.now, self.slips(Slip::StoreUnproved));
         let Some(pull) = self.pulls.get_mut(key) else { return };
         pull.progress_at = now;
+        let proved = pull.got == pull.bytes && (pull.tag == tag_of(&pull.id) || trusts);
         match reply {
             Reply::Found { bytes } => pull.bytes = bytes,
-            Reply::Data { bytes, tag } => {
+            Reply::Data { bytes, tag, .. } => {
                 pull.got += bytes;
                 pull.tag = tag;
             }
-            Reply::End if pull.got == pull.bytes && pull.tag == crate::drive::tag_of(&pull.id) => self.pull_write(key),
+            Reply::End if proved => self.pull_write(key),
             // What came does not hash to the id.
-            Reply::End => self.pull_ends(key, Err(PullError::Corrupt)),
+            Reply::End => {
+                self.hit(Probe::PullsUnproved);
+                self.pull_ends(key, Err(PullError::Corrupt));
+            }
             Reply::Absent { .. } => self.pull_ends(key, Err(PullError::Lacks)),
             Reply::Ready | Reply::Stored { .. } => {}
             Reply::Later { after_ms } => self.pull_ends(key, Err(PullError::Busy { after_ms })),
@@ -151,12 +153,13 @@ impl World {
         let drive = &mut self.hosts[op.host as usize].drives[op.drive];
         let (volume, before) = (drive.id, drive.tracks.get(&pull.id).copied());
         let tell = drive.store(pull.id, pull.bytes, pull.tag);
-        match before {
-            Some(copy) if copy.rotten => self.hit(Probe::RotMended),
-            Some(_) => self.hit(Probe::Wasted),
-            None => {}
+        let had_good = before.is_some_and(|copy| copy.is_good(&pull.id));
+        if before.is_some() && !had_good {
+            self.hit(Probe::RotMended);
         }
+        self.check_pulled(op.host, volume, &pull.id, had_good);
         let track = self.oracle.number(&pull.id);
+        self.check_bytes(track, (0, 0), pull.tag);
         self.checks.owed.remove(&(volume, track));
         self.note(Kind::Write, op.host, NONE, u64::from(track));
         if tell {

@@ -55,6 +55,7 @@ impl World {
             why: FailureKind::Internal,
             replied_at: 0,
             began: self.now,
+            begun: false,
         });
         self.note(Kind::Ask, link.0, link.1, u64::from(track));
         self.post(link, Event::Flow { flow, step: FlowStep::Arrive });
@@ -96,7 +97,9 @@ impl World {
             let copy = at.drive(&volume).and_then(|drive| at.drives[drive].tracks.get(&id));
             *bytes = copy.map_or(0, |copy| copy.bytes);
         }
+        self.request_opened(host, verb);
         self.step(host, Input::Request(Request { number: key, verb, volume, track: id, epoch, deadline }));
+        self.check_open(host, verb);
     }
 
     /// The core lets a request go on.
@@ -105,8 +108,9 @@ impl World {
         let Some(flow) = self.flows.get_mut(key) else {
             return self.later_done(host, key, Done::Failed, 0);
         };
-        flow.began = self.now;
+        (flow.began, flow.begun) = (self.now, true);
         let (id, bytes, track) = (flow.id, flow.bytes, flow.track);
+        self.request_begun(host, request.verb);
         self.trace.note(self.now, Kind::Go, host, NONE, u64::from(track));
         let Some(drive) = self.hosts[host as usize].drive(&request.volume) else {
             return self.later_done(host, key, Done::Failed, 0);
@@ -181,6 +185,9 @@ impl World {
         }
         let drive = &mut self.hosts[op.host as usize].drives[op.drive];
         let (tell, barred) = (drive.store(id, bytes, tag), drive.barred.contains(&id));
+        if stand_in {
+            drive.mark_stand_in(&id);
+        }
         if barred {
             self.hit(Probe::BarredAmid);
         }
@@ -230,12 +237,13 @@ impl World {
             let sent = flow.bytes;
             return self.done(key, Done::Sent, sent);
         }
+        let offset = flow.offset;
         flow.offset += bytes;
         if self.network.breaks(link) {
             self.hit(Probe::Resets);
             return self.fail(key, FailureKind::Unreachable);
         }
-        self.reply(key, Reply::Data { bytes, tag });
+        self.reply(key, Reply::Data { offset, bytes, tag });
         let next = self.now + bytes / 1_000;
         self.queue.push(next, Event::Flow { flow: key, step: FlowStep::Piece });
     }
@@ -243,9 +251,7 @@ impl World {
     /// The node has said its last word.
     pub(super) fn close(&mut self, key: Key, reply: Reply) {
         self.reply(key, reply);
-        if let Some(flow) = self.flows.get_mut(key) {
-            flow.server_open = false;
-        }
+        self.request_shut(key);
         self.reap(key);
     }
 
