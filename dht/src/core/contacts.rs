@@ -27,6 +27,8 @@ struct Life {
     life: u64,
     /// The newest epoch that it said it knows.
     epoch: u64,
+    /// When it said something last.
+    heard_at: u64,
 }
 
 /// The machines that know other nodes.
@@ -206,7 +208,7 @@ impl Core {
         let known = self.contacts.lives.get_mut(&from);
         let newest = known.as_ref().map(|known| known.life);
         if let Some(known) = known.filter(|known| known.life == life) {
-            known.epoch = known.epoch.max(epoch);
+            (known.epoch, known.heard_at) = (known.epoch.max(epoch), self.now);
             return true;
         }
         let later = |newest: &u64| *newest > life && self.is_credible(*newest);
@@ -215,7 +217,7 @@ impl Core {
             return false;
         }
         if newest.is_some() || self.contacts.lives.len() < LIVES_MAX {
-            self.contacts.lives.insert(from, Life { life, epoch });
+            self.contacts.lives.insert(from, Life { life, epoch, heard_at: self.now });
         }
         true
     }
@@ -229,9 +231,10 @@ impl Core {
         known.map(|known| known.life)
     }
 
-    /// Whether a node has sent something since it knew this epoch.
-    pub(super) fn was_heard(&self, node: &NodeId, epoch: u64) -> bool {
-        *node == self.config.node || self.contacts.lives.get(node).is_some_and(|known| known.epoch >= epoch)
+    /// Whether a node has sent something since this time, and knows this epoch.
+    pub(super) fn was_heard(&self, node: &NodeId, epoch: u64, since: u64) -> bool {
+        let heard = |known: &Life| known.epoch >= epoch && known.heard_at >= since;
+        *node == self.config.node || self.contacts.lives.get(node).is_some_and(heard)
     }
 
     /// Asks a node for any answer: each says which epoch its sender knows.

@@ -70,6 +70,11 @@ impl Copies {
         self.equal.get(&(*volume, *with)).is_some_and(|equal| equal.contains(partition))
     }
 
+    /// How many comparisons in a row of an own volume with another had no answer.
+    pub(super) fn unanswered(&self, volume: &VolumeId, with: &VolumeId) -> u8 {
+        self.sync.unanswered(*volume, *with)
+    }
+
     /// Forgets with whom an own volume was equal in a partition, but for those that `stay`.
     fn forget_equal(&mut self, volume: VolumeId, partition: Partition, stay: impl Fn(&VolumeId) -> bool) {
         let (least, most) = (VolumeId::from_bytes([0; 16]), VolumeId::from_bytes([0xff; 16]));

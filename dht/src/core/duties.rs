@@ -3,8 +3,8 @@
 //! The leader moves a partition from stage to stage on two kinds of report, which both go to all voters and are
 //! repeated until the stage is over. *Synced*: a new holder has found its digest equal with all old ones, all of them at
 //! the epoch of the move or later. One that is down is waited for until it is declared dead, as those that are up may have
-//! lost what it has. One that leaves the cluster may be a drive that is lost: it is waited for only until its node was
-//! there for a while without it. *Knows*: an old holder knows that readers ask the new set now, so that it will
+//! lost what it has. One that leaves the cluster may be a drive that is lost: it is waited for only until its node has
+//! answered for two minutes without it. *Knows*: an old holder knows that readers ask the new set now, so that it will
 //! not call anything absent; without that, two old holders that are cut off together could, after the new set has
 //! taken a write alone.
 
@@ -17,32 +17,41 @@ use super::planted::Bug;
 use super::{Core, Part};
 use crate::log::Stage;
 use crate::rebalance::{Synced, old_holders_needed};
+use crate::sync::WAIT_MS_MAX;
 use crate::{Layout, NodeId, VolumeId};
 
 /// How often a report is repeated, in ms.
 const AGAIN_MS: u64 = 2_000;
 /// The most partitions of one report; the others follow with the next.
 const REPORTED_MAX: usize = 1_024;
-/// How long an old holder that leaves, and whose node is there, is waited for, in ms: in that time anti-entropy finds it
-/// equal, or what it has.
-const LEAVER_MS: u64 = 60_000;
+/// An old holder that leaves is lost when its node has answered for so long, in ms, without a word of the volume: longer
+/// than sync ever waits between two comparisons.
+const GONE_MS: u64 = 2 * WAIT_MS_MAX;
+/// And when so many comparisons in a row had no answer.
+const UNANSWERED: u8 = 3;
+/// A node has not answered if nothing came from it for so long, in ms: five questions are lost.
+const HEARD_MS: u64 = 5 * AGAIN_MS;
 
 /// The partitions in motion of which this node's volumes are holders.
 #[derive(Default)]
 pub(super) struct Duties {
     /// New holders that have yet to show that they have all.
     joining: Vec<(Partition, VolumeId)>,
-    /// Old holders that leave and have been equal in nothing since.
-    leavers: BTreeMap<VolumeId, Since>,
+    /// Of own volumes, and old holders that leave and answer nothing while their nodes do: since when.
+    silent: BTreeMap<(VolumeId, VolumeId), Silence>,
     /// Whether a volume of this node is an old holder of a partition whose readers ask the new ones.
     leaves: bool,
     due: Option<u64>,
 }
 
-/// A time, and the epoch that this node knew then.
+/// A volume answers no comparison, and its node answers.
 #[derive(Clone, Copy)]
-struct Since {
-    at: u64,
+struct Silence {
+    from: u64,
+    /// When that was looked at last, and the comparisons that had had no answer then.
+    until: u64,
+    unanswered: u8,
+    /// Which the node has to know: at another epoch it would say nothing.
     epoch: u64,
 }
 
@@ -50,8 +59,8 @@ impl Core {
     pub(super) fn renew_duties(&mut self, layout: &Layout) {
         let volumes = layout.map().node(&self.config.node).map_or(&[][..], |node| &node.volumes);
         let own = |volume: &&VolumeId| volumes.iter().any(|own| own.id == **volume);
-        let mut duties = Duties { leavers: std::mem::take(&mut self.duties.leavers), ..Duties::default() };
-        duties.leavers.retain(|volume, _| layout.state().leaving().contains(volume));
+        let mut duties = Duties { silent: std::mem::take(&mut self.duties.silent), ..Duties::default() };
+        duties.silent.retain(|(_, old), _| layout.state().leaving().contains(old));
         for (partition, transition) in layout.state().transitions() {
             match transition.stage {
                 Stage::Joint => {
@@ -75,21 +84,15 @@ impl Core {
         }
         let Some(layout) = self.layout().cloned() else { return u64::MAX };
         let mut synced: BTreeMap<VolumeId, Vec<Partition>> = BTreeMap::new();
-        let mut leavers = std::mem::take(&mut self.duties.leavers);
+        let lost = self.lost_leavers(&layout);
         for (partition, volume) in &self.duties.joining {
-            if self.has_all(&layout, *partition, volume, &mut leavers) {
+            if self.has_all(&layout, *partition, volume, &lost) {
                 let partitions = synced.entry(*volume).or_default();
                 if partitions.len() < REPORTED_MAX {
                     partitions.push(*partition);
                 }
             }
         }
-        let unheard = leavers
-            .iter()
-            .filter_map(|(old, since)| layout.node_of(old).filter(|node| !self.was_heard(node, since.epoch)));
-        let unheard: BTreeSet<NodeId> = unheard.collect();
-        unheard.into_iter().for_each(|node| self.ping(node));
-        self.duties.leavers = leavers;
         let epoch = layout.epoch();
         for (volume, partitions) in synced {
             self.tell_voters(&layout, &Message::Synced(Synced { volume, epoch, partitions }));
@@ -102,41 +105,61 @@ impl Core {
         due
     }
 
-    /// Whether a new holder has all that any acknowledged put wrote to the old ones: it is equal with all that are not
-    /// declared dead. So many that every write quorum has one of them are needed, but not enough: that one may have rotted,
-    /// or come back with an old image of its drive. A drive that is lost leaves, and is never equal again: its node is there
-    /// without it.
+    /// Of own volumes that join, and old holders that leave: the pairs of which the old one is lost, as a drive that failed
+    /// and is replaced is. Its node answers, and it does not.
+    fn lost_leavers(&mut self, layout: &Layout) -> BTreeSet<(VolumeId, VolumeId)> {
+        let leaving = layout.state().leaving();
+        let mut pairs = BTreeSet::new();
+        for (partition, volume) in self.duties.joining.iter().filter(|_| !leaving.is_empty()) {
+            let old = layout.state().transitions()[partition].old.iter().filter(|old| leaving.contains(*old));
+            pairs.extend(old.map(|old| (*volume, *old)));
+        }
+        let mut nodes: BTreeSet<NodeId> = pairs.iter().filter_map(|(_, old)| layout.node_of(old)).collect();
+        nodes.remove(&self.config.node);
+        nodes.into_iter().for_each(|node| self.ping(node));
+        let mut lost = BTreeSet::new();
+        for pair in pairs {
+            let unanswered = self.copies.unanswered(&pair.0, &pair.1);
+            let fresh = Silence { from: self.now, until: self.now, unanswered, epoch: layout.epoch() };
+            let mut silence = self.duties.silent.remove(&pair).unwrap_or(fresh);
+            let answers = |node: &NodeId| self.was_heard(node, silence.epoch, self.now.saturating_sub(HEARD_MS));
+            let goes_on = self.now - silence.until <= HEARD_MS && unanswered >= silence.unanswered;
+            if !goes_on || !layout.node_of(&pair.1).is_some_and(|node| answers(&node)) {
+                silence = fresh;
+            }
+            (silence.until, silence.unanswered) = (self.now, unanswered);
+            if self.now - silence.from >= GONE_MS && unanswered >= UNANSWERED {
+                lost.insert(pair);
+            }
+            self.duties.silent.insert(pair, silence);
+        }
+        lost
+    }
+
+    /// Whether a new holder has all that any acknowledged put wrote to the old ones: it is equal with all that are neither
+    /// declared dead nor lost. So many that every write quorum has one of them are needed, but not enough: that one may have
+    /// rotted, or come back with an old image of its drive.
     fn has_all(
         &self,
         layout: &Layout,
         partition: Partition,
         volume: &VolumeId,
-        leavers: &mut BTreeMap<VolumeId, Since>,
+        lost: &BTreeSet<(VolumeId, VolumeId)>,
     ) -> bool {
         let transition = &layout.state().transitions()[&partition];
         let dead = layout.state().dead();
-        let lives = |old: &&VolumeId| layout.node_of(old).is_some_and(|node| !dead.contains(&node));
+        let lives = |old: &&VolumeId| {
+            layout.node_of(old).is_some_and(|node| !dead.contains(&node)) && !lost.contains(&(*volume, **old))
+        };
         let living: Vec<&VolumeId> = transition.old.iter().filter(lives).collect();
         let (old, policy) = (transition.old.len(), layout.map().policy());
-        let needed = old_holders_needed(policy, old, old - living.len());
-        let (equal, other): (Vec<&VolumeId>, Vec<&VolumeId>) =
-            living.into_iter().partition(|old| self.copies.was_equal(volume, partition, old));
-        equal.iter().for_each(|old| _ = leavers.remove(*old));
-        if self.planted(Bug::SyncedEarly) || (self.planted(Bug::SyncedByOne) && !equal.is_empty()) {
-            return true;
-        }
-        let all_leave = other.iter().all(|old| layout.state().leaving().contains(*old));
-        if equal.len() < needed || !all_leave {
-            return false;
-        }
-        let now = Since { at: self.now, epoch: layout.epoch() };
-        let mut is_lost = |old: &VolumeId| {
-            let since = *leavers.entry(*old).or_insert(now);
-            let is_there = |node: &NodeId| self.is_up(node) && self.was_heard(node, since.epoch);
-            self.now - since.at >= LEAVER_MS && layout.node_of(old).is_some_and(|node| is_there(&node))
-        };
-        // Each of them is waited for from here on.
-        other.into_iter().fold(true, |all, old| is_lost(old) && all)
+        // Where all are lost it is an operator's to say that nothing is to be had.
+        let least = usize::from(transition.old.iter().any(|old| lost.contains(&(*volume, *old))));
+        let needed = old_holders_needed(policy, old, old - living.len()).max(least);
+        let is_equal = |old: &&&VolumeId| self.copies.was_equal(volume, partition, old);
+        let equal = living.iter().filter(is_equal).count();
+        let hasty = self.planted(Bug::SyncedEarly) || (self.planted(Bug::SyncedByOne) && equal > 0);
+        (equal == living.len() && equal >= needed) || hasty
     }
 
     fn tell_voters(&mut self, layout: &Layout, message: &Message) {

@@ -6,7 +6,7 @@
 //!      └────── abort ────────┴─────────────────────┘
 //! ```
 //!
-//! *Joint -> Synced:* each new holder has found that it has what all old ones have that are not dead or leaving (it says so
+//! *Joint -> Synced:* each new holder has found that it has what all old ones have that are not dead or lost (it says so
 //! by [`Synced`](crate::rebalance::Synced)). *Synced -> Settled:* so many old holders know the epoch of `Synced` that
 //! those who may not know it are fewer than a read quorum. Nobody writes to the old set from `Settled` on: old holders
 //! who had not heard even of `Synced` would go on to say *absent* of what was written since, and be believed. *Settled
@@ -30,7 +30,7 @@ use crate::VolumeId;
 pub enum Stage {
     /// Writes go to both sets; the new one copies what the old one has.
     Joint,
-    /// Each new holder has shown that it has what all old ones have that are not dead or leaving. Writes still go to both.
+    /// Each new holder has shown that it has what all old ones have that are not dead or lost. Writes still go to both.
     Synced,
     /// The new set holds the partition. The old one is asked no more, and keeps its copies until the transition is
     /// finished.

@@ -13,7 +13,7 @@ pub const SYNCED_PARTITIONS_MAX: usize = 4_096;
 const SYNCED_BYTES_MAX: usize = 1 + 8 + 16 + 4 + 2 * SYNCED_PARTITIONS_MAX;
 
 /// A volume's word that it has all of some partitions which move to it: its digest was equal to that of
-/// each old holder that is neither declared dead nor leaving, and of [`old_holders_needed`], each compared after the transition began.
+/// each old holder that is neither declared dead nor lost, and of [`old_holders_needed`], each compared after the transition began.
 ///
 /// Sent to whoever leads, and sent again every few seconds until the transition is past its first stage: a report may
 /// be lost, and a new leader knows of none.

@@ -290,6 +290,13 @@ impl Sync {
         self.inventory.is_open(&volume) && pair.is_some_and(|pair| pair.is_equal(partition))
     }
 
+    /// How many comparisons in a row of this volume with the peer's had no answer, up to 8.
+    #[must_use]
+    pub fn unanswered(&self, volume: VolumeId, peer: VolumeId) -> u8 {
+        let pair = self.index.get(&(volume, peer)).and_then(|id| self.pairs[slot(*id)].as_ref());
+        pair.map_or(0, |pair| pair.failures)
+    }
+
     /// Whether this node's volume holds the partition.
     pub(super) fn holds(&self, volume: &VolumeId, partition: Partition) -> bool {
         let share = self.shares.get(volume).and_then(|shares| shares.get(partition));

@@ -152,7 +152,20 @@ fn waits_for(village: &mut Village, down: usize) {
     assert!(matches!(stall, Some(Stall::Reports { .. })), "{stall:?}");
     village.houses[down].up = true;
     village.restart(down);
-    village.run(30 * MINUTE);
+    let transition = layout.state().transitions()[&wanted.partition()].clone();
+    let is_new = |volume: &deadwax_dht::VolumeId| transition.new.contains(volume) && !transition.old.contains(volume);
+    for second in 0..30 * 60 {
+        village.run(SECOND);
+        let layout = village.houses[0].core.layout().expect("it has a map");
+        let now = layout.state().transitions().get(&wanted.partition());
+        if now.is_none_or(|now| now.stage != Stage::Joint) {
+            let disks = village.houses.iter().flat_map(|house| &house.disk);
+            let have = disks.filter(|(volume, tracks)| is_new(volume) && tracks.contains(&wanted)).count();
+            assert_eq!(have, 1, "after {second} s, before the new holder has what the old one alone had");
+            break;
+        }
+    }
+    village.run(10 * MINUTE);
     let layout = village.houses[0].core.layout().expect("it has a map");
     assert!(!layout.state().transitions().contains_key(&wanted.partition()), "it has moved");
     assert_eq!(village.copies(&wanted), 3);
