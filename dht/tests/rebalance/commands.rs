@@ -174,6 +174,21 @@ fn a_voter_that_lost_its_seat_gets_another_when_it_is_named_again() {
 }
 
 #[test]
+fn who_loses_each_seat_that_it_gets_is_given_one_by_a_command() {
+    let mut world = World::new(19, 3, fast());
+    let nodes = names(&world.state().spec().nodes.clone());
+    world.lost.extend(3..100);
+    let number = world.command(Command::SetVoters(nodes));
+    while !world.answers.contains_key(&number) {
+        world.life += 1;
+        world.round();
+    }
+    assert!(matches!(world.answers[&number], Err(Refused::Unheard(_))), "{:?}", world.answers[&number]);
+    while world.round() {}
+    assert_eq!(world.state().seats(), 4);
+}
+
+#[test]
 fn a_lost_seat_is_renewed_before_another_node_gets_one_that_would_be_no_minority() {
     let mut world = World::new(19, 7, fast());
     let nodes = names(&world.state().spec().nodes.clone());

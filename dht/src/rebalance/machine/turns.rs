@@ -25,6 +25,8 @@ pub(super) struct Turn {
     pub(super) tries: u32,
     /// A record of it came to be.
     pub(super) begun: bool,
+    /// How many seats had been given when its turn came.
+    seats: Option<u64>,
 }
 
 /// What a command comes to in its turn.
@@ -57,7 +59,7 @@ impl Rebalance {
         if self.commands.len() >= COMMANDS_MAX {
             return self.effects.push(Effect::Answer { number, result: Err(Refused::Busy) });
         }
-        self.commands.push_back(Turn { number, command, forecast, tries: 0, begun: false });
+        self.commands.push_back(Turn { number, command, forecast, tries: 0, begun: false, seats: None });
     }
 
     /// The nodes that commands name as voters, where one of those that wait may give or take a seat, and its turn may
@@ -84,7 +86,9 @@ impl Rebalance {
 
     /// Brings the first command one step on. Nothing is undecided. Whether it was a forecast.
     pub(super) fn take_turn(&mut self, now: u64, bytes: PartitionBytes<'_>) -> bool {
-        let Some(turn) = self.commands.front() else { return false };
+        let Some(turn) = self.commands.front_mut() else { return false };
+        turn.seats.get_or_insert(self.state.seats());
+        let turn = &self.commands[0];
         if turn.forecast {
             let result = self.foresee(&turn.command, bytes).map(Answer::Forecast);
             self.answer(result);
@@ -114,9 +118,7 @@ impl Rebalance {
         let wish = turn.command.wish(&self.state, turn.begun)?;
         match turn.command.change(&wish, &self.state) {
             None => Ok(Next::Done),
-            Some(Change::SetVoters(voters)) => {
-                self.seat(voters.into_iter().map(|grant| grant.node).collect(), turn.begun)
-            }
+            Some(Change::SetVoters(voters)) => self.seat(voters.into_iter().map(|grant| grant.node).collect(), turn),
             Some(Change::Reshape { spec }) => {
                 self.map.learn_from(&self.known);
                 let partitions = self.held_by(&turn.command.removed(&self.state));
@@ -126,7 +128,7 @@ impl Rebalance {
                 if let Command::RemoveNode(node) = &turn.command
                     && self.state.seat_of(node).is_some()
                 {
-                    return self.unseat(node, turn.begun);
+                    return self.unseat(node, turn);
                 }
                 let epoch = self.state.epoch();
                 let map = pinned(&self.map, MapSpec { epoch, ..*spec })?;
@@ -140,7 +142,7 @@ impl Rebalance {
     /// many change at once; but what is decided needs a majority of each from then on. One that is new may lose its seat
     /// by a restart before it has taken it: so a majority of each set are voters that are there already. Done is it when each
     /// is in its seat.
-    fn seat(&self, wanted: Vec<NodeId>, begun: bool) -> Result<Next, Refused> {
+    fn seat(&self, wanted: Vec<NodeId>, turn: &Turn) -> Result<Next, Refused> {
         let votes = |node: &NodeId| self.state.voters().iter().any(|voter| voter.node == *node);
         let named: BTreeSet<&NodeId> = wanted.iter().collect();
         let is_so = wanted.len() == self.state.voters().len()
@@ -172,13 +174,18 @@ impl Rebalance {
         }
         // A lost seat is no vote. Its node gets another, and those that are new theirs when that one is taken.
         let lost: Vec<NodeId> = wanted.iter().filter(|node| self.has_lost_seat(node)).copied().collect();
+        let given = |node: &&NodeId| self.state.voter(node).is_some_and(|voter| Some(voter.seat) > turn.seats);
+        if let Some(again) = lost.iter().find(given) {
+            // It loses what it is given: its system drive fails, or it is started anew again and again.
+            return Err(Refused::Unheard(*again));
+        }
         if !lost.is_empty() && self.majority_is_there() {
             return Ok(self.renew_seats(lost));
         }
         // One that is not heard of may have lost its seat, too.
         let away = wanted.iter().find(|node| !self.is_eligible(node) && self.is_idle(node));
         // Those that a record gave a seat have yet to take it.
-        let waits = if is_so { lost.is_empty() && away.is_none() } else { begun };
+        let waits = if is_so { lost.is_empty() && away.is_none() } else { turn.begun };
         if waits {
             return Ok(Next::Wait);
         }
@@ -247,7 +254,7 @@ impl Rebalance {
 
     /// Takes the seat of a node that is to go: another node gets one, of its zone if that has one that may; else fewer
     /// vote.
-    fn unseat(&self, leaver: &NodeId, begun: bool) -> Result<Next, Refused> {
+    fn unseat(&self, leaver: &NodeId, turn: &Turn) -> Result<Next, Refused> {
         let state = &self.state;
         let mut voters: Vec<NodeId> = state.voters().iter().map(|voter| voter.node).collect();
         let leaves = |node: &Node| node.volumes.iter().all(|volume| state.leaving().contains(&volume.id));
@@ -260,7 +267,7 @@ impl Rebalance {
         if voters.len() < VOTERS_MIN {
             return Err(Refused::LastVoters(*leaver));
         }
-        Ok(match self.seat(voters, begun)? {
+        Ok(match self.seat(voters, turn)? {
             // It votes still, until the change is settled.
             Next::Done => Next::Wait,
             next => next,
