@@ -23,7 +23,20 @@ struct Trio {
     all: Vec<(usize, usize, Vec<u8>)>,
     /// Hears and says nothing.
     gone: Option<usize>,
+    /// A voter of an earlier version, and a proposal that it cannot read.
+    older: Option<(usize, Vec<u8>)>,
     now: u64,
+}
+
+/// The same bytes, but that a proposal in them has a version that nobody knows; and back.
+fn of_version(bytes: &[u8], proposal: &[u8], from: u8, to: u8) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let is_here = |window: &[u8]| window[0] == from && window[1..] == proposal[1..];
+    let places: Vec<usize> = (0..=bytes.len().saturating_sub(proposal.len()))
+        .filter(|at| bytes.get(*at..at + proposal.len()).is_some_and(is_here))
+        .collect();
+    places.into_iter().for_each(|at| bytes[at] = to);
+    bytes
 }
 
 impl Trio {
@@ -34,7 +47,16 @@ impl Trio {
             Consensus::start(&ConsensusConfig::new(disk.seat), 0, disk.clone(), &genesis).expect("a founder starts")
         };
         let voters = disks.iter().map(start).collect();
-        Self { voters, disks, sent: VecDeque::new(), outcomes: Vec::new(), all: Vec::new(), gone: None, now: 0 }
+        Self {
+            voters,
+            disks,
+            sent: VecDeque::new(),
+            outcomes: Vec::new(),
+            all: Vec::new(),
+            gone: None,
+            older: None,
+            now: 0,
+        }
     }
 
     /// A trio with a leader that has decided its first entry.
@@ -64,7 +86,15 @@ impl Trio {
             if [from, to].map(Some).contains(&self.gone) {
                 continue;
             }
-            self.voters[to].handle_message(node(from), message).expect("a good voter's message");
+            let message = match &self.older {
+                Some((older, proposal)) if *older == to => {
+                    Message::decode(&of_version(&message.encode(), proposal, 1, 99)).expect("a message all the same")
+                }
+                _ => message,
+            };
+            let heard = self.voters[to].handle_message(node(from), message);
+            let has_stopped = self.older.as_ref().is_some_and(|(older, _)| *older == to);
+            assert!(heard.is_ok() || (has_stopped && heard == Err(BadMessage::Busy)), "{heard:?}");
         }
     }
 
@@ -201,6 +231,37 @@ fn a_voter_goes_on_from_what_its_drive_has() {
         let again = Consensus::start(&ConsensusConfig::new(9), 0, disk, &history(6, 3)).expect("a good state");
         assert_eq!((again.history().head(), again.term(), again.leads()), (head, term, false));
     }
+}
+
+#[test]
+fn a_voter_that_cannot_read_what_was_decided_stops_until_it_runs_a_version_that_can() {
+    let (mut trio, leader) = Trio::led();
+    let older = (leader + 1) % 3;
+    trio.propose(leader, 1, rack(1)).expect("it leads");
+    trio.tick(0..3);
+    let later = proposal(2, 2, rack(2));
+    trio.older = Some((older, later.encode()));
+    trio.voters[leader].propose(&later).expect("it leads");
+    trio.settle();
+    for number in 3..6 {
+        trio.propose(leader, number, rack(number)).expect("it leads");
+        trio.tick(0..3);
+    }
+    let epochs = |trio: &Trio| trio.voters.iter().map(|voter| voter.history().epoch()).collect::<Vec<_>>();
+    let mut expected = vec![6; 3];
+    expected[older] = 2;
+    assert_eq!(epochs(&trio), expected, "the others go on, and it passes over nothing");
+    // Nor does it vote, or ask for votes.
+    let said = trio.all.len();
+    (0..100).for_each(|_| trio.tick([older]));
+    assert!(trio.all[said..].iter().all(|(from, ..)| *from != older));
+    let disk = of_version(&trio.disks[older].encode(), &later.encode(), 99, 1);
+    let disk = Durable::decode(&disk).expect("what was encoded");
+    trio.older = None;
+    let again = Consensus::start(&ConsensusConfig::new(9), trio.now, disk.clone(), &history(6, 3));
+    (trio.voters[older], trio.disks[older]) = (again.expect("a good state"), disk);
+    (0..40).for_each(|_| trio.tick(0..3));
+    assert_eq!(epochs(&trio), [6; 3]);
 }
 
 #[test]

@@ -26,6 +26,7 @@
 //! - *A voter stops:* it goes on from its [`Durable`] state. One that has lost it must not vote in its old seat, and
 //!   does not, since each seat names the process that may begin it ([`Voter::life`]): it
 //!   gets a new one by [`Change::RenewSeats`], or another node does by [`Change::SetVoters`].
+//! - *A voter cannot read what was decided:* it is of a later version. The voter stops until it runs that version.
 //! - *A node was away for long:* [`History::since`] gives a checkpoint and the records after it.
 //! - *Bytes are forged, or of another chain:* a typed error; nothing is changed.
 //!

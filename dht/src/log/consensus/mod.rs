@@ -408,15 +408,21 @@ impl Consensus {
 
     /// Entries are committed: each becomes a record, or does not.
     fn decide(&mut self, entries: &[RaftEntry]) {
-        let mut records = Vec::new();
+        let (mut records, mut applied) = (Vec::new(), None);
         for entry in entries {
             // An entry without a proposal is a new leader's first.
             let bytes = if entry.context.is_empty() { &entry.data } else { &entry.context };
             if bytes.is_empty() {
+                applied = Some(entry.index);
                 continue;
             }
-            // A leader writes only what it has decoded; if not, all voters pass over it alike.
-            let Ok(proposal) = Proposal::decode(bytes) else { continue };
+            let Ok(proposal) = Proposal::decode(bytes) else {
+                // A leader writes only what it has decoded: so this is of a later version. Without it the history would be
+                // another one here. The voter goes on from its durable state when it runs that version.
+                self.retired = true;
+                break;
+            };
+            applied = Some(entry.index);
             let before = self.history.state().clone();
             let outcome = match self.history.commit(&proposal) {
                 Ok(record) => {
@@ -439,9 +445,9 @@ impl Consensus {
         if !records.is_empty() {
             self.effects.push_back(Effect::Committed(Batch { checkpoint: None, records }));
         }
-        if let Some(last) = entries.last() {
-            self.raft.advance_apply_to(last.index);
-            self.compact(last.index);
+        if let Some(last) = applied {
+            self.raft.advance_apply_to(last);
+            self.compact(last);
         }
         let state = self.history.state();
         if state.voters().iter().chain(state.outgoing()).all(|voter| voter.seat != self.seat()) && !entries.is_empty() {
