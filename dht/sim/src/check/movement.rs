@@ -42,8 +42,9 @@ impl World {
             let begun = self.checks.era.begun.entry(partition).or_default();
             *begun += 1;
             if *begun > most || each.new.iter().all(|volume| each.old.contains(volume)) {
-                let text = format!("partition {} moves for the {begun}th time, of {most}: {each:?}", partition.0);
-                self.checks.violate(Rule::Movement, text);
+                let text =
+                    format!("partition {} begins to move, {begun} times by now, {most} at most: {each:?}", partition.0);
+                return self.checks.violate(Rule::Movement, text);
             }
         }
     }
