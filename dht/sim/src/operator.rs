@@ -7,6 +7,7 @@ use deadwax_dht::log::State;
 use deadwax_dht::rebalance::{Answer, Command, Refused};
 use deadwax_dht::{Node, NodeId};
 
+use crate::check::Rule;
 use crate::clock::{Micros, SECOND};
 use crate::probe::Probe;
 use crate::random::Random;
@@ -67,6 +68,10 @@ pub(crate) fn stayers(state: &State) -> Vec<NodeId> {
 impl World {
     /// A node is in the map no more: its process ends, and its drives go to other uses.
     pub(crate) fn removed(&mut self, host: u32) {
+        let node = self.hosts[host as usize].id;
+        if self.newest.state().spec().nodes.iter().any(|other| other.id == node) {
+            self.checks.violate(Rule::Answered, format!("n{host} is said to be removed, and is in the map"));
+        }
         self.hit(Probe::Leaves);
         self.crash(host);
         self.hosts[host as usize].role = Role::Spare;

@@ -17,6 +17,7 @@
 //! | one history | each epoch has one record |
 //! | one seat | a voter's seat is begun with empty state once: who lost what it promised there forfeits it |
 //! | one layout | a core that works its layouts out by itself finds what others find at that epoch |
+//! | answered | a node of which an operator is told that it is removed is not in the map |
 //! | placement | no two holders on a node, in any set at any epoch; zones, when settled |
 //! | movement | from one settled state to the next: of the copies that are pulled two of a hundred, and two more, may be of no use, as a good one lay there, or had just been erased though nothing moved; none for who is no holder by the puller's map; no partition moves without a reason |
 //! | convergence | [`crate::run::bound`] |

@@ -23,6 +23,7 @@ pub enum Rule {
     OneHistory,
     OneSeat,
     OneLayout,
+    Answered,
     Placement,
     Movement,
     Convergence,
