@@ -174,10 +174,10 @@ impl Rebalance {
         }
         // A lost seat is no vote. Its node gets another, and those that are new theirs when that one is taken.
         let lost: Vec<NodeId> = wanted.iter().filter(|node| self.has_lost_seat(node)).copied().collect();
-        let given = |node: &&NodeId| self.state.voter(node).is_some_and(|voter| Some(voter.seat) > turn.seats);
-        if let Some(again) = lost.iter().find(given) {
-            // It loses what it is given: its system drive fails, or it is started anew again and again.
-            return Err(Refused::Unheard(*again));
+        // Who loses each seat that it is given, as its system drive fails, would be given another for ever.
+        let given = self.state.seats() - turn.seats.unwrap_or(self.state.seats());
+        if let Some(lost) = lost.first().filter(|_| given >= 2 * wanted.len() as u64) {
+            return Err(Refused::Unheard(*lost));
         }
         if !lost.is_empty() && self.majority_is_there() {
             return Ok(self.renew_seats(lost));
