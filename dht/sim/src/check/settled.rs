@@ -87,6 +87,9 @@ impl World {
         let barred: Vec<_> = self.oracle.tracks.iter().filter(|track| track.taken_down.is_some()).collect();
         for (number, host) in (0..).zip(&self.hosts).filter(|(_, host)| host.is_member()) {
             let Some(core) = &host.core else { continue };
+            if !core.standing().intact {
+                return Some(format!("{} has not got its takedowns again", name(number)));
+            }
             let repair = core.repair().status(host.clock.now_ms(self.now));
             if (repair.tracks_left, repair.stall) != (0, Some(Stall::Idle)) {
                 return Some(format!("{} is not idle, and all is where it should be: {repair:?}", name(number)));

@@ -8,7 +8,7 @@ use crate::client::get::Outcome;
 use crate::clock::{MINUTE, Micros, SECOND};
 use crate::drive::{State, tag_of};
 use crate::probe::Probe;
-use crate::world::{Event, World};
+use crate::world::{Event, Host, World};
 
 /// How long faults must be over, or touch one node only, before reads must succeed: 30 s for a get that began before,
 /// as much again until gateways, leases and the failure detectors know.
@@ -64,11 +64,13 @@ impl World {
     }
 
     /// Whether so few nodes have been touched by faults since `began` that none of it may be seen by a read: also while
-    /// partitions move, since either set has what was acknowledged, and while a command is carried out.
+    /// partitions move, since either set has what was acknowledged, and while a command is carried out. A node that lost its
+    /// takedowns is touched until it has them again, for which it may need all others.
     fn is_calm(&self, began: Micros, nodes: usize) -> bool {
         let since = began.saturating_sub(CALM);
+        let is_whole = |host: &Host| host.is_up() && host.core.as_ref().is_some_and(|core| core.standing().intact);
         let touched = self.hosts.iter().filter(|host| host.is_member());
-        let touched = touched.filter(|host| host.faults > 0 || host.well_since > since || !host.is_up()).count();
+        let touched = touched.filter(|host| host.faults > 0 || host.well_since > since || !is_whole(host)).count();
         self.network.is_whole() && self.faults.whole_since <= since && touched <= nodes && began > MINUTE
     }
 

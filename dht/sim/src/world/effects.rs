@@ -62,7 +62,13 @@ impl World {
                 self.system(host, SystemOp::TakeSeat(seat));
             }
             Effect::Persist { seat, step } => self.system(host, SystemOp::Persist(seat, step)),
-            Effect::Stand(standing) => self.system(host, SystemOp::Stand(standing)),
+            Effect::Stand(standing) => {
+                if standing.intact {
+                    // What a fault took from it is there again.
+                    self.hosts[host as usize].well_since = self.now;
+                }
+                self.system(host, SystemOp::Stand(standing));
+            }
             Effect::Save(batch) => self.save(host, batch),
             Effect::DropSeat(seat) => self.system(host, SystemOp::DropSeat(seat)),
             Effect::Append { number, records } => self.system(host, SystemOp::Append(number, records)),
