@@ -10,7 +10,8 @@
 //! **On each failure.** A client that hangs up: `done`, also for what still waits. A request that comes after its
 //! deadline: Expired. Work that runs beyond its deadline is the driver's to end: it has the deadline.
 //!
-//! **Absent on purpose.** What nodes copy from each other, which repair bounds; priorities within a class, fairness among clients, bytes.
+//! **Absent on purpose.** What nodes copy from each other, which repair bounds; priorities within a class, fairness among
+//! clients, bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 

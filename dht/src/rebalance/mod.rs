@@ -21,7 +21,8 @@
 //!   transition at; new holders report again.
 //! - *A new holder dies, or is to be drained:* the transition is aborted. The old holders have everything.
 //! - *An old holder is down:* the transition waits until it is up or declared dead, as it may have what others lost.
-//! - *An old holder's drive is lost:* once it leaves, and its node has answered for two minutes without it, it is not waited for.
+//! - *An old holder's drive is lost:* once it leaves, and its node has answered for two minutes without it, it is not
+//!   waited for.
 //! - *An old holder dies:* the transition goes on; the next target leaves it out. As it may live and be cut off, it is
 //!   waited for as any other, for the lease at most, before readers are done with the old holders.
 //! - *A node is silent for 30 minutes:* it is declared dead, unless its zone is braked. Where a zone is braked, nothing
