@@ -253,13 +253,16 @@ impl Sync {
         }
     }
 
-    /// The pair has a change to compare, unless it is busy or its peer does not answer.
+    /// The pair has a change to compare, unless it is busy. A peer that does not answer is asked when its wait is over.
     pub(super) fn hasten(&mut self, now: u64, id: u32) {
         let pair = self.pairs[slot(id)].as_mut().expect("the caller knows it");
         if let Some(session) = &mut pair.session {
             session.changed = true;
-        } else if pair.failures == 0 {
-            let at = (now + self.settings.settle_ms).max(pair.compared_at + self.settings.gap_ms);
+        } else {
+            let gap_at = pair.compared_at + self.settings.gap_ms;
+            // It may not be due by itself: there was nothing to prove when it was put off.
+            let rested_at = if pair.failures == 0 { gap_at } else { pair.compare_at };
+            let at = (now + self.settings.settle_ms).max(rested_at);
             let at = at + self.random.draw() % (self.settings.settle_ms / 2).max(1);
             if pair.timer.is_none_or(|timer| timer > at) {
                 pair.compare_at = at;

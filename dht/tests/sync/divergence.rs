@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::network::{FAIR, Network, Random, Weather, choose};
+use crate::network::{FAIR, Network, Random, Weather, choose, volume_id};
 
 /// `DEADWAX_SEEDS`: how many seeds; 6.
 fn seeds() -> std::ops::Range<u64> {
@@ -196,6 +196,34 @@ fn layouts_change_under_way_and_views_may_differ_for_long() {
                 assert!(network.holders[&track.partition()].contains(volume), "a stray is left, seed {seed}");
             }
         }
+    }
+}
+
+/// As the drive of an old holder, which is lost: what was to be proved moves away, and another partition comes.
+#[test]
+fn a_peer_that_did_not_answer_is_asked_again_when_there_is_something_to_prove() {
+    for (own, peer) in [(0, 1), (1, 0)] {
+        let mut network = Network::new(5, 3, 1, 2, 3);
+        let partitions = network.partitions();
+        let (with, without) = ([volume_id(own, 0), volume_id(peer, 0)], [volume_id(own, 0), volume_id(2, 0)]);
+        partitions.iter().for_each(|partition| network.move_partition(*partition, with.to_vec(), 0));
+        network.start_all();
+        network.run(60_000);
+        network.assert_known_equal();
+        let unanswered = |network: &Network| {
+            let sync = network.nodes[own].sync.as_ref().expect("it runs");
+            sync.unanswered(with[0], with[1])
+        };
+        network.stop(peer);
+        network.put(partitions[0], 0, 0);
+        network.run(20_000);
+        assert!(unanswered(&network) > 0, "n{own} asks");
+        network.move_partition(partitions[0], without.to_vec(), 0);
+        network.run(60_000);
+        let before = unanswered(&network);
+        network.move_partition(partitions[0], with.to_vec(), 0);
+        network.run(150_000);
+        assert!(unanswered(&network) >= before + 2, "n{own} asks on");
     }
 }
 
