@@ -173,12 +173,8 @@ impl World {
     /// Voters that lost their state do not vote any more: others do, in their place, or they themselves in new seats.
     pub(super) fn replace_voters(&mut self) {
         let state = self.newest.state().clone();
-        let sits = |node: &NodeId, seat: u64| {
-            let host = self.registry.get(node).map(|host| &self.hosts[*host as usize]);
-            host.is_some_and(|host| host.system.seats.contains_key(&seat))
-        };
         let (sitting, lost): (Vec<Voter>, Vec<Voter>) =
-            state.voters().iter().copied().partition(|voter| sits(&voter.node, voter.seat));
+            state.voters().iter().copied().partition(|voter| self.has_state(voter));
         if lost.is_empty() || !state.outgoing().is_empty() {
             return;
         }
@@ -187,6 +183,23 @@ impl World {
         let heirs = others.chain(lost.iter().map(|voter| voter.node)).take(lost.len());
         let voters = sitting.iter().map(|voter| voter.node).chain(heirs).collect();
         self.command("replace voters", [Command::SetVoters(voters)]);
+    }
+
+    /// Whether what a voter promised is on its node's system drive. Who was given a seat and has not taken it yet has
+    /// nothing there, and by a restart, or as it was a double, never will.
+    fn has_state(&self, voter: &Voter) -> bool {
+        let host = self.registry.get(&voter.node).map(|host| &self.hosts[*host as usize]);
+        host.is_some_and(|host| host.system.seats.contains_key(&voter.seat))
+    }
+
+    /// Whether most voters keep their state where this host loses its own: a log of which most have lost it can decide
+    /// nothing any more, not even who votes instead.
+    pub(super) fn log_outlives(&self, host: u32) -> bool {
+        let (state, node) = (self.newest.state(), self.hosts[host as usize].id);
+        [state.voters(), state.outgoing()].into_iter().all(|voters| {
+            let keep = voters.iter().filter(|voter| voter.node != node && self.has_state(voter)).count();
+            voters.is_empty() || 2 * keep > voters.len()
+        })
     }
 
     /// Whoever is back is declared alive.

@@ -3,7 +3,8 @@
 //! **Tolerance.** An era is the time from one healing to the next. Data is destroyed on one node of an era at most, its
 //! *victim*: an acknowledged track has its copies on two nodes at least, so that one copy is left, and by the next era all is
 //! repaired, which the run has checked. Anything else (crashes, cuts, pauses) may strike any number of nodes: tracks
-//! may be unreadable for the time, but never absent, and all are back after the healing.
+//! may be unreadable for the time, but never absent, and all are back after the healing. Of the log's voters most keep their
+//! state.
 
 mod drives;
 mod kind;

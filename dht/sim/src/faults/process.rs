@@ -18,7 +18,8 @@ impl World {
         let victim = self.victim().filter(|host| self.hosts[*host as usize].core.is_some());
         let one = match active.kind {
             // Those of most nodes must remember takedowns: so many may lose their memory at once.
-            FaultKind::LostDisk | FaultKind::OldDisk | FaultKind::LostSystem | FaultKind::OldSystem => victim,
+            FaultKind::LostDisk | FaultKind::OldDisk => victim,
+            FaultKind::LostSystem | FaultKind::OldSystem => victim.filter(|host| self.log_outlives(*host)),
             _ => self.some_member(),
         };
         let Some(one) = one else { return false };
@@ -138,7 +139,9 @@ impl World {
 
     /// A node goes back to the old image of its system drive.
     fn restore_system(&mut self, host: u32) {
-        if let Some(image) = self.hosts[host as usize].system.old_image() {
+        let image = self.hosts[host as usize].system.old_image();
+        // Others may have got seats since it was taken.
+        if let Some(image) = image.filter(|_| self.log_outlives(host)) {
             self.crash(host);
             self.hosts[host as usize].system = image;
             self.rebuild_takedowns();
