@@ -70,6 +70,8 @@ pub(crate) struct Shape {
 
 const HEAVY: u32 = 4_000;
 const LIGHT: u32 = 6;
+/// The most nodes of a small cluster.
+const SMALL_NODES_MAX: usize = 32;
 
 /// The small clusters of the regular run: 3 to 20 nodes, so that some are no witnesses; 1 to 3 zones, 1 to 3 volumes. Each
 /// with how often it is drawn: the large ones cost more.
@@ -124,6 +126,11 @@ impl Topology {
         Self { name: shape.name, zones: shape.zones, seats, founders, history, layouts, partitions, issuers, cluster }
     }
 
+    /// Whether there are so many nodes that each holds but little.
+    pub(crate) const fn is_large(&self) -> bool {
+        self.founders > SMALL_NODES_MAX
+    }
+
     /// Those who may take tracks down, by their public keys.
     pub(crate) fn issuer_keys(&self) -> Vec<[u8; 32]> {
         self.issuers.iter().map(NodeKey::public).collect()
@@ -155,7 +162,7 @@ fn choose(map: &Map, seats: &[Seat], founders: usize, shape: Shape, random: &mut
     // A step that is odd visits each partition once.
     let start = u16::try_from(start % 65_536).expect("16 bits");
     let shuffled = || (0..=u16::MAX).map(move |at| at.wrapping_mul(40_503).wrapping_add(start));
-    if founders <= 32 {
+    if founders <= SMALL_NODES_MAX {
         for volume in seats[..founders].iter().flat_map(|seat| &seat.volumes) {
             let held =
                 |partition: &u16| map.holders(Partition(*partition)).iter().any(|holder| holder.volume == volume.id);

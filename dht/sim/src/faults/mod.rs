@@ -135,7 +135,7 @@ impl World {
             let kind = match turn {
                 0 if silent => FaultKind::Silence,
                 // Large clusters have few faults; one of them is to bring an epoch.
-                0 if self.topology.founders > 32 => FaultKind::Weight,
+                0 if self.topology.is_large() => FaultKind::Weight,
                 _ => self.faults.draw(long),
             };
             let within = if first { length / 10 } else { length * 3 / 4 };
@@ -165,7 +165,7 @@ impl World {
         let mut active = Active { name: self.faults.next, kind, hosts: Vec::new(), rules: Vec::new(), drive: 0 };
         self.faults.next += 1;
         let began = match kind.class() {
-            Class::Network => self.begin_network(&mut active),
+            Class::Network => self.begin_network(&mut active, lasts),
             Class::Process => self.begin_process(&mut active, lasts),
             Class::Drive => self.begin_drive(&mut active),
             Class::Clock => self.begin_clock(&mut active),

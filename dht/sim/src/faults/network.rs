@@ -1,14 +1,17 @@
 //! Faults of wires.
 
 use super::{Active, FaultKind};
-use crate::clock::{MILLI, SECOND};
+use crate::clock::{MILLI, MINUTE, Micros, SECOND};
 use crate::network::{Act, Reach};
 use crate::trace::GATEWAY;
 use crate::world::World;
 
+/// Who is cut off for longer may be declared dead, which takes 30 minutes: other faults may follow on this one.
+const MORTAL: Micros = 25 * MINUTE;
+
 impl World {
-    pub(super) fn begin_network(&mut self, active: &mut Active) -> bool {
-        let Some((reach, act)) = self.network_fault(active.kind) else { return false };
+    pub(super) fn begin_network(&mut self, active: &mut Active, lasts: Micros) -> bool {
+        let Some((reach, act)) = self.network_fault(active.kind, lasts) else { return false };
         if let Reach::Some(one, others) = &reach
             && others.len() + 1 == self.members().len()
             && self.faults.random.percent(70)
@@ -19,10 +22,13 @@ impl World {
         true
     }
 
-    fn network_fault(&mut self, kind: FaultKind) -> Option<(Reach, Act)> {
+    fn network_fault(&mut self, kind: FaultKind, lasts: Micros) -> Option<(Reach, Act)> {
         let mut members = self.members();
+        // All that the dead hold moves, and back: of a small cluster's heavy nodes that is nearly all there is.
+        let mortal = lasts > MORTAL && !self.topology.is_large();
+        let light = if mortal { self.light() } else { Vec::new() };
         let random = &mut self.faults.random;
-        let one = random.pick(&members)?;
+        let one = random.pick(if light.is_empty() { &members } else { &light })?;
         members.retain(|host| *host != one);
         let other = random.pick(&members)?;
         let chance = random.between(5_000, 200_000);
