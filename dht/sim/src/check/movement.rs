@@ -21,7 +21,7 @@ const USELESS_SLACK: u64 = 2;
 pub(crate) struct Era {
     stored: u64,
     useless: u64,
-    /// Good copies that a core had erased, by the epoch that it knew then.
+    /// Good copies that a core had erased, by the epoch that it knew when it said so.
     erased: BTreeMap<(VolumeId, TrackId), u64>,
     /// Records that may be a reason to move.
     reasons: usize,
@@ -60,9 +60,9 @@ impl World {
         }
     }
 
-    /// A core had a good copy erased that is not taken down: to pull it again only a move of the partition is a reason.
-    pub(crate) fn note_released(&mut self, host: u32, volume: VolumeId, id: TrackId) {
-        let epoch = self.hosts[host as usize].core.as_ref().map_or(0, |core| core.epoch());
+    /// A core had a good copy erased that is not taken down: to pull it again only a move of the partition since the epoch
+    /// at which it said so is a reason.
+    pub(crate) fn note_released(&mut self, volume: VolumeId, id: TrackId, epoch: u64) {
         self.checks.era.erased.insert((volume, id), epoch);
     }
 

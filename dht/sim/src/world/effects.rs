@@ -267,7 +267,9 @@ impl World {
 
     fn erase(&mut self, host: u32, volume: &VolumeId, id: TrackId, barred: bool) {
         if let Some(drive) = self.hosts[host as usize].drive(volume) {
-            self.work(host, drive, Work::Erase { id, barred }, 0, true);
+            let core = self.hosts[host as usize].core.as_ref();
+            let epoch = core.map_or(0, |core| core.epoch());
+            self.work(host, drive, Work::Erase { id, barred, epoch }, 0, true);
         }
     }
 
@@ -306,11 +308,11 @@ impl World {
                 self.note(Kind::List, op.host, NONE, u64::from(partition.0));
                 self.step(op.host, Input::Listed { number, tracks });
             }
-            Work::Erase { id, barred } => self.erase_done(op, id, barred, fails),
+            Work::Erase { id, barred, epoch } => self.erase_done(op, id, (barred, epoch), fails),
         }
     }
 
-    fn erase_done(&mut self, op: Op, id: TrackId, barred: bool, fails: bool) {
+    fn erase_done(&mut self, op: Op, id: TrackId, (barred, epoch): (bool, u64), fails: bool) {
         if fails {
             // A daemon tries again until the drive does it or is fenced.
             if self.hosts[op.host as usize].drives[op.drive].state == State::Serving {
@@ -336,7 +338,7 @@ impl World {
             if copy.is_good(&id) {
                 self.check_erased(op.host, &volume, number, barred);
                 if !barred {
-                    self.note_released(op.host, volume, id);
+                    self.note_released(volume, id, epoch);
                 }
             }
         }

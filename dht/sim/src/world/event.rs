@@ -159,11 +159,25 @@ pub(crate) struct Op {
 /// What an operation does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Work {
-    Read { flow: Key },
-    Write { flow: Key },
-    WritePull { pull: Key },
-    Erase { id: TrackId, barred: bool },
-    List { number: u64, partition: Partition },
+    Read {
+        flow: Key,
+    },
+    Write {
+        flow: Key,
+    },
+    WritePull {
+        pull: Key,
+    },
+    /// Ordered by a core of this epoch.
+    Erase {
+        id: TrackId,
+        barred: bool,
+        epoch: u64,
+    },
+    List {
+        number: u64,
+        partition: Partition,
+    },
 }
 
 /// A copy on its way to a node that lacks it.
