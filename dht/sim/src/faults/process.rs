@@ -183,12 +183,16 @@ impl World {
         true
     }
 
-    /// Looks, again and again, whether the older of two processes of one name has halted.
+    /// Looks, again and again, whether the older of two processes of one name has halted. It can know of the other only by
+    /// some third node that is there.
     pub(crate) fn look_at_double(&mut self, double: u32) {
         let Role::Clone(of) = self.hosts[double as usize].role else { return };
         let (older, later) = (&self.hosts[of as usize], &self.hosts[double as usize]);
         let both = older.is_up() && later.is_up() && older.system.life < later.system.life;
-        let since = later.well_since.max(older.well_since).max(self.faults.whole_since);
+        let hosts = (0_u32..).zip(&self.hosts);
+        let thirds = hosts.filter(|(host, at)| ![of, double].contains(host) && at.is_up());
+        let heard = thirds.map(|(_, at)| at.well_since).min().unwrap_or(self.now);
+        let since = later.well_since.max(older.well_since).max(self.faults.whole_since).max(heard);
         if both && older.faults == 1 && self.network.is_whole() && self.now > since + HALTS {
             self.checks.violate(Rule::OneOfTwo, format!("n{of} goes on, though n{double} of its name started later"));
         }
