@@ -56,7 +56,7 @@ impl Failure {
     #[must_use]
     pub fn from_reply(code: ErrorCode, message: impl Into<String>) -> Self {
         let kind = match code {
-            ErrorCode::Busy => FailureKind::Busy,
+            ErrorCode::Busy | ErrorCode::Later { .. } => FailureKind::Busy,
             ErrorCode::TakenDown { number } => FailureKind::TakenDown { number },
             ErrorCode::NoSpace => FailureKind::NoSpace,
             ErrorCode::Corrupt => FailureKind::Corrupt,

@@ -27,6 +27,7 @@ fn code() -> impl Strategy<Value = ErrorCode> {
         Just(ErrorCode::NotFound),
         any::<u64>().prop_map(|number| ErrorCode::TakenDown { number }),
         any::<u64>().prop_map(|epoch| ErrorCode::Moved { epoch }),
+        any::<u64>().prop_map(|after_ms| ErrorCode::Later { after_ms }),
         Just(ErrorCode::Internal),
     ]
 }
@@ -68,6 +69,9 @@ fn message() -> impl Strategy<Value = Message> {
         any::<u32>().prop_map(|ms| Message::Within { ms }),
         (any::<bool>(), proptest::collection::vec(any::<u8>(), 1..5_000))
             .prop_map(|(more, bytes)| Message::Peer { more, bytes: bytes.into() }),
+        (any::<bool>(), proptest::collection::vec(any::<u8>(), 1..5_000))
+            .prop_map(|(more, bytes)| Message::Epochs { more, bytes: bytes.into() }),
+        any::<u64>().prop_map(|epoch| Message::EpochsAfter { epoch }),
         Just(Message::Ready),
         Just(Message::End),
     ]

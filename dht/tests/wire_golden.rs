@@ -64,7 +64,7 @@ fn messages() -> Vec<Message> {
         Message::Get { volume: VOLUME, id: TRACK, range: ByteRange::new(5, 9).expect("not empty") },
         Message::Found { bytes: 1000 },
         Message::End,
-        Message::Pull { volume: VOLUME, id: TRACK, range: ByteRange::new(5, 9).expect("not empty") },
+        Message::Pull { volume: VOLUME, id: TRACK, range: ByteRange::new(5, 9).expect("not empty"), urgent: true },
         Message::Info { volume: VOLUME, id: TRACK },
         Message::TrackInfo { bytes: 1000, tags: tags(), pieces: vec![[0x55; 32]] },
         Message::Has { volume: VOLUME, id: TRACK },
@@ -78,7 +78,10 @@ fn messages() -> Vec<Message> {
         Message::DigestList(vec![PartitionDigest { partition: Partition(0x1234), tracks: 1, digest: [0x66; 16] }]),
         Message::List { volume: VOLUME, partition: Partition(0x1234), after: Some(TRACK), limit: 100 },
         Message::Ids(vec![TRACK]),
+        Message::Introduction { node: NODE, address: "10.0.0.1:7881".into() },
         Message::Peer { more: true, bytes: Bytes::from_static(b"an envelope's beginning") },
+        Message::EpochsAfter { epoch: 5 },
+        Message::Epochs { more: true, bytes: Bytes::from_static(b"a batch's beginning") },
     ]
 }
 
@@ -110,6 +113,7 @@ fn codes_and_states_keep_their_numbers() {
         ErrorCode::Version,
         ErrorCode::Fenced,
         ErrorCode::Internal,
+        ErrorCode::Later { after_ms: 5 },
     ];
     for (number, code) in (0..).zip(codes) {
         assert_eq!(Message::error(code, "").frame(stamp())[HEADER_BYTES], number, "{code:?}");
@@ -164,7 +168,7 @@ fn every_flipped_bit_is_found() {
 fn every_cut_and_every_extra_byte_is_found() {
     for message in messages() {
         let payload = message.payload();
-        if matches!(message.kind(), Kind::Data | Kind::Peer) {
+        if matches!(message.kind(), Kind::Data | Kind::Peer | Kind::Epochs) {
             continue;
         }
         for cut in 0..payload.len() {

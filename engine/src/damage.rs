@@ -24,6 +24,8 @@ pub struct Damage {
     pub offset: u64,
     /// What was found.
     pub what: String,
+    /// Whether the volume counts this very track for certain: it is in digests and lists until it is stored anew.
+    pub counted: bool,
 }
 
 /// Findings that nobody took yet, each place once.
@@ -60,8 +62,13 @@ impl<H: Host> Volume<H> {
 }
 
 impl<H: Host> Inner<H> {
-    /// Reports an error of the kind Corrupt; others are nothing to repair.
+    /// Reports an error of the kind Corrupt, of a track that is counted; others are nothing to repair.
     pub(crate) fn report(&self, error: &Error) {
+        self.report_of(error, true);
+    }
+
+    /// As [`report`](Self::report); `counted`: whether it is certain that the volume counts the track that it names.
+    pub(crate) fn report_of(&self, error: &Error, counted: bool) {
         let Error::Corrupt { id, segment, offset, what } = error else { return };
         let findings = &self.findings;
         let mut waiting = findings.waiting.borrow_mut();
@@ -74,7 +81,7 @@ impl<H: Host> Inner<H> {
             waiting.pop_front();
             findings.dropped.set(findings.dropped.get() + 1);
         }
-        waiting.push_back(Damage { id: *id, segment: *segment, offset: *offset, what: what.clone() });
+        waiting.push_back(Damage { id: *id, segment: *segment, offset: *offset, what: what.clone(), counted });
         drop(waiting);
         findings.arrived.notify();
     }

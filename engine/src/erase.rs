@@ -55,18 +55,31 @@ impl<H: Host> Inner<H> {
     /// Erases a track's record. Durable on return: first the header goes, alone, so that a crash leaves all or nothing.
     pub(crate) async fn erase(self: &Rc<Self>, id: &TrackId, record: &Record<H>) -> Result<(), Error> {
         let bytes = record.bytes();
-        if !self.index.borrow_mut().remove_track(id, record.slot, bytes) {
+        if !self.index.borrow_mut().begin_erasure(id, record.slot, bytes) {
             return Ok(());
         }
         record.segment.remove_live(bytes);
         let header_bytes = record.header.bytes() as u64;
         let erased = self.erase_stretch(&record.segment, record.offset, header_bytes, bytes).await;
-        if erased.is_err() {
-            // It may still be on the drive: whoever asks again finds it.
-            self.index.borrow_mut().insert_track(id, record.slot, bytes);
-            record.segment.add_live(bytes);
-        }
+        self.end_erasure(id, &record.segment, (record.slot, bytes), &erased);
         erased
+    }
+
+    /// The erasure of a record, so many bytes long, came to this end.
+    fn end_erasure(
+        &self,
+        id: &TrackId,
+        segment: &crate::segment::Segment<H::File>,
+        (slot, bytes): (crate::table::Slot, u64),
+        erased: &Result<(), Error>,
+    ) {
+        let mut index = self.index.borrow_mut();
+        if erased.is_ok() {
+            index.erased(id);
+        } else {
+            index.stays(id, slot, bytes);
+            segment.add_live(bytes);
+        }
     }
 
     /// Erases a stretch that starts with a header of `header_bytes`.
@@ -127,9 +140,11 @@ impl<H: Host> Inner<H> {
             let header_bytes = u64::from(slot.header_blocks) * crate::format::BLOCK_BYTES;
             // Where no listing tells, the header goes, and with it all that a reader could find.
             let bytes = listed.map_or(header_bytes, |listed| listed.bytes());
-            if self.index.borrow_mut().remove_track(id, slot, bytes) {
+            if self.index.borrow_mut().begin_erasure(id, slot, bytes) {
                 segment.remove_live(bytes);
-                self.erase_stretch(&segment, offset, header_bytes, bytes).await?;
+                let erased = self.erase_stretch(&segment, offset, header_bytes, bytes).await;
+                self.end_erasure(id, &segment, (slot, bytes), &erased);
+                erased?;
             }
         }
         Ok(())

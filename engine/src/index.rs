@@ -4,12 +4,25 @@
 //! header, or in the trailers of the frames that were read. A miss is certain.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
-use deadwax_track::{Partition, TrackId};
+use deadwax_track::{PARTITIONS, Partition, TrackId};
 
 use crate::digests::Digests;
 use crate::scan::CLAIMS_MAX;
 use crate::table::{EntryKind, Key, Slot, Table};
+
+/// What became of a track here: one more is counted, or one less.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// It is stored, durably.
+    Stored(TrackId),
+    /// It is no more, durably.
+    Erased(TrackId),
+}
+
+/// Whoever hears of changes, while the index is being changed.
+pub(crate) type Observer = Rc<dyn Fn(Change)>;
 
 /// Where a damaged header stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +47,9 @@ pub(crate) struct Index {
     table: Table,
     digests: Digests,
     counts: Counts,
+    /// Tracks that are not found any more and not yet durably gone: few, one an erasure under way.
+    leaving: Vec<TrackId>,
+    observer: Option<Observer>,
     /// Ids that damaged headers claim, of which nothing else is known. At most [`CLAIMS_MAX`].
     damaged: HashMap<TrackId, Damaged>,
 }
@@ -51,6 +67,11 @@ impl Index {
 
     /// Adds a track whose record takes `record_bytes`. The caller knows that the id is neither present nor taken down.
     pub(crate) fn insert_track(&mut self, id: &TrackId, slot: Slot, record_bytes: u64) {
+        self.count_track(id, slot, record_bytes);
+        self.tell(Change::Stored(*id));
+    }
+
+    fn count_track(&mut self, id: &TrackId, slot: Slot, record_bytes: u64) {
         self.damaged.remove(id);
         self.table.insert(id, slot);
         self.digests.add(id);
@@ -59,7 +80,50 @@ impl Index {
         self.counts.record_bytes += record_bytes;
     }
 
-    /// Removes a track; answers whether it was there.
+    /// A track is to be erased: it is not found from here on. Answers whether it was there; then one of
+    /// [`erased`](Self::erased) and [`stays`](Self::stays) follows.
+    pub(crate) fn begin_erasure(&mut self, id: &TrackId, slot: Slot, record_bytes: u64) -> bool {
+        let removed = self.remove_track(id, slot, record_bytes);
+        if removed {
+            self.leaving.push(*id);
+        }
+        removed
+    }
+
+    /// It is durably gone.
+    pub(crate) fn erased(&mut self, id: &TrackId) {
+        self.forget_leaving(id);
+        self.tell(Change::Erased(*id));
+    }
+
+    /// It may still be on the drive, so whoever asks again must find it.
+    pub(crate) fn stays(&mut self, id: &TrackId, slot: Slot, record_bytes: u64) {
+        self.forget_leaving(id);
+        self.count_track(id, slot, record_bytes);
+    }
+
+    fn forget_leaving(&mut self, id: &TrackId) {
+        let at = self.leaving.iter().position(|leaving| leaving == id).expect("its erasure has begun");
+        self.leaving.swap_remove(at);
+    }
+
+    fn tell(&self, change: Change) {
+        if let Some(observer) = &self.observer {
+            observer(change);
+        }
+    }
+
+    /// Tells `observer` of all changes from here on. What it hears adds up with the digests that this answers, in which a
+    /// track counts until it is durably gone.
+    pub(crate) fn observe(&mut self, observer: Observer) -> Vec<(Partition, u32, [u8; 16])> {
+        self.observer = Some(observer);
+        self.leaving.iter().for_each(|id| self.digests.add(id));
+        let digests = self.digests(Partition(0), PARTITIONS);
+        self.leaving.iter().for_each(|id| self.digests.remove(id));
+        digests
+    }
+
+    /// Removes a track; answers whether it was there. For who erases it, see [`begin_erasure`](Self::begin_erasure).
     pub(crate) fn remove_track(&mut self, id: &TrackId, slot: Slot, record_bytes: u64) -> bool {
         let removed = self.table.remove(id, slot);
         if removed {

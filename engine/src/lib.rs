@@ -66,6 +66,7 @@ pub use host::{
     Access, Beat, DirectorySpace, Executor, File, GlommioHost, Host, LockError, Priority, Pulse, STRETCHES_MAX,
 };
 pub use identity::{BadVolumeId, VolumeId, VolumeIdentity, format_volume, read_identity};
+pub use index::Change;
 pub use open::Recovery;
 pub use put::{PutWriter, Stored};
 pub use read::{Block, Reader};

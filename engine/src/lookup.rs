@@ -82,7 +82,7 @@ impl<H: Host> Inner<H> {
                         track = Some(record);
                     }
                     Err(error) => {
-                        self.report(&error);
+                        self.report_unreadable(&segment, offset, &error).await;
                         unreadable = Some(error);
                     }
                 }
@@ -94,6 +94,17 @@ impl<H: Host> Inner<H> {
                 (None, None, Some(damaged)) => Err(damaged_header(id, damaged)),
                 (None, None, None) => Ok(Known::Nothing),
             };
+        }
+    }
+
+    /// Reports a header that cannot be read. Whose it is only a listing tells: it was not looked up for its sake.
+    async fn report_unreadable(&self, segment: &Segment<H::File>, offset: u64, error: &Error) {
+        match (self.listed_at(segment, offset).await, error) {
+            (Some(listed), Error::Corrupt { segment, offset, what, .. }) => {
+                let (segment, offset, what) = (*segment, *offset, what.clone());
+                self.report(&Error::Corrupt { id: listed.id, segment, offset, what });
+            }
+            _ => self.report_of(error, false),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::format::{FRAME_PAYLOAD_BYTES, Filter, FrameStamp, Frames, Kind, Listed, RecordHeader, TagBytes};
 use crate::guard::Guarded;
 use crate::host::{File as _, Host, Priority};
+use crate::lookup::Known;
 use crate::pieces::{SAVED_PERCENT_MIN, gather, glance, pack};
 use crate::recovery::slot_of;
 use crate::segment::Space;
@@ -41,6 +42,8 @@ pub struct PutWriter<H: Host> {
 /// A put whose header is not yet written.
 pub(crate) struct Put<H: Host> {
     id: TrackId,
+    /// Whether it takes the place of what is stored of the track.
+    anew: bool,
     tags: TagBytes,
     nonce: u32,
     space: Space<H::File>,
@@ -104,13 +107,23 @@ impl<H: Host> Volume<H> {
     /// Errors: AlreadyStored and TakenDown (nothing is to be sent), Busy, NoSpace, Fenced, Invalid, Corrupt (a damaged
     /// record may be the id's takedown: take it down, or put elsewhere).
     pub async fn put(&self, id: TrackId, bytes: u64, tags: &Tags) -> Result<PutWriter<H>, Error> {
+        self.begin_put(id, bytes, tags, false).await
+    }
+
+    /// As [`put`](Self::put), for a track whose record is known to be damaged: it is not AlreadyStored. What is left of the
+    /// record goes when the new bytes are proved, and not before.
+    pub async fn put_anew(&self, id: TrackId, bytes: u64, tags: &Tags) -> Result<PutWriter<H>, Error> {
+        self.begin_put(id, bytes, tags, true).await
+    }
+
+    async fn begin_put(&self, id: TrackId, bytes: u64, tags: &Tags, anew: bool) -> Result<PutWriter<H>, Error> {
         let volume = self.inner.clone();
         if bytes == 0 || bytes > TRACK_BYTES_MAX {
             return Err(Error::Invalid(format!("a track has 1 to {TRACK_BYTES_MAX} bytes, not {bytes}")));
         }
         volume.check_owned(&id)?;
         volume.writable()?;
-        volume.check_absent(&id).await?;
+        volume.check_room_for(&id, anew).await?;
         let tags = TagBytes::of(tags);
         let frames = Frames::of(bytes);
         let header_bytes = RecordHeader::bytes_for(bytes, &tags, false);
@@ -123,6 +136,7 @@ impl<H: Host> Volume<H> {
         let one_write = record_bytes <= WRITE_BYTES;
         let put = Put {
             id,
+            anew,
             tags,
             nonce: nonce(volume.host.random_u64()),
             space,
@@ -419,7 +433,7 @@ impl<H: Host> Inner<H> {
     async fn store(self: Rc<Self>, mut put: Put<H>, manifest: Manifest) -> Result<Stored, Error> {
         let _claim = self.claim(put.id).await;
         // Another put or a takedown of the id may have come first, or the volume may have failed.
-        if let Err(error) = self.check_absent(&put.id).await.and_then(|()| put.check(&self)) {
+        if let Err(error) = self.make_room_for(&put).await {
             let blank = put.is_blank();
             self.release(put.space, blank).await;
             return Err(error);
@@ -466,6 +480,29 @@ impl<H: Host> Inner<H> {
         segment.add_live(listed.bytes());
         self.settle(put.space, listed);
         Ok(Stored { bytes: put.track_bytes, pieces })
+    }
+
+    /// Whether a put of the id may begin: where it does not come anew, nothing of it is stored.
+    async fn check_room_for(self: &Rc<Self>, id: &TrackId, anew: bool) -> Result<(), Error> {
+        match self.check_absent(id).await {
+            Err(Error::AlreadyStored { .. }) if anew => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Whether a put whose bytes are proved may be stored. Called with its claim. What it takes the place of is erased: it
+    /// is damaged, and a good copy stands behind the put.
+    async fn make_room_for(self: &Rc<Self>, put: &Put<H>) -> Result<(), Error> {
+        self.check_room_for(&put.id, put.anew).await?;
+        put.check(self)?;
+        if !put.anew {
+            return Ok(());
+        }
+        match self.look_up(&put.id).await {
+            Ok(Known::Track(record)) => self.erase(&put.id, &record).await,
+            // What cannot be read of it goes next.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Writes a header (and what lies behind it in `buffer`) and returns when it is durable.

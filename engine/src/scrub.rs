@@ -427,7 +427,8 @@ impl<H: Host> Inner<H> {
             };
             if offset >= batch.from && (known || claimed) && self.owns(&claim.id) {
                 self.scrub.count(|status| status.records_checked += 1);
-                self.found_damaged(claim.id, segment, offset, "the record's header is damaged".to_owned());
+                let what = "the record's header is damaged".to_owned();
+                self.found_damaged((claim.id, known), segment, offset, what);
             }
         }
         let records = found.records.into_iter().map(|found| found.record).collect();
@@ -435,9 +436,10 @@ impl<H: Host> Inner<H> {
         Ok(())
     }
 
-    fn found_damaged(&self, id: TrackId, segment: &Segment<H::File>, offset: u64, what: String) {
+    /// `counted`: see [`Damage`](crate::Damage).
+    fn found_damaged(&self, (id, counted): (TrackId, bool), segment: &Segment<H::File>, offset: u64, what: String) {
         self.scrub.count(|status| status.damaged += 1);
-        self.report(&Error::Corrupt { id, segment: segment.number, offset, what });
+        self.report_of(&Error::Corrupt { id, segment: segment.number, offset, what }, counted);
     }
 
     /// Reads and checks from `next` on what one read gives. Answers what follows.
@@ -535,7 +537,7 @@ impl<H: Host> Inner<H> {
             && self.is_ours(segment, record)
         {
             known.damaged = true;
-            self.found_damaged(record.id, segment, offset, fault);
+            self.found_damaged((record.id, true), segment, offset, fault);
         }
         *self.scrub.current.borrow_mut() = current;
     }

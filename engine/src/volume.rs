@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::format::ScrubPlace;
 use crate::guard::{Guard, Guarded};
 use crate::host::Host;
-use crate::index::Index;
+use crate::index::{Change, Index};
 use crate::lookup::Known;
 use crate::put::Put;
 use crate::scrub::Scrub;
@@ -211,6 +211,13 @@ impl<H: Host> Volume<H> {
     #[must_use]
     pub fn digests(&self, first: Partition, count: u32) -> Vec<PartitionDigest> {
         self.inner.index.borrow().digests(first, count)
+    }
+
+    /// Calls `observer` for each track that becomes durable here, or is durably erased, from now on: before the call that
+    /// did it returns, and in order. Answers what is counted now; the two add up. `observer` must not call the volume.
+    /// One observer at a time: another takes its place.
+    pub fn observe(&self, observer: impl Fn(Change) + 'static) -> Vec<PartitionDigest> {
+        self.inner.index.borrow_mut().observe(Rc::new(observer))
     }
 
     /// The ids of the partition's tracks that come after `after`, in order, at most `limit`. One device read a track of the

@@ -151,8 +151,7 @@ fn serve_thread(
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let listener = TcpListener::from_std(listener).map_err(StartError::Runtime)?;
-        let write_quorum = usize::from(map.policy().write_quorum);
-        let worker = Arc::new(Worker { shared, client: Client::new(map, ClientConfig::default()), write_quorum });
+        let worker = Arc::new(Worker { shared, client: Client::new(map, ClientConfig::default()) });
         accept_all(listener, &worker, stop).await;
         Ok(())
     });

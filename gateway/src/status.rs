@@ -56,7 +56,7 @@ pub(crate) async fn ready(worker: &Worker) -> Result<(), Failure> {
         return Err(Failure::unavailable("stopping", "the gateway is stopping"));
     }
     let (up, nodes) = (worker.client.nodes_up().await, worker.client.map().nodes().len());
-    let needed = worker.write_quorum;
+    let needed = usize::from(worker.client.map().policy().write_quorum);
     if up >= needed {
         return Ok(());
     }

@@ -33,8 +33,6 @@ pub(crate) struct Shared {
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) client: Client,
-    /// How many copies a put needs: as many nodes must answer for the gateway to be ready.
-    pub(crate) write_quorum: usize,
 }
 
 impl Worker {

@@ -31,7 +31,7 @@ where
     let body = move || {
         let executor = Executor::new(&format!("shard-{core}"), Some(core), IO_MEMORY_BYTES)
             .with_context(|| format!("make an executor on core {core}"))?;
-        let pulse = Pulse::start(1).context("start a thread")?;
+        let pulse = Pulse::start(1, None).context("start a thread")?;
         executor.run(pulse.beat(0), async move { task().await })
     };
     thread::Builder::new().name(name).spawn(body).context("start a thread")

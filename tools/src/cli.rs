@@ -119,6 +119,16 @@ pub struct Gateway {
 pub enum Cluster {
     /// Make keys, volumes, the map and commented settings for new nodes
     Init(ClusterInit),
+    /// Let a node that lost what it kept of its cluster take it from the other nodes
+    Rejoin(ClusterRejoin),
+}
+
+/// Lets a node that lost its system state (system/ beside its key) take it from the other nodes at its next start.
+#[derive(Debug, Args)]
+pub struct ClusterRejoin {
+    /// The node's settings
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
 }
 
 /// Makes a cluster.
@@ -143,6 +153,10 @@ pub struct ClusterInit {
     /// Let nodes and the gateway listen elsewhere than on loopback: there is neither encryption nor authentication yet
     #[arg(long)]
     pub insecure_listen: bool,
+    /// Keep the map in a log of the nodes' own: they compare what they hold, and mend it from one another. New, and for
+    /// good; takes three nodes
+    #[arg(long)]
+    pub log: bool,
 }
 
 /// Which gateway to ask.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use crate::cli::{Cli, Cluster, Command};
 
 mod cluster_init;
+mod cluster_rejoin;
 mod completions;
 mod doctor;
 mod gateway;
@@ -29,6 +30,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Master(master) => master::run(&master),
         Command::Gateway(gateway) => gateway::run(&gateway),
         Command::Cluster(Cluster::Init(init)) => cluster_init::run(&init),
+        Command::Cluster(Cluster::Rejoin(rejoin)) => cluster_rejoin::run(&rejoin),
         Command::Import(import) => asynchronous(import::run(import)),
         Command::Get(get) => asynchronous(get::run(get)),
         Command::Rm(rm) => asynchronous(rm::run(rm)),

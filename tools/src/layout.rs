@@ -44,6 +44,8 @@ pub struct Plan {
     pub gateway: SocketAddr,
     /// Whether they may listen elsewhere than on loopback, although nothing is encrypted and nobody is asked who he is.
     pub insecure_listen: bool,
+    /// Whether the nodes keep the map in a log of their own, which takes three.
+    pub log: bool,
     /// Cores that serve, a master; nothing for all.
     pub shards: Option<usize>,
     /// Bytes of a segment file; nothing for the engine's default.
@@ -79,6 +81,7 @@ impl Plan {
             nodes: addresses.into_iter().enumerate().map(node).collect(),
             gateway,
             insecure_listen: false,
+            log: false,
             shards: Some((cores / masters).max(1)),
             segment_bytes: Some(256 * deadwax_track::MIB),
             // They share a drive that is not theirs alone: the default would take a gibibyte of it from each.
@@ -121,15 +124,20 @@ impl Layout {
         let dir = absolute(dir)?;
         check_free(&dir).with_context(|| format!("cannot use {}", dir.display()))?;
         let unfinished = dir.join(UNFINISHED);
+        let again = unfinished.exists();
         File::create(&unfinished).with_context(|| format!("cannot write to {}", dir.display()))?;
         let map_path = dir.join(MAP);
-        let mut nodes = Vec::new();
+        let (mut nodes, mut configs) = (Vec::new(), Vec::new());
         for (index, spec) in plan.nodes.iter().enumerate() {
             let home = master_dir(&dir, index);
             let config = settings::master(&home, &map_path, spec, plan)?;
             let place = Place { zone: spec.zone.clone(), rack: None, weight: None };
             nodes.push(deadwax_node::init(&config, &place)?);
+            if again {
+                forget_founding(&home)?;
+            }
             write(&home.join("master.toml"), &settings::master_text(&config)?)?;
+            configs.push(config);
         }
         let mut name = [0; 16];
         getrandom::fill(&mut name).map_err(|error| anyhow::anyhow!("no randomness from the system: {error}"))?;
@@ -145,6 +153,9 @@ impl Layout {
         fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
         write(&home.join("gateway.toml"), &settings::gateway_text(&home, &map_path, plan)?)?;
         map.save(&map_path)?;
+        for config in configs.iter().filter(|config| config.log) {
+            deadwax_node::found(config)?;
+        }
         fs::remove_file(&unfinished).and_then(|()| File::open(&dir)?.sync_all()).context("cannot finish")?;
         Ok(Self { dir, masters: plan.nodes.len() })
     }
@@ -244,6 +255,17 @@ fn check_free(dir: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes what a call that was cut off made a node remember of its cluster: nothing was started with it.
+fn forget_founding(home: &Path) -> anyhow::Result<()> {
+    let system = home.join("system");
+    match fs::remove_dir_all(&system) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", system.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

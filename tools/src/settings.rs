@@ -28,6 +28,7 @@ pub(crate) fn master(home: &Path, map: &Path, spec: &NodeSpec, plan: &Plan) -> a
     if let Some(bytes) = plan.reserve_bytes {
         config.reserve_bytes = bytes;
     }
+    config.log = plan.log;
     config.insecure_listen = plan.insecure_listen && !spec.address.ip().is_loopback();
     Ok(config)
 }
@@ -41,9 +42,14 @@ const INSECURE_LISTEN: Setting = (
      whoever reaches the port reads, stores and takes down tracks.",
 );
 
-const MASTER: [Setting; 18] = [
+const MASTER: [Setting; 19] = [
     ("dir", "Where the node's key lies. Keep it: a node without it is another node."),
-    ("map", "The cluster's map, the same on every node."),
+    ("map", "The cluster's map, the same on every node; with a log, the map that the log began with."),
+    (
+        "log",
+        "Whether the cluster keeps its map in a log of its own, which takes three nodes: then nodes compare what they
+         hold and mend it from one another. Never take it back.",
+    ),
     ("listen", "Where other nodes and gateways reach this one. The map says so too: change both."),
     ("advertise", "host:port that others reach it at, where that is not `listen`. The map must say the same."),
     INSECURE_LISTEN,
@@ -226,6 +232,7 @@ mod tests {
             nodes: Vec::new(),
             gateway,
             insecure_listen: true,
+            log: true,
             shards: None,
             segment_bytes: None,
             reserve_bytes: None,

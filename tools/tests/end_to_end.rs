@@ -289,3 +289,39 @@ fn a_taken_down_track_is_gone_for_good() {
     }
     assert_eq!(cluster.status()["tracks"], 0);
 }
+
+/// Waits until the cluster says of what was never stored that it is not there: masters that keep a log have compared what
+/// they hold by then. Until then they cannot tell.
+fn wait_until_absence_is_known(cluster: &Cluster) {
+    let absent = TrackId::of(b"never stored");
+    cluster::wait_until("it is known to be absent", || match cluster.get(&absent).status {
+        404 => true,
+        other => {
+            assert_eq!(other, 503, "nothing else is true of it");
+            false
+        }
+    });
+}
+
+#[test]
+fn a_cluster_with_a_log_serves_like_any_other() {
+    let _turn = turn();
+    let mut cluster = Cluster::start_with(&["--log"]);
+    let mut tracks = import(&cluster, "stored");
+    wait_until_absence_is_known(&cluster);
+    cluster.kill_master(1);
+    assert_all_there(&cluster, &tracks);
+    let bytes = Random::new(77).bytes(300_000);
+    let id = TrackId::of(&bytes);
+    assert_eq!(cluster.ask("PUT", &id, &[], &bytes).status, 201, "two of three are there");
+    tracks.insert(id, bytes);
+    // All at once, so that none has the map or what was said of takedowns but from its own drive.
+    [0, 2].iter().for_each(|index| cluster.kill_master(*index));
+    (0..3).for_each(|index| cluster.start_master(index));
+    cluster.wait_until_all_up();
+    wait_until_absence_is_known(&cluster);
+    assert_all_there(&cluster, &tracks);
+    let reply = cluster.ask("DELETE", &id, &[], &[]);
+    assert_eq!(reply.status, 202, "{}", reply.text());
+    assert_eq!(cluster.get(&id).status, 410);
+}

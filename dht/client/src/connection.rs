@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use deadwax_dht::wire::{BadFrame, Decoder, FrameHeader, Kind, Message, PROTOCOL_MIN, PROTOCOL_VERSION, Stamp};
-use deadwax_dht::{Failure, FailureKind, Map};
+use deadwax_dht::{ClusterId, Failure, FailureKind, NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -16,6 +16,8 @@ use tokio::time::timeout;
 pub(crate) struct Connection {
     pub(crate) sender: Sender,
     pub(crate) receiver: Receiver,
+    /// The version of the protocol that both speak.
+    protocol: u8,
 }
 
 /// The half that writes.
@@ -36,44 +38,61 @@ pub(crate) struct Receiver {
 }
 
 impl Connection {
-    /// Connects to and greets `map`'s node of this index.
-    pub(crate) async fn open(map: &Map, node: usize, connect_ms: u64) -> Result<Self, Failure> {
-        let opening = timeout(Duration::from_millis(connect_ms), Self::open_at_leisure(map, node));
+    /// Connects to and greets a node, by the map of `epoch`.
+    pub(crate) async fn open(
+        cluster: &ClusterId,
+        epoch: u64,
+        node: (&NodeId, &str),
+        connect_ms: u64,
+    ) -> Result<Self, Failure> {
+        let opening = timeout(Duration::from_millis(connect_ms), Self::open_at_leisure(cluster, epoch, node));
         let late = || Failure::new(FailureKind::Stalled, format!("did not greet within {connect_ms} ms"));
         opening.await.unwrap_or_else(|_| Err(late()))
     }
 
-    async fn open_at_leisure(map: &Map, node: usize) -> Result<Self, Failure> {
-        let node = &map.nodes()[node];
-        let socket = TcpStream::connect(&node.address).await.map_err(|error| broken("connect", &error))?;
+    async fn open_at_leisure(
+        cluster: &ClusterId,
+        epoch: u64,
+        (node, address): (&NodeId, &str),
+    ) -> Result<Self, Failure> {
+        let socket = TcpStream::connect(address).await.map_err(|error| broken("connect", &error))?;
         socket.set_nodelay(true).map_err(|error| broken("set TCP_NODELAY", &error))?;
         let (receiver, sender) = socket.into_split();
-        let stamp = Stamp::new(0, map.epoch(), map.cluster());
+        let stamp = Stamp::new(0, epoch, cluster);
         let sender = Sender { socket: sender, stamp };
-        let receiver = Receiver { socket: receiver, decoder: Decoder::new(), stamp, epoch: stamp.epoch };
-        let mut connection = Self { sender, receiver };
+        let receiver = Receiver { socket: receiver, decoder: Decoder::new(), stamp, epoch: 0 };
+        let mut connection = Self { sender, receiver, protocol: PROTOCOL_MIN };
         let hello = Message::Hello {
             protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL_VERSION,
-            cluster: *map.cluster(),
-            node: Some(node.id),
+            cluster: *cluster,
+            node: Some(*node),
         };
         connection.sender.send(&hello).await?;
         match connection.receiver.receive().await? {
-            Message::Welcome { protocol: PROTOCOL_MIN..=PROTOCOL_VERSION, node: got, .. } if got == node.id => {
+            Message::Welcome { protocol: protocol @ PROTOCOL_MIN..=PROTOCOL_VERSION, node: got, .. }
+                if got == *node =>
+            {
+                connection.protocol = protocol;
                 Ok(connection)
             }
-            Message::Welcome { node: got, .. } if got != node.id => {
-                Err(Failure::new(FailureKind::Refused, format!("is node {}, not {}", got.short(), node.id.short())))
+            Message::Welcome { node: got, .. } if got != *node => {
+                Err(Failure::new(FailureKind::Refused, format!("is node {}, not {}", got.short(), node.short())))
             }
             Message::Error { code, message } => Err(Failure::from_reply(code, message)),
             other => Err(unexpected(&other)),
         }
     }
 
-    /// Sends a request and waits for the first reply to it.
-    pub(crate) async fn ask(&mut self, request: &Message) -> Result<Message, Failure> {
+    /// Sends a request by the map of `epoch` and waits for the first reply to it.
+    pub(crate) async fn ask(&mut self, epoch: u64, request: &Message) -> Result<Message, Failure> {
+        let (since, protocol) = (request.kind().since(), self.protocol);
+        if since > protocol {
+            let why = format!("speaks protocol {protocol}, which has no {:?}", request.kind());
+            return Err(Failure::new(FailureKind::Refused, why));
+        }
         self.sender.stamp.request = self.sender.stamp.request.wrapping_add(1);
+        self.sender.stamp.epoch = epoch;
         self.receiver.stamp = self.sender.stamp;
         self.sender.send(request).await?;
         self.receiver.receive().await

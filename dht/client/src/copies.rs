@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use crate::Client;
+use crate::known::Known;
 use crate::read::failure;
 
 /// How many copies of tracks there are, by the policy.
@@ -40,7 +41,7 @@ const PARTITIONS_PER_TURN: u16 = 512;
 impl Client {
     /// What a volume holds, by partition; those that are empty are absent.
     pub(crate) async fn digests(
-        &self,
+        known: &Known,
         node: usize,
         volume: VolumeId,
     ) -> Result<BTreeMap<Partition, PartitionDigest>, Failure> {
@@ -49,7 +50,7 @@ impl Client {
         for turn in 0..PARTITIONS / DIGEST_PARTITIONS_MAX {
             let first = Partition(u16::try_from(turn * DIGEST_PARTITIONS_MAX).expect("below 65,536"));
             let request = Message::Digests { volume, first, count: DIGEST_PARTITIONS_MAX };
-            let (lease, reply) = self.inner.pool.ask(node, &request).await?;
+            let (lease, reply) = known.ask(node, &request).await?;
             lease.give_back();
             let Message::DigestList(digests) = reply else { return Err(failure(reply)) };
             all.extend(digests.into_iter().filter(|each| each.tracks > 0).map(|each| (each.partition, each)));
@@ -58,11 +59,16 @@ impl Client {
     }
 
     /// All ids that a volume holds in a partition.
-    async fn list(&self, node: usize, volume: VolumeId, partition: Partition) -> Result<BTreeSet<TrackId>, Failure> {
+    async fn list(
+        known: &Known,
+        node: usize,
+        volume: VolumeId,
+        partition: Partition,
+    ) -> Result<BTreeSet<TrackId>, Failure> {
         let mut all = BTreeSet::<TrackId>::new();
         loop {
             let request = Message::List { volume, partition, after: all.last().copied(), limit: IDS_MAX };
-            let (lease, reply) = self.inner.pool.ask(node, &request).await?;
+            let (lease, reply) = known.ask(node, &request).await?;
             lease.give_back();
             let Message::Ids(ids) = reply else { return Err(failure(reply)) };
             let (count, before) = (ids.len(), all.len());
@@ -77,15 +83,15 @@ impl Client {
     }
 
     /// Counts tracks and copies. Partitions in which all holders agree are counted by their digests; only those that
-    /// differ are listed, until `deadline`.
-    pub(crate) async fn count_copies(&self, digests: &VolumeDigests, deadline: Instant) -> Counted {
-        let per_track = u64::from(self.map().policy().copies);
+    /// differ are listed, until `deadline`. Of a partition that moves, the first set of holders is counted.
+    pub(crate) async fn count_copies(known: &Known, digests: &VolumeDigests, deadline: Instant) -> Counted {
+        let per_track = u64::from(known.map().policy().copies);
         let (mut tracks, mut seen, mut exact) = (0, 0, true);
         for partition in (0..=u16::MAX).map(Partition) {
             if partition.0.is_multiple_of(PARTITIONS_PER_TURN) {
                 tokio::task::yield_now().await;
             }
-            let holders = self.map().holders(partition);
+            let holders = known.sets(partition).first;
             let held: Vec<_> = holders
                 .iter()
                 .filter_map(|holder| Some((holder, digests.get(&holder.volume)?.get(&partition)?)))
@@ -98,7 +104,7 @@ impl Client {
             }
             let mut union = BTreeSet::new();
             for (holder, _) in &held {
-                match timeout_at(deadline, self.list(holder.node, holder.volume, partition)).await {
+                match timeout_at(deadline, Self::list(known, holder.node, holder.volume, partition)).await {
                     Ok(Ok(ids)) => union.extend(ids),
                     Ok(Err(_)) | Err(_) => exact = false,
                 }

@@ -2,15 +2,18 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use deadwax_dht::wire::{ErrorCode, Message};
-use deadwax_dht::{Failure, GetPlan, GetStep, NodeId, ReadDeadlines, Targets};
+use deadwax_dht::{Failure, FailureKind, GetPlan, GetStep, NodeId, ReadDeadlines, Targets, Verdict};
 use deadwax_track::{ByteRange, TrackId};
 use tokio::time::timeout_at;
 
 use crate::connection::unexpected;
 use crate::error::Holders;
+use crate::follower::Course;
+use crate::known::Known;
 use crate::pool::Lease;
 use crate::{Client, Error};
 
@@ -19,14 +22,32 @@ use crate::{Client, Error};
 pub struct GetStream {
     client: Client,
     id: TrackId,
+    course: Course,
+    /// The nodes that are asked last.
+    avoid: Vec<NodeId>,
     targets: Targets,
     plan: GetPlan,
     /// One, or two while a second holder is asked beside a slow one.
     requests: Vec<Request>,
-    /// The holder (an index) that was asked or answered last, and so sent what came last.
-    asked: usize,
-    bytes_total: u64,
+    /// The node that was asked or answered last, and so sent what came last.
+    asked: NodeId,
+    end: u64,
+    /// The track's length, once a holder told it.
+    found: Option<u64>,
+    /// Whether a holder, by this map or an earlier one, showed that the track was stored.
+    seen: bool,
+    /// Why the plan cannot go on by this map, until it is known whether there is a newer one.
+    halted: Option<Halt>,
     ended: bool,
+}
+
+/// What ends a plan unless there is a newer map.
+#[derive(Clone, Copy, Debug)]
+enum Halt {
+    /// A holder has a map of this epoch.
+    Moved(u64),
+    /// No holder could give the bytes.
+    Failed(Verdict),
 }
 
 /// A request that is under way. Dropped, it closes its connection.
@@ -61,7 +82,7 @@ impl Request {
 
 /// What the stream came to.
 enum Came {
-    Found(u64),
+    Found,
     Bytes(Bytes),
     End,
 }
@@ -76,27 +97,52 @@ impl Client {
     /// As [`get`](Self::get), but asks the nodes `avoid` after all others: what they sent before did not pass its
     /// proof, say. They are still asked where no other can give the bytes.
     pub async fn get_avoiding(&self, id: TrackId, range: ByteRange, avoid: &[NodeId]) -> Result<GetStream, Error> {
-        let (targets, mut readers) = self.readers(&id);
-        let (nodes, config) = (self.inner.map.nodes(), &self.inner.config);
-        for reader in &mut readers.order {
-            reader.is_down |= avoid.contains(&nodes[targets.holders()[reader.holder].node].id);
-        }
-        readers.order.sort_by_key(|reader| reader.is_down);
         // The pool's own deadlines, for a connection and then for the answer, are those that a request usually meets:
         // it knows why.
+        let config = &self.inner.config;
         let deadlines = ReadDeadlines {
             first_ms: 2 * config.first_ms + 1,
             stall_ms: config.read_stall_ms,
             whole: Some(self.now().saturating_add(config.get_ms)),
         };
-        let plan = GetPlan::new(readers, range, deadlines);
-        let (client, requests) = (self.clone(), Vec::with_capacity(2));
-        let mut stream = GetStream { client, id, targets, plan, requests, asked: 0, bytes_total: 0, ended: false };
+        let course = self.course();
+        let (targets, plan) = self.get_plan(&course.known, id, range, avoid, deadlines);
+        let asked = course.known.node_id(targets.holders()[0].node);
+        let mut stream = GetStream {
+            client: self.clone(),
+            id,
+            course,
+            avoid: avoid.to_vec(),
+            targets,
+            plan,
+            requests: Vec::with_capacity(2),
+            asked,
+            end: range.end(),
+            found: None,
+            seen: false,
+            halted: None,
+            ended: false,
+        };
         match stream.advance().await? {
-            Came::Found(bytes) => stream.bytes_total = bytes,
+            Came::Found => Ok(stream),
             Came::Bytes(_) | Came::End => unreachable!("a plan takes no bytes and no end before the track is found"),
         }
-        Ok(stream)
+    }
+
+    fn get_plan(
+        &self,
+        known: &Known,
+        id: TrackId,
+        range: ByteRange,
+        avoid: &[NodeId],
+        deadlines: ReadDeadlines,
+    ) -> (Targets, GetPlan) {
+        let (targets, mut readers) = self.readers(known, id.partition());
+        for reader in &mut readers.order {
+            reader.is_down |= avoid.contains(&known.node_id(targets.holders()[reader.holder].node));
+        }
+        readers.order.sort_by_key(|reader| reader.is_down);
+        (targets, GetPlan::new(readers, range, deadlines))
     }
 }
 
@@ -104,13 +150,13 @@ impl GetStream {
     /// The whole track's length.
     #[must_use]
     pub const fn bytes_total(&self) -> u64 {
-        self.bytes_total
+        self.found.expect("a stream is given out when a holder was found")
     }
 
     /// The node that sent the bytes which [`next`](Self::next) gave last, or that is about to send the first.
     #[must_use]
-    pub fn node(&self) -> NodeId {
-        self.client.inner.map.nodes()[self.targets.holders()[self.asked].node].id
+    pub const fn node(&self) -> NodeId {
+        self.asked
     }
 
     /// The next bytes of the range, nothing at its end. After an error there is nothing more. May be dropped while it
@@ -119,10 +165,10 @@ impl GetStream {
         if self.ended {
             return None;
         }
-        self.plan.handle_resumed(self.client.now());
         loop {
+            self.plan.handle_resumed(self.client.now());
             match self.advance().await {
-                Ok(Came::Found(_)) => {}
+                Ok(Came::Found) => {}
                 Ok(Came::Bytes(bytes)) => return Some(Ok(bytes)),
                 Ok(Came::End) => {
                     self.ended = true;
@@ -140,12 +186,15 @@ impl GetStream {
     /// Follows the plan until something comes of it.
     async fn advance(&mut self) -> Result<Came, Error> {
         loop {
+            if let Some(halt) = self.halted {
+                self.follow(halt).await?;
+            }
             let now = self.client.now();
+            let (known, holders) = (&self.course.known, self.targets.holders());
             let step = self.client.reading(|reading| {
                 let step = self.plan.poll(now, &mut reading.hedges);
                 while let Some((holder, ms)) = self.plan.take_sample() {
-                    let node = self.client.inner.map.nodes()[self.targets.holders()[holder].node].id;
-                    reading.latency.record(now, node, ms);
+                    reading.latency.record(now, known.node_id(holders[holder].node), ms);
                 }
                 step
             });
@@ -153,7 +202,7 @@ impl GetStream {
                 GetStep::Ask { holder, range, hedge } => {
                     self.ask(holder, range);
                     if !hedge {
-                        self.asked = holder;
+                        self.asked = self.node_of(holder);
                     }
                     continue;
                 }
@@ -161,35 +210,71 @@ impl GetStream {
                     self.end(holder);
                     continue;
                 }
-                // The newer map cannot be fetched yet: the other holders may have the bytes.
-                GetStep::Moved { .. } => continue,
+                GetStep::Moved { epoch } => {
+                    self.halted = Some(Halt::Moved(epoch));
+                    continue;
+                }
                 GetStep::Wait { until } => until,
                 GetStep::Done => return Ok(Came::End),
+                GetStep::NotFound if self.seen => return Err(self.failed(Verdict::Unavailable)),
                 GetStep::NotFound => return Err(Error::NotFound),
                 GetStep::Failed(verdict) => {
-                    let map = &self.client.inner.map;
-                    let holders = Holders::of(map, self.targets.holders(), self.plan.failures());
-                    let (next, absent) = (self.plan.next_byte(), self.plan.absent());
-                    let what = || format!("get {} from byte {next}: {absent} holders do not have it", self.id);
-                    return Err(Error::of(verdict, what, holders));
+                    self.halted = Some(Halt::Failed(verdict));
+                    continue;
                 }
             };
             // Where the time is over, the plan knows at the next poll.
             if let Ok((holder, reply)) = timeout_at(self.client.at(until), self.hear()).await
                 && let Some(came) = self.handle(holder, reply)
             {
-                self.asked = holder;
+                self.asked = self.node_of(holder);
                 self.plan.handle_away(self.client.now());
                 return Ok(came);
             }
         }
     }
 
+    /// Begins anew, from the next byte on, by a newer map; where there is none, goes on by this one or fails. May be
+    /// dropped while it waits, and called again.
+    async fn follow(&mut self, halt: Halt) -> Result<(), Error> {
+        let until = self.plan.deadlines().whole.map(|whole| self.client.at(whole));
+        let newer = match halt {
+            Halt::Moved(epoch) => self.course.follow(&self.client, epoch, until).await,
+            Halt::Failed(verdict) => self.course.follow_failed(&self.client, verdict, until).await,
+        };
+        self.halted = None;
+        if !newer {
+            return match halt {
+                // The other holders may have the bytes.
+                Halt::Moved(_) => Ok(()),
+                Halt::Failed(verdict) => Err(self.failed(verdict)),
+            };
+        }
+        self.requests.clear();
+        self.seen |= self.plan.failures().any(|(_, failure)| failure.kind == FailureKind::Corrupt);
+        let rest = ByteRange::new(self.plan.next_byte(), self.end).expect("a plan whose bytes all came has ended well");
+        let deadlines = self.plan.deadlines();
+        (self.targets, self.plan) = self.client.get_plan(&self.course.known, self.id, rest, &self.avoid, deadlines);
+        Ok(())
+    }
+
+    fn failed(&self, verdict: Verdict) -> Error {
+        let holders = Holders::of(self.course.known.map(), self.targets.holders(), self.plan.failures());
+        let (next, absent) = (self.plan.next_byte(), self.plan.absent());
+        let what = || format!("get {} from byte {next}: {absent} holders do not have it", self.id);
+        Error::of(verdict, what, holders)
+    }
+
+    /// The node of a holder of the present map.
+    fn node_of(&self, holder: usize) -> NodeId {
+        self.course.known.node_id(self.targets.holders()[holder].node)
+    }
+
     fn ask(&mut self, holder: usize, range: ByteRange) {
         let place = self.targets.holders()[holder];
         let request = Message::Get { volume: place.volume, id: self.id, range };
-        let pool = self.client.inner.pool.clone();
-        let asking: Asking = Box::pin(async move { pool.ask(place.node, &request).await });
+        let known = Arc::clone(&self.course.known);
+        let asking: Asking = Box::pin(async move { known.ask(place.node, &request).await });
         self.requests.push(Request { holder, asking: Some(asking), lease: None });
     }
 
@@ -217,9 +302,17 @@ impl GetStream {
     fn handle(&mut self, holder: usize, reply: Result<Message, Failure>) -> Option<Came> {
         let now = self.client.now();
         match reply {
+            Ok(Message::Found { bytes }) if self.found.is_some_and(|known| known != bytes) => {
+                let why = format!("says the track has {bytes} bytes, another said {}", self.bytes_total());
+                self.fail(holder, Failure::new(FailureKind::Corrupt, why));
+            }
             Ok(Message::Found { bytes }) => {
                 self.plan.handle_found(now, holder, bytes);
-                return (self.plan.track_bytes() == Some(bytes)).then_some(Came::Found(bytes));
+                if self.plan.track_bytes() == Some(bytes) {
+                    self.seen = true;
+                    self.found = Some(bytes);
+                    return Some(Came::Found);
+                }
             }
             Ok(Message::Data(bytes)) => {
                 return self.plan.handle_data(now, holder, bytes.len() as u64).then_some(Came::Bytes(bytes));

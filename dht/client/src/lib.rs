@@ -5,19 +5,27 @@
 //! says that it cannot be told. Bytes that arrive pass a checksum for each frame; proving pieces against the manifest
 //! is the caller's matter. No request waits without a deadline; every queue has a bound.
 //!
+//! **The map.** A client begins with the map that it is given. A request goes by the newest that is known when it begins.
+//! When a holder says that it has a newer one, the client fetches the map's records, once for all who wait, and the
+//! request begins anew by it: a get from the byte where it is, a put unless its bytes are on their way. While a
+//! partition moves a put needs its quorum in both sets of holders, and readers ask the first set first. Nodes with a map
+//! that never changes have no records; then a request goes on by the map that there is.
+//!
 //! **Where to start.** [`Client`]: [`put`](Client::put), [`get`](Client::get), [`info`](Client::info),
 //! [`presence`](Client::presence), [`take_down`](Client::take_down), [`status`](Client::status). The rules are state
 //! machines of `deadwax-dht`; this crate drives them with sockets and a clock.
 //!
-//! **Absent on purpose.** Caching, HTTP, retries of whole requests. Not yet: fetching a newer map, and stand-ins for
-//! holders that are down, whose copies nothing would bring home.
+//! **Absent on purpose.** Caching, HTTP, retries of whole requests, asking for a newer map that nobody told of. Not yet:
+//! stand-ins for holders that are down, whose copies nothing would bring home.
 
 mod background;
 mod config;
 mod connection;
 mod copies;
 mod error;
+mod follower;
 mod get;
+mod known;
 mod pool;
 mod put;
 mod put_lane;
@@ -29,7 +37,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use deadwax_dht::{HedgeBudget, Latency, Map, Readers, Targets};
-use deadwax_track::TrackId;
+use deadwax_track::Partition;
 use tokio::time::Instant;
 
 pub use config::ClientConfig;
@@ -42,7 +50,8 @@ pub use status::{ClusterStatus, NodeReport};
 pub use takedown::TakeDown;
 
 use background::Background;
-use pool::Pool;
+use follower::Follower;
+use known::Known;
 
 /// Asks the nodes of a cluster. Cheap to clone; clones share connections.
 ///
@@ -55,9 +64,8 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Inner {
-    map: Arc<Map>,
-    config: ClientConfig,
-    pool: Arc<Pool>,
+    config: Arc<ClientConfig>,
+    follower: Arc<Follower>,
     background: Background,
     reading: Mutex<Reading>,
     /// The state machines' clock counts from here.
@@ -72,18 +80,30 @@ struct Reading {
 }
 
 impl Client {
-    /// A client of the cluster that `map` describes. Connects when there is something to ask.
+    /// A client of the cluster that `map` describes: the cluster's first map, or a later one at which no partition moved,
+    /// since a map alone does not say who else holds it meanwhile. Connects when there is something to ask.
     #[must_use]
     pub fn new(map: Arc<Map>, config: ClientConfig) -> Self {
-        let pool = Arc::new(Pool::new(Arc::clone(&map), config.clone()));
+        let config = Arc::new(config);
+        let follower = Arc::new(Follower::new(Known::of_map(map, &config), Arc::clone(&config)));
         let (background, reading) = (Background::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { map, config, pool, background, reading, began: Instant::now() }) }
+        Self { inner: Arc::new(Inner { config, follower, background, reading, began: Instant::now() }) }
     }
 
-    /// The map that it goes by.
+    /// The newest map that it knows.
     #[must_use]
-    pub fn map(&self) -> &Arc<Map> {
-        &self.inner.map
+    pub fn map(&self) -> Arc<Map> {
+        Arc::clone(self.known().map())
+    }
+
+    /// That map's epoch. It never falls.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.known().epoch()
+    }
+
+    fn known(&self) -> Arc<Known> {
+        self.inner.follower.known()
     }
 
     /// Waits until all work that goes on after its request was answered has ended: the copies that a put makes beyond
@@ -102,12 +122,11 @@ impl Client {
         self.inner.began + Duration::from_millis(ms)
     }
 
-    /// The track's holders, and whom of them a read asks in which order: the fast first, those that were out of reach a
-    /// moment ago last.
-    fn readers(&self, id: &TrackId) -> (Targets, Readers) {
-        let (map, pool) = (&self.inner.map, &self.inner.pool);
-        let targets = Targets::of(map, id.partition());
-        let is_down = |node| pool.is_suspect(node);
+    /// The partition's holders, and whom of them a read asks in which order: the fast first, those that were out of reach
+    /// a moment ago last.
+    fn readers(&self, known: &Known, partition: Partition) -> (Targets, Readers) {
+        let (map, targets) = (known.map(), known.targets(partition));
+        let is_down = |node| known.pool(node).is_suspect();
         let now = self.now();
         let order = self.reading(|reading| reading.latency.order(now, &targets, map.nodes(), None, is_down));
         let readers = Readers::new(&targets, map.policy(), order);

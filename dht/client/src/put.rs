@@ -1,14 +1,17 @@
 //! Storing a track on its holders, all at once.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use deadwax_dht::wire::{DATA_BYTES_MAX, Message};
-use deadwax_dht::{Grace, PutQuorum, PutStep, Targets, Verdict};
+use deadwax_dht::{Grace, PutQuorum, PutStep, Verdict};
 use deadwax_track::{TRACK_BYTES_MAX, Tags, TrackId, piece_count};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 
 use crate::error::Holders;
+use crate::known::Known;
 use crate::put_lane::{Lane, LaneEvent};
 use crate::{Client, Error};
 
@@ -40,6 +43,8 @@ pub enum Put {
 #[derive(Debug)]
 pub struct PutWriter {
     client: Client,
+    /// The map that it goes by.
+    known: Arc<Known>,
     id: TrackId,
     bytes: u64,
     /// What a holder that has the track says; the caller may be wrong about it.
@@ -53,6 +58,16 @@ pub struct PutWriter {
     events: mpsc::Receiver<(usize, LaneEvent)>,
 }
 
+/// Why a put did not begin.
+enum NotBegun {
+    /// It is over.
+    Failed(Error),
+    /// A holder has a map of this epoch: offer it by that one. The error: where it cannot be had.
+    Moved(u64, Error),
+    /// The holders that there are do not suffice; by a newer map they may.
+    GivenUp(Verdict, Error),
+}
+
 impl Client {
     /// Offers a track of `bytes` to all its holders, and returns when a write quorum has it or is ready for it, and the
     /// others had time to say. A holder that lacks it gets it, even where a quorum has it already: so a put that is
@@ -61,11 +76,27 @@ impl Client {
         if !(1..=TRACK_BYTES_MAX).contains(&bytes) {
             return Err(Error::Invalid(format!("a track has 1 to {TRACK_BYTES_MAX} bytes, not {bytes}")));
         }
-        let map = &self.inner.map;
-        let targets = Targets::of(map, id.partition());
+        let deadline = self.now().saturating_add(self.inner.config.put_ms);
+        let (mut course, until) = (self.course(), Some(self.at(deadline)));
+        loop {
+            let writer = self.put_writer(&course.known, id, bytes, tags, deadline);
+            let (newer, error) = match writer.open().await {
+                Ok(put) => return Ok(put),
+                Err(NotBegun::Failed(error)) => return Err(error),
+                Err(NotBegun::Moved(epoch, error)) => (course.follow(self, epoch, until).await, error),
+                Err(NotBegun::GivenUp(verdict, error)) => (course.follow_failed(self, verdict, until).await, error),
+            };
+            if !newer {
+                return Err(error);
+            }
+        }
+    }
+
+    fn put_writer(&self, known: &Arc<Known>, id: TrackId, bytes: u64, tags: &Tags, deadline: u64) -> PutWriter {
+        let targets = known.targets(id.partition());
         let holders = targets.holders();
         let suspects: Vec<usize> =
-            (0..holders.len()).filter(|index| self.inner.pool.is_doubted(holders[*index].node)).collect();
+            (0..holders.len()).filter(|index| known.pool(holders[*index].node).is_doubted()).collect();
         let config = &self.inner.config;
         let grace = Grace {
             well_ms: config.put_grace_ms,
@@ -76,22 +107,33 @@ impl Client {
         let count = targets.volumes().len();
         // Room for every event there can be, so that no task waits for a put that is busy.
         let (sender, events) = mpsc::channel(2 * count);
-        let deadline = self.now().saturating_add(config.put_ms);
-        let quorum = Box::new(PutQuorum::new(targets, map.policy(), &suspects, grace, Some(deadline)));
-        let (client, tags, lanes) = (self.clone(), tags.clone(), (0..count).map(|_| None).collect());
-        PutWriter { client, id, bytes, true_bytes: bytes, written: 0, tags, quorum, lanes, sender, events }.open().await
+        let quorum = Box::new(PutQuorum::new(targets, known.map().policy(), &suspects, grace, Some(deadline)));
+        PutWriter {
+            client: self.clone(),
+            known: Arc::clone(known),
+            id,
+            bytes,
+            true_bytes: bytes,
+            written: 0,
+            tags: tags.clone(),
+            quorum,
+            lanes: (0..count).map(|_| None).collect(),
+            sender,
+            events,
+        }
     }
 }
 
 impl PutWriter {
-    async fn open(mut self) -> Result<Put, Error> {
+    async fn open(mut self) -> Result<Put, NotBegun> {
         loop {
             match self.quorum.poll(self.client.now()) {
                 PutStep::Ask { target } => self.ask(target),
-                PutStep::Wait { until } => self.wait(until).await?,
+                PutStep::Wait { until } => self.wait(until).await,
                 PutStep::Already { copies, zones } => return Ok(Put::Already(self.stored(copies, zones))),
                 PutStep::Begin { .. } if self.true_bytes != self.bytes => {
-                    return Err(Error::Invalid(format!("the track has {} bytes, not {}", self.true_bytes, self.bytes)));
+                    let why = format!("the track has {} bytes, not {}", self.true_bytes, self.bytes);
+                    return Err(NotBegun::Failed(Error::Invalid(why)));
                 }
                 PutStep::Begin { to } => {
                     for (index, lane) in self.lanes.iter_mut().enumerate() {
@@ -101,8 +143,13 @@ impl PutWriter {
                     }
                     return Ok(Put::Writer(self));
                 }
-                PutStep::GiveUp(verdict) => return Err(self.given_up(verdict)),
-                PutStep::Moved { .. } => return Err(self.given_up(Verdict::Unavailable)),
+                PutStep::GiveUp(verdict) => return Err(NotBegun::GivenUp(verdict, self.given_up(verdict))),
+                PutStep::Moved { epoch } => {
+                    let what =
+                        format!("put {}: the map changed to epoch {epoch}, which could not be followed", self.id);
+                    let holders = self.failures();
+                    return Err(NotBegun::Moved(epoch, Error::Unavailable { what, holders }));
+                }
                 PutStep::Acknowledged { .. } => unreachable!("nothing was sent"),
             }
         }
@@ -112,11 +159,12 @@ impl PutWriter {
     fn ask(&mut self, target: usize) {
         let at = self.quorum.targets().volumes()[target];
         let offer = Message::Put { volume: at.volume, id: self.id, bytes: self.bytes, tags: self.tags.clone() };
-        self.lanes[target] = Some(Lane::start(&self.client, (target, at.node), offer, self.bytes, &self.sender));
+        self.lanes[target] =
+            Some(Lane::start(&self.client, &self.known, (target, at.node), offer, self.bytes, &self.sender));
     }
 
     /// Waits for what a holder does next.
-    async fn wait(&mut self, until: Option<u64>) -> Result<(), Error> {
+    async fn wait(&mut self, until: Option<u64>) {
         let event = match until {
             Some(until) => timeout_at(self.client.at(until), self.events.recv()).await,
             None => Ok(self.events.recv().await),
@@ -126,7 +174,6 @@ impl PutWriter {
             Ok(None) => unreachable!("we hold a sender"),
             Err(_) => {}
         }
-        Ok(())
     }
 
     fn handle(&mut self, holder: usize, event: LaneEvent) {
@@ -170,7 +217,7 @@ impl PutWriter {
         }
         match self.quorum.poll(self.client.now()) {
             PutStep::GiveUp(verdict) => Err(self.given_up(verdict)),
-            PutStep::Moved { .. } => Err(self.given_up(Verdict::Unavailable)),
+            PutStep::Moved { epoch } => Err(self.moved(epoch)),
             _ => Ok(()),
         }
     }
@@ -183,13 +230,13 @@ impl PutWriter {
         }
         loop {
             match self.quorum.poll(self.client.now()) {
-                PutStep::Wait { until } => self.wait(until).await?,
+                PutStep::Wait { until } => self.wait(until).await,
                 PutStep::Acknowledged { copies, zones } | PutStep::Already { copies, zones } => {
                     self.lanes.drain(..).flatten().for_each(Lane::release);
                     return Ok(self.stored(copies, zones));
                 }
                 PutStep::GiveUp(verdict) => return Err(self.given_up(verdict)),
-                PutStep::Moved { .. } => return Err(self.given_up(Verdict::Unavailable)),
+                PutStep::Moved { epoch } => return Err(self.moved(epoch)),
                 PutStep::Begin { .. } | PutStep::Ask { .. } => {
                     unreachable!("the writer exists because all that was said before")
                 }
@@ -198,14 +245,25 @@ impl PutWriter {
     }
 
     fn stored(&self, copies: usize, zones: usize) -> Stored {
-        let epoch = self.client.inner.map.epoch();
+        let epoch = self.known.epoch();
         Stored { bytes: self.true_bytes, pieces: piece_count(self.true_bytes), copies, zones, epoch }
     }
 
     fn given_up(&self, verdict: Verdict) -> Error {
-        let failures = Holders::of(&self.client.inner.map, self.quorum.targets().volumes(), self.quorum.failures());
         let ((copies, zones), durable) = (self.quorum.needed(), self.quorum.durable().0);
         let what = || format!("put {}: needs {copies} copies in {zones} zones, has {durable}", self.id);
-        Error::of(verdict, what, failures)
+        Error::of(verdict, what, self.failures())
+    }
+
+    /// A holder has a newer map, and bytes that are gone cannot be sent by it.
+    fn moved(&self, epoch: u64) -> Error {
+        // Whoever repeats it finds the map there.
+        self.client.follow_behind(epoch);
+        let what = format!("put {}: the map changed to epoch {epoch} while its bytes were sent, repeat it", self.id);
+        Error::Unavailable { what, holders: self.failures() }
+    }
+
+    fn failures(&self) -> Holders {
+        Holders::of(self.known.map(), self.quorum.targets().volumes(), self.quorum.failures())
     }
 }

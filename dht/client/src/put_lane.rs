@@ -11,7 +11,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::connection::unexpected;
-use crate::pool::{Lease, Pool};
+use crate::known::Known;
+use crate::pool::Lease;
 use crate::{Client, ClientConfig};
 
 /// The most parts that are joined into one frame.
@@ -50,8 +51,9 @@ struct Part {
 struct Holder {
     index: usize,
     node: usize,
-    pool: Arc<Pool>,
-    config: ClientConfig,
+    /// The map that the put goes by.
+    known: Arc<Known>,
+    config: Arc<ClientConfig>,
     offer: Message,
     track_bytes: u64,
     queue: mpsc::Receiver<Part>,
@@ -69,18 +71,19 @@ impl Lane {
     /// Starts the task that offers the track to the holder of this index. It sends at most two events.
     pub(crate) fn start(
         client: &Client,
+        known: &Arc<Known>,
         (index, node): (usize, usize),
         offer: Message,
         track_bytes: u64,
         events: &mpsc::Sender<(usize, LaneEvent)>,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE_PARTS_MAX);
-        let config = client.inner.config.clone();
+        let config = Arc::clone(&client.inner.config);
         let room = Arc::new(Semaphore::new(config.put_queue_bytes_max.clamp(DATA_BYTES_MAX, u32::MAX as usize)));
         let holder = Holder {
             index,
             node,
-            pool: Arc::clone(&client.inner.pool),
+            known: Arc::clone(known),
             config,
             offer,
             track_bytes,
@@ -131,7 +134,7 @@ impl Holder {
             Err(failure) => LaneEvent::Failed(failure),
         };
         if let LaneEvent::Failed(failure) = &event {
-            tracing::debug!(node = self.node, %failure, "put to a holder failed");
+            tracing::debug!(node = %self.known.node_id(self.node), %failure, "put to a holder failed");
         }
         self.room.close();
         // Nobody listens once the put was answered.
@@ -174,7 +177,7 @@ impl Holder {
     }
 
     async fn offer(&self) -> Result<Offered, Failure> {
-        let (lease, reply) = self.pool.ask(self.node, &self.offer).await?;
+        let (lease, reply) = self.known.ask(self.node, &self.offer).await?;
         match reply {
             Message::Ready => Ok(Offered::Ready(lease)),
             Message::Stored { bytes, .. } => {

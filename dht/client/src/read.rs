@@ -1,11 +1,12 @@
 //! What is known of a track, from the first holder that can tell.
 
 use deadwax_dht::wire::{ErrorCode, Message};
-use deadwax_dht::{Failure, FailureKind, ReadPlan, ReadStep};
+use deadwax_dht::{Failure, FailureKind, ReadPlan, ReadStep, Targets};
 use deadwax_track::{Manifest, Tags, TrackId};
 
 use crate::connection::unexpected;
 use crate::error::Holders;
+use crate::known::Known;
 use crate::{Client, Error};
 
 /// A track's length, tags and manifest.
@@ -85,25 +86,39 @@ impl Client {
         request: impl Fn(deadwax_dht::VolumeId) -> Message,
         answer: impl Fn(Message) -> Answer<T>,
     ) -> Result<T, Error> {
-        let (targets, readers) = self.readers(&id);
-        let (map, holders) = (&self.inner.map, targets.holders());
-        let mut plan = ReadPlan::new(readers);
+        let mut course = self.course();
+        let (mut targets, mut plan) = self.read_plan(&course.known, &id);
+        let mut seen = false;
         loop {
-            let holder = match plan.poll() {
+            let step = plan.poll();
+            let newer = match step {
+                ReadStep::Moved { epoch } => course.follow(self, epoch, None).await,
+                ReadStep::Failed(verdict) => course.follow_failed(self, verdict, None).await,
+                _ => false,
+            };
+            if newer {
+                seen |= plan.failures().any(|(_, failure)| failure.kind == FailureKind::Corrupt);
+                (targets, plan) = self.read_plan(&course.known, &id);
+                if seen {
+                    plan.handle_seen();
+                }
+                continue;
+            }
+            let holder = match step {
                 ReadStep::Ask { holder } => holder,
                 ReadStep::NotFound => return Err(Error::NotFound),
-                // The newer map cannot be fetched yet: who has the track may still say so.
+                // The newer map cannot be had: who has the track may still say so.
                 ReadStep::Moved { .. } => continue,
                 ReadStep::Failed(verdict) => {
-                    let failures = Holders::of(map, holders, plan.failures());
+                    let failures = Holders::of(course.known.map(), targets.holders(), plan.failures());
                     let absent = plan.absent();
                     let what = || format!("{what} of {id}: {absent} holders do not have it");
                     return Err(Error::of(verdict, what, failures));
                 }
                 ReadStep::Done => unreachable!("an answer is returned at once"),
             };
-            let place = holders[holder];
-            let (epoch, reply) = match self.inner.pool.ask(place.node, &request(place.volume)).await {
+            let place = targets.holders()[holder];
+            let (epoch, reply) = match course.known.ask(place.node, &request(place.volume)).await {
                 Ok((lease, reply)) => {
                     let epoch = lease.connection.receiver.epoch;
                     lease.give_back();
@@ -120,6 +135,11 @@ impl Client {
                 Answer::Failed(failure) => plan.handle_failed(holder, failure, None),
             }
         }
+    }
+
+    fn read_plan(&self, known: &Known, id: &TrackId) -> (Targets, ReadPlan) {
+        let (targets, readers) = self.readers(known, id.partition());
+        (targets, ReadPlan::new(readers))
     }
 }
 

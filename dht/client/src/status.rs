@@ -1,6 +1,7 @@
 //! How the whole cluster is.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadwax_dht::wire::{Message, NodeStatus, VolumeState, VolumeStatus};
@@ -11,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Client;
 use crate::copies::{Copies, VolumeDigests};
+use crate::known::Known;
 use crate::read::failure;
 
 /// How a cluster is: what `deadwax status` prints.
@@ -66,14 +68,16 @@ pub struct NodeReport {
 
 impl Client {
     /// Asks every node how it is and what it holds, and compares. Takes [`status_ms`](crate::ClientConfig::status_ms)
-    /// at most; what did not answer by then counts as down, and the whole never fails.
+    /// at most; what did not answer by then counts as down, and the whole never fails. By the newest map that is known;
+    /// where a node tells of a newer one it is fetched for the next time.
     pub async fn status(&self) -> ClusterStatus {
-        let map = self.map();
+        let known = self.known();
+        let map = known.map();
         let deadline = Instant::now() + Duration::from_millis(self.inner.config.status_ms);
         let mut asking = JoinSet::new();
         for node in 0..map.nodes().len() {
-            let client = self.clone();
-            asking.spawn(async move { (node, client.ask_node(node, deadline).await) });
+            let known = Arc::clone(&known);
+            asking.spawn(async move { (node, Self::ask_node(&known, node, deadline).await) });
         }
         let mut nodes: Vec<_> = map.nodes().iter().map(|_| None).collect();
         let mut digests = VolumeDigests::new();
@@ -86,7 +90,8 @@ impl Client {
         }
         let nodes: Vec<Result<NodeStatus, Failure>> =
             nodes.into_iter().map(|node| node.expect("each reports")).collect();
-        let counted = self.count_copies(&digests, deadline).await;
+        self.follow_behind(known.told());
+        let counted = Self::count_copies(&known, &digests, deadline).await;
         let warnings = warnings(map, &nodes, &counted.copies);
         let volumes = || nodes.iter().flatten().flat_map(|node| &node.volumes);
         let all_bytes: u64 = volumes().map(|volume| volume.track_bytes).sum();
@@ -107,30 +112,31 @@ impl Client {
     /// How many nodes answer now: what a balancer asks often. Costs one small request a node; one that was found down a
     /// moment ago is not asked again.
     pub async fn nodes_up(&self) -> usize {
-        let mut asking = JoinSet::new();
-        for node in 0..self.map().nodes().len() {
-            let client = self.clone();
+        let (known, mut asking) = (self.known(), JoinSet::new());
+        for node in 0..known.map().nodes().len() {
+            let known = Arc::clone(&known);
             asking.spawn(async move {
-                let (lease, reply) = client.inner.pool.ask(node, &Message::Status).await?;
+                let (lease, reply) = known.ask(node, &Message::Status).await?;
                 lease.give_back();
                 if matches!(reply, Message::NodeStatus(_)) { Ok(()) } else { Err(failure(reply)) }
             });
         }
         let answers = asking.join_all().await;
+        self.follow_behind(known.told());
         answers.iter().filter(|answer: &&Result<(), Failure>| answer.is_ok()).count()
     }
 
     /// A node's word on itself, and on what each of its volumes holds. All of it, or the node counts as down.
-    async fn ask_node(&self, node: usize, deadline: Instant) -> Result<(NodeStatus, VolumeDigests), Failure> {
+    async fn ask_node(known: &Known, node: usize, deadline: Instant) -> Result<(NodeStatus, VolumeDigests), Failure> {
         let asking = async {
-            let (lease, reply) = self.inner.pool.ask(node, &Message::Status).await?;
+            let (lease, reply) = known.ask(node, &Message::Status).await?;
             lease.give_back();
             let Message::NodeStatus(status) = reply else { return Err(failure(reply)) };
             let mut digests = VolumeDigests::new();
-            for volume in &self.map().nodes()[node].volumes {
+            for volume in &known.map().nodes()[node].volumes {
                 let serves = |status: &&VolumeStatus| status.id == volume.id && status.state != VolumeState::Fenced;
                 if status.volumes.iter().any(|status| serves(&status)) {
-                    digests.insert(volume.id, self.digests(node, volume.id).await?);
+                    digests.insert(volume.id, Self::digests(known, node, volume.id).await?);
                 }
             }
             Ok((*status, digests))

@@ -1,5 +1,7 @@
 //! Taking a track down, everywhere.
 
+use std::sync::Arc;
+
 use deadwax_dht::Failure;
 use deadwax_dht::wire::Message;
 use deadwax_track::TrackId;
@@ -7,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::error::Holders;
+use crate::known::Known;
 use crate::read::failure;
 use crate::{Client, Error};
 
@@ -24,35 +27,60 @@ impl Client {
     /// and serves the track no more. There is no log yet that would tell a holder later, so one that does not confirm
     /// makes it `Unavailable`, with what was done left done: ask again, the same number comes back.
     pub async fn take_down(&self, id: TrackId, number: u64) -> Result<TakeDown, Error> {
-        let map = &self.inner.map;
-        let holders = map.holders(id.partition()).to_vec();
-        let mut asking = JoinSet::new();
-        for (index, holder) in holders.iter().copied().enumerate() {
-            let pool = self.inner.pool.clone();
-            asking.spawn(async move {
-                let request = Message::TakeDown { volume: holder.volume, id, number };
-                (index, pool.ask(holder.node, &request).await)
-            });
-        }
-        let (mut numbers, mut failures) = (Vec::new(), Vec::<(usize, Failure)>::new());
-        while let Some(answer) = asking.join_next().await {
-            match answer.expect("asking does not panic and is not aborted") {
-                (_, Ok((lease, Message::TakenDown { number }))) => {
-                    lease.give_back();
-                    numbers.push(number);
-                }
-                (index, Ok((_, other))) => failures.push((index, failure(other))),
-                (index, Err(failure)) => failures.push((index, failure)),
+        let mut course = self.course();
+        loop {
+            let (newest, result) = Self::take_down_by(&course.known, id, number).await;
+            if newest <= course.known.epoch() {
+                return result;
+            }
+            // By the newer map there may be other holders. Those that confirmed do so again.
+            if !course.follow(self, newest, None).await {
+                return result.and_then(|_| {
+                    let what =
+                        format!("take down {id}: the map changed to epoch {newest}, which could not be followed");
+                    Err(Error::Unavailable { what, holders: Holders::default() })
+                });
             }
         }
-        match numbers.iter().min() {
+    }
+
+    /// Asks the holders of one map. Also, the newest epoch that one of them told of.
+    async fn take_down_by(known: &Arc<Known>, id: TrackId, number: u64) -> (u64, Result<TakeDown, Error>) {
+        let holders = known.sets(id.partition()).union();
+        let mut asking = JoinSet::new();
+        for (index, holder) in holders.iter().copied().enumerate() {
+            let known = Arc::clone(known);
+            asking.spawn(async move {
+                let request = Message::TakeDown { volume: holder.volume, id, number };
+                (index, known.ask(holder.node, &request).await)
+            });
+        }
+        let (mut newest, mut numbers, mut failures) = (0, Vec::new(), Vec::<(usize, Failure)>::new());
+        while let Some(answer) = asking.join_next().await {
+            let (index, answer) = answer.expect("asking does not panic and is not aborted");
+            match answer {
+                Ok((lease, reply)) => {
+                    newest = newest.max(lease.connection.receiver.epoch);
+                    match reply {
+                        Message::TakenDown { number } => {
+                            lease.give_back();
+                            numbers.push(number);
+                        }
+                        other => failures.push((index, failure(other))),
+                    }
+                }
+                Err(failure) => failures.push((index, failure)),
+            }
+        }
+        let result = match numbers.iter().min() {
             Some(number) if failures.is_empty() => Ok(TakeDown { number: *number, copies: numbers.len() }),
             _ => {
                 failures.sort_by_key(|(index, _)| *index);
                 let what = format!("take down {id}: {} of {} holders confirmed", numbers.len(), holders.len());
                 let failures = failures.iter().map(|(index, failure)| (*index, failure));
-                Err(Error::Unavailable { what, holders: Holders::of(map, &holders, failures) })
+                Err(Error::Unavailable { what, holders: Holders::of(known.map(), &holders, failures) })
             }
-        }
+        };
+        (newest, result)
     }
 }

@@ -1,5 +1,6 @@
 //! A client and three nodes that fail in every way they can.
 
+mod epochs;
 mod peer;
 
 use std::sync::Arc;
@@ -34,22 +35,7 @@ impl Cluster {
 
     async fn with(config: ClientConfig) -> Self {
         let peers = [Peer::start(1).await, Peer::start(2).await, Peer::start(3).await];
-        let node = |peer: &Peer| Node {
-            id: peer.node,
-            zone: "home".to_owned(),
-            rack: None,
-            address: peer.address.clone(),
-            volumes: vec![Volume { id: peer.volume, weight: 1 }],
-        };
-        let spec = MapSpec {
-            version: 1,
-            cluster: CLUSTER,
-            epoch: 1,
-            policy: Policy::default(),
-            nodes: peers.iter().map(node).collect(),
-            overrides: vec![],
-        };
-        let map = Arc::new(Map::new(spec).expect("a good map"));
+        let map = Arc::new(Map::new(spec(&peers)).expect("a good map"));
         let client = Client::new(Arc::clone(&map), config);
         Self { peers: peers.into_iter().map(Some).collect(), map, client }
     }
@@ -77,25 +63,55 @@ impl Cluster {
     }
 
     async fn put(&self, id: TrackId, bytes: &Bytes) -> Result<Stored, Error> {
-        match self.client.put(id, bytes.len() as u64, &tags()).await? {
-            Put::Already(stored) => Ok(stored),
-            Put::Writer(mut writer) => {
-                for part in bytes.chunks(300_000) {
-                    writer.write(bytes.slice_ref(part)).await?;
-                }
-                writer.finish().await
-            }
-        }
+        put(&self.client, id, bytes).await
     }
 
     async fn get(&self, id: TrackId, start: u64, end: u64) -> Result<Vec<u8>, Error> {
-        let range = ByteRange::new(start, end).expect("not empty");
-        let mut stream = self.client.get(id, range).await?;
-        let mut got = Vec::new();
-        while let Some(bytes) = stream.next().await {
-            got.extend(bytes?);
+        get(&self.client, id, start, end).await
+    }
+}
+
+async fn put(client: &Client, id: TrackId, bytes: &Bytes) -> Result<Stored, Error> {
+    match client.put(id, bytes.len() as u64, &tags()).await? {
+        Put::Already(stored) => Ok(stored),
+        Put::Writer(mut writer) => {
+            for part in bytes.chunks(300_000) {
+                writer.write(bytes.slice_ref(part)).await?;
+            }
+            writer.finish().await
         }
-        Ok(got)
+    }
+}
+
+async fn get(client: &Client, id: TrackId, start: u64, end: u64) -> Result<Vec<u8>, Error> {
+    let range = ByteRange::new(start, end).expect("not empty");
+    let mut stream = client.get(id, range).await?;
+    let mut got = Vec::new();
+    while let Some(bytes) = stream.next().await {
+        got.extend(bytes?);
+    }
+    Ok(got)
+}
+
+/// The node of this peer, with its one volume.
+fn node(peer: &Peer) -> Node {
+    Node {
+        id: peer.node,
+        zone: "home".to_owned(),
+        rack: None,
+        address: peer.address.clone(),
+        volumes: vec![Volume { id: peer.volume, weight: 1 }],
+    }
+}
+
+fn spec(peers: &[Peer]) -> MapSpec {
+    MapSpec {
+        version: 1,
+        cluster: CLUSTER,
+        epoch: 1,
+        policy: Policy::default(),
+        nodes: peers.iter().map(node).collect(),
+        overrides: vec![],
     }
 }
 

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use deadwax_dht::core::Input;
 use deadwax_dht::wire::ErrorCode;
 use glommio::timer::sleep;
 
@@ -37,10 +38,14 @@ pub(crate) async fn tell(shard: &Rc<Shard>, number: usize, volume: &Arc<NodeVolu
         return;
     }
     volume.set_trouble(trouble.clone());
+    if trouble.is_out() {
+        shard.node.tell(Input::VolumeDown(volume.id));
+    }
     for other in (0..shard.node.shards()).filter(|other| *other != shard.index) {
         loop {
             let (volume, trouble) = (Arc::clone(volume), trouble.clone());
-            let told = shard.send(other, move |shard| async move { shard.share_trouble(number, &volume, &trouble) });
+            let told =
+                shard.node.send(other, move |shard| async move { shard.share_trouble(number, &volume, &trouble) });
             match told {
                 Err(why) if why.code == ErrorCode::Busy => sleep(TELL_RETRY).await,
                 // One that has ended needs no telling.

@@ -4,25 +4,42 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use deadwax_dht::VolumeId;
+use deadwax_dht::core::Done;
 use deadwax_dht::wire::{ErrorCode, Message, NodeStatus, PartitionDigest, VolumeState, VolumeStatus};
 use deadwax_track::{Partition, TrackId};
 
+use crate::driver::{Turn, Wish};
 use crate::refusal::Refusal;
 use crate::shard::Shard;
 use crate::volumes::LocalVolume;
 
 /// Tags and manifest of a track.
-pub(crate) async fn info(shard: &Rc<Shard>, volume: &VolumeId, id: TrackId) -> Result<Message, Refusal> {
-    let volume = shard.node.volume(volume)?;
+pub(crate) async fn info(shard: &Rc<Shard>, wish: Wish) -> Result<Message, Refusal> {
+    let (volume, id) = (shard.node.volume(&wish.volume)?, wish.track);
+    let turn = Turn::begin(shard, wish).await?;
     let owner = shard.node.owner(volume, &id);
-    shard.on(owner, move |shard| async move { shard.local(volume)?.info(id).await }).await
+    match shard.on(owner, move |shard| async move { shard.local(volume)?.info(id).await }).await {
+        Ok(info) => {
+            turn.end(Done::Sent, 0);
+            Ok(info)
+        }
+        Err(why) if why.code == ErrorCode::NotFound => Err(turn.not_here(why).await),
+        Err(why) => Err(why),
+    }
 }
 
-/// Whether a track is there.
-pub(crate) async fn has(shard: &Rc<Shard>, volume: &VolumeId, id: TrackId) -> Result<Message, Refusal> {
-    let volume = shard.node.volume(volume)?;
+/// Whether a track is there; where it is not, the epoch at which that means something.
+pub(crate) async fn has(shard: &Rc<Shard>, wish: Wish) -> Result<(Message, Option<u64>), Refusal> {
+    let (volume, id) = (shard.node.volume(&wish.volume)?, wish.track);
+    let turn = Turn::begin(shard, wish).await?;
     let owner = shard.node.owner(volume, &id);
-    shard.on(owner, move |shard| async move { shard.local(volume)?.has(id).await }).await
+    let here = shard.on(owner, move |shard| async move { shard.local(volume)?.has(id).await }).await?;
+    if here != Message::Absent {
+        turn.end(Done::Sent, 0);
+        return Ok((here, None));
+    }
+    let epoch = turn.finish(Done::NotHere, 0).await?;
+    Ok((here, epoch))
 }
 
 /// Takes a track down.
@@ -48,13 +65,18 @@ pub(crate) async fn digests(
 ) -> Result<Message, Refusal> {
     let volume = shard.node.volume(volume)?;
     let parts = shard.gather(volume, move |volume| async move { volume.digests(first, count) }).await?;
+    Ok(Message::DigestList(merged(parts)))
+}
+
+/// What a volume holds, from what its shards hold of it.
+pub(crate) fn merged(parts: Vec<Vec<PartitionDigest>>) -> Vec<PartitionDigest> {
     let mut merged = BTreeMap::<Partition, PartitionDigest>::new();
     for part in parts.into_iter().flatten() {
         let whole = merged.entry(part.partition).or_insert(PartitionDigest { tracks: 0, digest: [0; 16], ..part });
         whole.tracks += part.tracks;
         whole.digest.iter_mut().zip(part.digest).for_each(|(whole, part)| *whole ^= part);
     }
-    Ok(Message::DigestList(merged.into_values().collect()))
+    merged.into_values().collect()
 }
 
 /// The ids in a partition.
@@ -84,7 +106,7 @@ pub(crate) async fn status(shard: &Rc<Shard>) -> Result<Message, Refusal> {
     for (index, volume) in all.iter().enumerate() {
         let (parts, refused) = match shard.gather(index, |volume| async move { volume.usage() }).await {
             Ok(parts) => (parts, None),
-            Err(Refusal { code: ErrorCode::Fenced, message }) => (vec![], Some(message)),
+            Err(Refusal { code: ErrorCode::Fenced, message, .. }) => (vec![], Some(message)),
             Err(why) => return Err(why),
         };
         let trouble = volume.trouble().map(|trouble| trouble.why().to_owned());

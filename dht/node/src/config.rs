@@ -45,8 +45,15 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advertise: Option<String>,
 
-    /// The cluster's map (TOML). Required. Read at the start and on SIGHUP.
+    /// The cluster's map (TOML). Required. Where the cluster has a log ([`log`](Self::log)) it is the map that the log
+    /// began with, and names addresses to ask first; else it is the map, read at the start and on SIGHUP.
     pub map: PathBuf,
+
+    /// Whether the cluster keeps its map in a log of its own. Default false; `cluster init --log` sets it, for three
+    /// nodes or more. Then the node compares what it holds with the others, and gets from them what it lacks; what it
+    /// must remember of the cluster is in `DIR/system`. Never take it back: what the log said since would not count.
+    #[serde(default)]
+    pub log: bool,
 
     /// The volumes' directories, one a drive, each on its own file system. Required. A volume that the map gives this
     /// node and that is missing here keeps the node from starting. Read again on SIGHUP: see [`run`](crate::run).
@@ -112,7 +119,7 @@ pub struct Config {
     pub drain_timeout_s: u64,
 
     /// Allows listening where others can reach. Default false. Connections carry neither encryption nor
-    /// authentication yet: whoever reaches the port reads, stores and takes down tracks.
+    /// authentication yet: whoever reaches the port reads, stores and takes down tracks, and speaks for any node.
     #[serde(default)]
     pub insecure_listen: bool,
 
@@ -177,6 +184,7 @@ impl Config {
             listen,
             advertise: None,
             map,
+            log: false,
             volumes,
             shards: None,
             pin: None,

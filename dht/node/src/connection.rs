@@ -2,15 +2,21 @@
 
 use std::os::fd::RawFd;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use bytes::Bytes;
+use deadwax_dht::core::{Done, Envelope, Verb};
 use deadwax_dht::wire::{
-    BadFrame, ErrorCode, FrameHeader, Kind, Message, PROTOCOL_MIN, PROTOCOL_VERSION, Stamp, negotiate,
+    BadFrame, ErrorCode, FrameHeader, Kind, Message, PEER_BYTES_MAX, PROTOCOL_MIN, PROTOCOL_VERSION, Stamp, negotiate,
 };
+use deadwax_dht::{NodeId, VolumeId};
 use deadwax_engine::Priority;
-use deadwax_track::{ByteRange, Tags, TrackId};
+use deadwax_track::{ByteRange, TRACK_BYTES_MAX, Tags, TrackId};
 
 use crate::answers;
 use crate::drain::Guest;
+use crate::driver::{Turn, Wish};
+use crate::parcel::Parcel;
 use crate::refusal::Refusal;
 use crate::shard::Shard;
 use crate::socket::{ReceiveError, Received, Socket};
@@ -20,6 +26,12 @@ use crate::transfer::{self, Broken, Put, Stored};
 pub(crate) struct Connection {
     shard: Rc<Shard>,
     socket: Socket,
+    /// Which node is at the other end, and where it listens; none: a client.
+    peer: Option<(NodeId, Arc<str>)>,
+    /// What came of its message.
+    parcel: Parcel,
+    /// How long the next request is of use, in ms, where its sender said so.
+    within_ms: Option<u32>,
 }
 
 /// Why a connection ended.
@@ -53,7 +65,8 @@ impl From<ReceiveError> for End {
 
 impl Connection {
     pub(crate) fn new(shard: Rc<Shard>, socket: Socket) -> Self {
-        Self { shard, socket }
+        let parcel = Parcel::new(Arc::clone(&shard.node));
+        Self { shard, socket, peer: None, parcel, within_ms: None }
     }
 
     /// Its descriptor, for the list of guests.
@@ -99,7 +112,7 @@ impl Connection {
         }
         while guest.begin_idle() {
             let outcome = match self.next(guest).await {
-                Ok(received @ Received { message: Ok(Message::Put { .. }), .. }) => {
+                Ok(received @ Received { message: Ok(Message::Put { .. } | Message::StandIn { .. }), .. }) => {
                     let (host, mut putting) = (self.shard.host.clone(), self);
                     let put = async move {
                         let outcome = putting.request(received).await;
@@ -171,35 +184,51 @@ impl Connection {
             Err(why) => return self.refuse(request, Refusal::invalid(why.to_string())).await,
         };
         let epoch = self.shard.node.epoch();
-        if header.stamp.epoch != epoch && !matches!(message, Message::Status) {
+        let fixed = self.shard.node.core.is_none();
+        if fixed && header.stamp.epoch != epoch && !matches!(message, Message::Status) {
             let why = format!("this node's map has epoch {epoch}, yours {}", header.stamp.epoch);
             return self.refuse(request, Refusal::new(ErrorCode::Moved { epoch }, why)).await;
         }
+        let within_ms = self.within_ms.take();
+        let wish = |verb, volume, track| self.wish(&header, within_ms, verb, volume, track);
         let answer = match message {
             Message::Put { volume, id, bytes, tags } => {
-                return match self.shard.node.volume(&volume) {
-                    Ok(volume) => self.put(request, volume, id, bytes, tags).await,
-                    Err(why) => self.refuse(request, why).await,
-                };
+                let wish = wish(Verb::Put, volume, id);
+                return self.put(request, wish, bytes, tags).await;
+            }
+            Message::StandIn { volume, id, bytes, tags } if !fixed => {
+                let wish = wish(Verb::StandIn, volume, id);
+                return self.put(request, wish, bytes, tags).await;
             }
             Message::Get { volume, id, range } => {
-                return match self.shard.node.volume(&volume) {
-                    Ok(volume) => self.get(request, volume, id, range).await,
+                let wish = wish(Verb::Get, volume, id);
+                return self.get(request, wish, range).await;
+            }
+            Message::Pull { volume, id, range, urgent } if !fixed => {
+                let Some((from, _)) = self.peer.as_ref() else { return Err(not_introduced(request)) };
+                // More than there is of a track is nobody's range.
+                let bytes = range.len().min(TRACK_BYTES_MAX);
+                let wish = wish(Verb::Pull { from: *from, urgent, bytes }, volume, id);
+                return self.get(request, wish, range).await;
+            }
+            Message::Info { volume, id } => {
+                let wish = wish(Verb::Get, volume, id);
+                answers::info(&self.shard, wish).await
+            }
+            Message::Has { volume, id } => {
+                let wish = wish(Verb::Get, volume, id);
+                return match answers::has(&self.shard, wish).await {
+                    Ok((here, epoch)) => self.reply_at(request, &here, epoch).await,
                     Err(why) => self.refuse(request, why).await,
                 };
             }
-            Message::Info { volume, id } => answers::info(&self.shard, &volume, id).await,
-            Message::Has { volume, id } => answers::has(&self.shard, &volume, id).await,
             Message::TakeDown { volume, id, number } => answers::take_down(&self.shard, &volume, id, number).await,
             Message::Status => answers::status(&self.shard).await,
             Message::Digests { volume, first, count } => answers::digests(&self.shard, &volume, first, count).await,
             Message::List { volume, partition, after, limit } => {
                 answers::list(&self.shard, &volume, partition, after, limit).await
             }
-            other => {
-                let why = format!("{:?} is no request, or not at this point", other.kind());
-                return Err(End::Refused(request, Refusal::invalid(why)));
-            }
+            other => return self.request_aside(request, other).await,
         };
         match answer {
             Ok(message) => self.reply(request, &message).await,
@@ -207,16 +236,80 @@ impl Connection {
         }
     }
 
-    async fn put(&mut self, request: u32, volume: usize, id: TrackId, bytes: u64, tags: Tags) -> Result<(), End> {
+    /// What is not about a volume: of the next request, of who asks, and of the cluster's log.
+    async fn request_aside(&mut self, request: u32, message: Message) -> Result<(), End> {
+        let fixed = self.shard.node.core.is_none();
+        match message {
+            Message::Within { ms } => self.within_ms = Some(ms),
+            Message::Introduction { node, address } if !fixed && self.peer.is_none() => {
+                self.peer = Some((node, address.into()));
+            }
+            Message::Peer { more, bytes } if !fixed => self.envelope(request, more, &bytes)?,
+            Message::EpochsAfter { epoch } if !fixed => self.epochs_after(request, epoch).await?,
+            other => {
+                let why = format!("{:?} is no request, or not at this point", other.kind());
+                return Err(End::Refused(request, Refusal::invalid(why)));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the request that came with `header` wants of the core.
+    fn wish(&self, header: &FrameHeader, within_ms: Option<u32>, verb: Verb, volume: VolumeId, track: TrackId) -> Wish {
+        let patience = self.shard.node.config.stall_timeout_s.saturating_mul(1_000);
+        let within_ms = within_ms.map_or(patience, u64::from);
+        Wish { verb, volume, track, epoch: header.stamp.epoch, within_ms }
+    }
+
+    /// Sends the map's records after an epoch.
+    async fn epochs_after(&mut self, request: u32, epoch: u64) -> Result<(), End> {
+        let node = Arc::clone(&self.shard.node);
+        let Some(core) = &node.core else { return Ok(()) };
+        let batch = match core.epochs_after(epoch).await {
+            Ok(batch) => Bytes::from(batch.encode()),
+            Err(why) => return self.refuse(request, why).await,
+        };
+        let count = batch.len().div_ceil(PEER_BYTES_MAX);
+        for part in 0..count {
+            let bytes = batch.slice(part * PEER_BYTES_MAX..batch.len().min((part + 1) * PEER_BYTES_MAX));
+            self.reply(request, &Message::Epochs { more: part + 1 < count, bytes }).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a part of another node's message; the last one goes to the core.
+    fn envelope(&mut self, request: u32, more: bool, bytes: &[u8]) -> Result<(), End> {
+        let Some((from, address)) = &self.peer else { return Err(not_introduced(request)) };
+        let whole = self.parcel.take(bytes, more).map_err(|why| End::Refused(request, why))?;
+        let Some(whole) = whole else { return Ok(()) };
+        let envelope =
+            Envelope::decode(&whole).map_err(|why| End::Refused(request, Refusal::invalid(why.to_string())))?;
+        if let Some(core) = &self.shard.node.core
+            && !core.hear(*from, Arc::clone(address), Box::new(envelope))
+        {
+            self.shard.node.counters.messages_dropped.add(1);
+        }
+        Ok(())
+    }
+
+    async fn put(&mut self, request: u32, wish: Wish, bytes: u64, tags: Tags) -> Result<(), End> {
         let shard = Rc::clone(&self.shard);
         let counters = &shard.node.counters;
-        let mut sink = match transfer::put(&shard, volume, id, bytes, tags).await {
+        let begun = async {
+            let volume = shard.node.volume(&wish.volume)?;
+            let turn = Turn::begin(&shard, wish).await?;
+            Ok((turn, transfer::put(&shard, volume, wish.track, bytes, tags).await?))
+        };
+        let (turn, mut sink) = match begun.await {
             Err(why) => return self.refuse(request, why).await,
-            Ok(Put::Already(Stored { bytes, pieces })) => {
+            Ok((turn, Put::Already(Stored { bytes, pieces }))) => {
+                if let Err(why) = turn.finish(Done::Stored, 0).await {
+                    return self.refuse(request, why).await;
+                }
                 counters.puts_already.add(1);
                 return self.reply(request, &Message::Stored { already: true, bytes, pieces }).await;
             }
-            Ok(Put::Ready(sink)) => sink,
+            Ok((turn, Put::Ready(sink))) => (turn, sink),
         };
         let taken = async {
             self.reply(request, &Message::Ready).await?;
@@ -226,7 +319,9 @@ impl Connection {
                 sink.write(&mut self.socket, count).await.map_err(|why| End::Refused(request, why))?;
                 left -= count as u64;
             }
-            sink.finish().await.map_err(|why| End::Refused(request, why))
+            let stored = sink.finish().await.map_err(|why| End::Refused(request, why))?;
+            turn.finish(Done::Stored, stored.bytes).await.map_err(|why| End::Refused(request, why))?;
+            Ok(stored)
         };
         match taken.await {
             Ok(Stored { bytes, pieces }) => {
@@ -257,16 +352,26 @@ impl Connection {
         Ok(count)
     }
 
-    async fn get(&mut self, request: u32, volume: usize, id: TrackId, range: ByteRange) -> Result<(), End> {
+    async fn get(&mut self, request: u32, wish: Wish, range: ByteRange) -> Result<(), End> {
         let shard = Rc::clone(&self.shard);
         let counters = &shard.node.counters;
-        let source = match transfer::get(&shard, volume, id, range).await {
-            Ok(source) => source,
+        let begun = async {
+            let volume = shard.node.volume(&wish.volume)?;
+            let turn = Turn::begin(&shard, wish).await?;
+            match transfer::get(&shard, volume, wish.track, range).await {
+                Ok(source) => Ok((turn, source)),
+                Err(why) if why.code == ErrorCode::NotFound => Err(turn.not_here(why).await),
+                Err(why) => Err(why),
+            }
+        };
+        let (turn, source) = match begun.await {
+            Ok(begun) => begun,
             Err(why) => return self.refuse(request, why).await,
         };
         let stamp = self.stamp(request);
         match source.send(&mut self.socket, stamp, range).await {
             Ok(()) => {
+                turn.end(Done::Sent, range.len());
                 counters.gets.add(1);
                 counters.get_bytes.add(range.len());
                 Ok(())
@@ -301,6 +406,19 @@ impl Connection {
     async fn refuse(&mut self, request: u32, why: Refusal) -> Result<(), End> {
         let counters = &self.shard.node.counters;
         if why.code == ErrorCode::Busy { &counters.busy } else { &counters.errors }.add(1);
-        self.reply(request, &why.reply()).await
+        let epoch = why.epoch;
+        self.reply_at(request, &why.reply(), epoch).await
     }
+
+    /// Replies with what is so at this epoch, where that is not simply the node's.
+    async fn reply_at(&mut self, request: u32, message: &Message, epoch: Option<u64>) -> Result<(), End> {
+        let stamp = self.stamp(request);
+        let stamp = Stamp { epoch: epoch.unwrap_or(stamp.epoch), ..stamp };
+        Ok(self.socket.send(message, stamp).await?)
+    }
+}
+
+/// The sender asks for what only nodes may have.
+fn not_introduced(request: u32) -> End {
+    End::Refused(request, Refusal::invalid("only a node may ask this, and it introduces itself first"))
 }

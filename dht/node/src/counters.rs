@@ -50,6 +50,22 @@ counters! {
     busy,
     /// Requests answered with any other error.
     errors,
+    /// Messages to other nodes.
+    messages,
+    /// Those that did not come to them, as far as is known.
+    messages_lost,
+    /// Tracks fetched from other nodes.
+    pulls,
+    /// Their bytes, and of those that were not fetched to the end.
+    pull_bytes,
+    /// Tracks that could not be fetched, this time.
+    pulls_failed,
+    /// Tracks erased that belong elsewhere by now.
+    strays_erased,
+    /// Damaged records found.
+    rotten,
+    /// Messages of other nodes for which the core had no time.
+    messages_dropped,
     /// Requests handed to another shard.
     crossings,
 }

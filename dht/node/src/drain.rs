@@ -5,6 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::net::Shutdown;
 
@@ -13,6 +15,8 @@ pub(crate) struct Guests {
     present: RefCell<BTreeMap<u64, Entry>>,
     next: Cell<u64>,
     draining: Cell<bool>,
+    /// How many of the process's connections are in a request.
+    under_way: Arc<AtomicUsize>,
     /// Told when the last one leaves while draining.
     gone: (flume::Sender<()>, flume::Receiver<()>),
 }
@@ -29,8 +33,9 @@ pub(crate) struct Guest {
 }
 
 impl Guests {
-    pub(crate) fn new() -> Self {
-        Self { present: RefCell::default(), next: Cell::new(0), draining: Cell::new(false), gone: flume::bounded(1) }
+    pub(crate) fn new(under_way: Arc<AtomicUsize>) -> Self {
+        let (next, draining) = (Cell::new(0), Cell::new(false));
+        Self { present: RefCell::default(), next, draining, under_way, gone: flume::bounded(1) }
     }
 
     /// Enters a connection whose socket is `fd`; until its first request it counts as idle.
@@ -49,6 +54,14 @@ impl Guests {
     /// Ends all connections, whatever they do.
     pub(crate) fn cut_off(&self) {
         self.present.borrow().values().for_each(|entry| entry.shutdown(Shutdown::Both));
+    }
+
+    fn count_under_way(&self, more: bool) {
+        if more {
+            self.under_way.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.under_way.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -87,15 +100,20 @@ impl Guest {
     }
 
     fn set_idle(&self, idle: bool) {
-        if let Some(entry) = self.guests.present.borrow_mut().get_mut(&self.number) {
-            entry.idle = idle;
+        if let Some(entry) = self.guests.present.borrow_mut().get_mut(&self.number)
+            && std::mem::replace(&mut entry.idle, idle) != idle
+        {
+            self.guests.count_under_way(!idle);
         }
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.guests.present.borrow_mut().remove(&self.number);
+        let left = self.guests.present.borrow_mut().remove(&self.number);
+        if left.is_some_and(|entry| !entry.idle) {
+            self.guests.count_under_way(false);
+        }
         if self.guests.draining.get() && self.guests.count() == 0 {
             let _ = self.guests.gone.0.try_send(());
         }

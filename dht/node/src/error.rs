@@ -104,6 +104,58 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// The node has a part in a cluster's log, and what it kept of it is not there.
+    #[error(
+        "{0} is not there, though `log` is set: of a new cluster, run `deadwax cluster init`; where it was lost, \
+         `deadwax cluster rejoin` takes it from the other nodes, and the tracks stay"
+    )]
+    NoSystem(PathBuf),
+    /// Another process of this node's name and key runs, and started later.
+    #[error(
+        "another process runs under this node's name and key since {since_ms} (ms since 1970): end one of them, and do not copy keys"
+    )]
+    Superseded {
+        /// When it started.
+        since_ms: u64,
+    },
+    /// The system drive's state is not what was written. What the node promised since is not known.
+    #[error(
+        "system state {dir}/{file} is damaged: {why}; remove {dir}, then `deadwax cluster rejoin` takes it from the other nodes, its tracks stay; never put a copy of {dir} back: the node would break what it promised since"
+    )]
+    SystemDamaged {
+        /// The directory of the state.
+        dir: PathBuf,
+        /// Which of its files.
+        file: &'static str,
+        /// What is wrong, and where.
+        why: String,
+    },
+    /// The system drive's state was written by a later version.
+    #[error("system state {path} is of version {got}, this program reads version {known}: run a newer one")]
+    SystemVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        got: u32,
+        /// The only one that is read.
+        known: u32,
+    },
+    /// There is a state already where one was to be made.
+    #[error("{0} holds a system state already: this node is in a cluster, or was told to join one")]
+    SystemTaken(PathBuf),
+    /// The system drive refuses. Where it did so to a write, what is durable is not known: the process must end.
+    #[error("{doing} system state {path}: {why}")]
+    SystemIo {
+        /// What was tried.
+        doing: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: io::Error,
+    },
+    /// An earlier write to the system drive failed. The process must end; a new one finds what is durable.
+    #[error("system state {0} failed before: restart the node")]
+    SystemPoisoned(PathBuf),
     /// The address is taken or not ours.
     #[error("listen on {address}: {why}")]
     Listen {

@@ -17,7 +17,7 @@ use crate::drain::Guests;
 use crate::shard::{Call, Node, NodeVolume, Owner, Place, Shard, Trouble};
 use crate::socket::Socket;
 use crate::volumes::{self, LocalVolume, VolumeRecovery};
-use crate::{Error, accord, init};
+use crate::{Error, accord};
 
 const ACCEPT_BACKLOG: i32 = 1024;
 /// Between tries when accepting failed: mostly no descriptor was left, and a connection must end first.
@@ -76,15 +76,15 @@ pub(crate) struct Start {
     pub(crate) events: flume::Sender<Event>,
 }
 
-/// Half a node would answer for tracks that it no longer has: a panic on any shard ends the process. The panic's own
+/// Half a node would answer for tracks that it no longer has: a panic on any of its threads ends the process. The panic's own
 /// message was printed before.
-struct AbortOnPanic(usize);
+pub(crate) struct AbortOnPanic(pub(crate) String);
 
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
-            tracing::error!(shard = self.0, "a shard panicked: the node goes down");
-            eprintln!("deadwax: shard {} panicked (above): the node goes down", self.0);
+            tracing::error!(what = self.0, "panicked: the node goes down");
+            eprintln!("deadwax: {} panicked (above): the node goes down", self.0);
             std::process::abort();
         }
     }
@@ -97,7 +97,7 @@ pub(crate) fn spawn(start: Start, beat: Beat) -> Result<thread::JoinHandle<()>, 
     thread::Builder::new()
         .name(name.clone())
         .spawn(move || {
-            let _guard = AbortOnPanic(start.index);
+            let _guard = AbortOnPanic(format!("shard {}", start.index));
             let events = start.events.clone();
             if let Err(why) = run(start, beat) {
                 // Nobody listens any more where the node is going down already.
@@ -121,14 +121,17 @@ async fn live(start: Start) {
     let Start { node, index, listener, calls, commands, events, cpu: _ } = start;
     let shard = Rc::new(Shard::new(Arc::clone(&node), index));
     let served = glommio::spawn_local(Rc::clone(&shard).serve_calls(calls));
-    let opened = open_all(&shard).await;
+    let opened = {
+        let _working = node.working();
+        open_all(&shard).await
+    };
     let failed = opened.is_err();
     drop(events.send(Event::Opened(opened)));
     if failed {
         return;
     }
 
-    let guests = Rc::new(Guests::new());
+    let guests = Rc::new(Guests::new(Arc::clone(&node.under_way)));
     let mut accepting = None;
     while let Ok(command) = commands.recv_async().await {
         match command {
@@ -217,8 +220,7 @@ async fn open(
             return Ok(None);
         }
     };
-    let expected = init::identity(&volume.id, &node.id);
-    let (local, recovery) = LocalVolume::open(&shard.host, &node.config, &volume.dir, expected, index, shards).await?;
+    let (local, recovery) = LocalVolume::open(shard, &volume.dir, volume.id, index, shards).await?;
     let local = Rc::new(local);
     shard.set_place(number, Place::Open(Arc::clone(volume), Rc::clone(&local)));
     accord::join(shard, number, volume, &local);
@@ -339,7 +341,7 @@ mod tests {
     fn panics_as_a_process() {
         if std::env::var_os(PANIC_VARIABLE).is_some() {
             let shard = thread::spawn(|| {
-                let _guard = AbortOnPanic(3);
+                let _guard = AbortOnPanic("shard 3".into());
                 panic!("an invariant broke");
             });
             drop(shard.join());

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use deadwax_dht::log::History;
 use deadwax_dht::{ClusterId, Map, NodeId, VolumeId};
 
 use crate::fitness::{self, Verdict};
@@ -32,9 +33,10 @@ pub(crate) struct Mapped {
 }
 
 /// Reads all of it. Volumes whose drives fail are fenced, where others can be used.
-pub(crate) fn read(config: &Config, shards: usize) -> Result<Layout, Error> {
+/// `history`: what the map's log says, where the node goes by one.
+pub(crate) fn read(config: &Config, shards: usize, history: Option<&History>) -> Result<Layout, Error> {
     let id = init::load_key(&config.dir)?.node_id();
-    let mapped = mapped(config, &id)?;
+    let mapped = mapped(config, &id, history)?;
     let mut volumes = Vec::with_capacity(config.volumes.len());
     let mut failed = Vec::new();
     for (index, dir) in config.volumes.iter().enumerate() {
@@ -64,9 +66,12 @@ pub(crate) fn read(config: &Config, shards: usize) -> Result<Layout, Error> {
 }
 
 /// What the map says of this node, which it must have at its address.
-pub(crate) fn mapped(config: &Config, id: &NodeId) -> Result<Mapped, Error> {
+pub(crate) fn mapped(config: &Config, id: &NodeId, history: Option<&History>) -> Result<Mapped, Error> {
     let fail = |why: String| Error::Map { path: config.map.clone(), why };
-    let map = Map::load(&config.map).map_err(|why| fail(why.to_string()))?;
+    let map = match history {
+        Some(history) => history.map().map_err(|why| fail(why.to_string()))?,
+        None => Map::load(&config.map).map_err(|why| fail(why.to_string()))?,
+    };
     let entry = map.node(id).ok_or_else(|| {
         fail(format!("it does not name this node, {id}; add it with `deadwax cluster`, or use the map that does"))
     })?;

@@ -9,11 +9,12 @@
 //! whether the machine can. Inside: `run` checks and starts, `executor` is one shard's thread, `connection` one
 //! connection, `transfer` the bytes of a put or get on their way to or from a volume of this shard or another's,
 //! `shard` the way between shards, `volumes` the edge to the engine, `layout` which volumes there are, `reload` how
-//! they change while the node runs, `accord` how shards agree on a drive that fails.
+//! they change while the node runs, `accord` how shards agree on a drive that fails, `driver` the core of the cluster's
+//! rules, `system` what it remembers, [`found`] how a cluster begins.
 //!
 //! **Absent on purpose.** TLS and tokens (until then other than loopback is refused, see
-//! [`Config::insecure_listen`]), changes of the map while running that others agree on, repair: what scrub finds is
-//! logged.
+//! [`Config::insecure_listen`]; which node is at the other end of a connection is what that end says), operators'
+//! commands, takedowns by the cluster's log.
 
 mod accord;
 mod answers;
@@ -22,22 +23,27 @@ mod config;
 mod connection;
 mod counters;
 mod drain;
+mod driver;
 mod error;
 mod executor;
 pub mod fitness;
+mod founding;
 mod init;
 mod layout;
+mod parcel;
 mod refusal;
 mod reload;
 mod rotation;
 mod run;
 mod shard;
 mod socket;
+mod system;
 mod transfer;
 mod volumes;
 
 pub use config::{Config, Rotating, SHARDS_MAX};
 pub use error::Error;
+pub use founding::{found, rejoin};
 pub use init::{Place, init};
 pub use run::{Ready, Stopper, run};
 pub use volumes::VolumeRecovery;

@@ -7,11 +7,13 @@ use deadwax_dht::wire::{ErrorCode, Message};
 pub(crate) struct Refusal {
     pub(crate) code: ErrorCode,
     pub(crate) message: String,
+    /// The epoch at which it is so, where that is not simply the node's.
+    pub(crate) epoch: Option<u64>,
 }
 
 impl Refusal {
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), epoch: None }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use deadwax_dht::VolumeId;
+use deadwax_dht::core::Input;
 
 use crate::executor::{Command, Event};
 use crate::layout::{self, Mapped};
@@ -34,7 +35,8 @@ pub(crate) fn reload(
     heard: &flume::Receiver<Event>,
 ) -> Result<Reloaded, Error> {
     let planned = settings(node).and_then(|config| {
-        let mapped = layout::mapped(&config, &node.id)?;
+        let history = node.history();
+        let mapped = layout::mapped(&config, &node.id, history.as_ref())?;
         check_map(node, &config, &mapped)?;
         let plan = plan(node, &config, &mapped)?;
         Ok((config, mapped, plan))
@@ -44,6 +46,7 @@ pub(crate) fn reload(
     let mut stop = false;
     let opened_before = plan.opened.iter().filter_map(|(number, ..)| *number);
     for number in plan.retired.iter().copied().chain(opened_before) {
+        node.tell(Input::VolumeDown(node.at(number).id));
         // Also where it was closed or never open: each shard answers.
         send_all(commands, &Command::Close(number));
         stop |= all_changed(heard, commands.len());
@@ -56,7 +59,9 @@ pub(crate) fn reload(
             tracing::warn!(volume = %id, "the map still gives this node the volume: change it before the next start");
         }
     }
-    node.set_epoch(mapped.epoch);
+    if node.core.is_none() {
+        node.set_epoch(mapped.epoch);
+    }
     for (number, id, dir) in plan.opened {
         let number = number.unwrap_or_else(|| node.volumes().len());
         let owner = layout::owner(&config, &dir, number, commands.len());
@@ -65,7 +70,12 @@ pub(crate) fn reload(
         send_all(commands, &Command::Open(number));
         stop |= all_changed(heard, commands.len());
         match volume.trouble() {
-            None => tracing::info!(volume = %id, dir = %volume.dir.display(), "volume opened"),
+            None => {
+                tracing::info!(volume = %id, dir = %volume.dir.display(), "volume opened");
+                if let Some(core) = &node.core {
+                    core.tell_opened(number, None);
+                }
+            }
             Some(trouble) => {
                 tracing::error!(volume = %id, dir = %volume.dir.display(), why = trouble.why(), "volume not opened");
             }

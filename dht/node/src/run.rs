@@ -13,12 +13,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::driver::{Driver, Handle as Core, Parts};
 use crate::executor::{self, Command, Event, Start};
 use crate::fitness::{self, Verdict};
 use crate::reload::{self, Reloaded};
 use crate::shard::{CALLS_MAX, Node};
 use crate::volumes::VolumeRecovery;
-use crate::{Config, Error, init, layout};
+use crate::{Config, Error, founding, init, layout};
 
 /// The most events of shards and signals that wait.
 const EVENTS_MAX: usize = 4096;
@@ -153,10 +154,14 @@ fn serve(
     let cpus = if config.pinned() { allowed_cpus() } else { Vec::new() };
     let (calls, incoming): (Vec<_>, Vec<_>) = (0..shards).map(|_| flume::bounded(CALLS_MAX)).unzip();
     let listeners = bind_patiently(config.listen, shards)?;
-    let layout = layout::read(&config, shards)?;
-    let node = Arc::new(Node::new(config, layout, calls));
-    let pulse =
-        Pulse::start(shards).map_err(|why| Error::Start { what: "the thread pulse".into(), why: why.to_string() })?;
+    let key = init::load_key(&config.dir)?;
+    let parts = if founding::has_part(&config)? { Some(Parts::open(&config, key)?) } else { None };
+    let layout = layout::read(&config, shards, parts.as_ref().and_then(Parts::history))?;
+    let (core, inbox) = parts.is_some().then(Core::new).unzip();
+    let node = Arc::new(Node::new(config, layout, calls, core));
+    // One for each shard, and one for the core.
+    let pulse = Pulse::start(shards + 1, Some(Arc::clone(&node.under_way)))
+        .map_err(|why| Error::Start { what: "the thread pulse".into(), why: why.to_string() })?;
 
     let mut commands = Vec::with_capacity(shards);
     let mut threads = Vec::with_capacity(shards);
@@ -167,17 +172,34 @@ fn serve(
         commands.push(command);
         threads.push(executor::spawn(Start { node, index, cpu, listener, calls, commands: commanded, events }, beat)?);
     }
-    let result = until_stopped(&node, &events, heard, &commands, on_ready);
+    let mut driver = Vec::new();
+    let begin = || {
+        if let (Some(parts), Some(inbox)) = (parts, inbox) {
+            driver = Driver::spawn(Arc::clone(&node), inbox, parts, events.clone(), pulse.beat(shards))?;
+            node.tell_opened();
+        }
+        Ok(())
+    };
+    let result = until_stopped(&node, &events, heard, &commands, begin, on_ready);
+    // The core first: it asks the shards for things.
+    if let Some(core) = &node.core {
+        core.stop();
+    }
+    for thread in driver {
+        drop(thread.join());
+    }
     // Without commands to come the shards close their volumes and end.
     drop(commands);
     for thread in threads {
         // A shard that panicked has aborted the process.
         drop(thread.join());
     }
-    if result.is_ok() {
-        tracing::info!(node = node.id.short(), "stopped");
+    result?;
+    tracing::info!(node = node.id.short(), "stopped");
+    match node.superseded.get() {
+        Some(since_ms) => Err(Error::Superseded { since_ms: *since_ms }),
+        None => Ok(()),
     }
-    result
 }
 
 /// Opens, serves and drains, each when all shards have done the step before.
@@ -186,12 +208,14 @@ fn until_stopped(
     events: &flume::Sender<Event>,
     heard: &flume::Receiver<Event>,
     commands: &[flume::Sender<Command>],
+    begin: impl FnOnce() -> Result<(), Error>,
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), Error> {
     let mut recovery = None;
     if !all_shards(heard, commands.len(), &mut recovery)? {
         return Ok(());
     }
+    begin()?;
     send_all(commands, &Command::Serve);
     if all_shards(heard, commands.len(), &mut recovery)? {
         let recovery = recovery.unwrap_or_default();

@@ -10,9 +10,10 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
+use deadwax_dht::log::History;
 use deadwax_dht::wire::{ErrorCode, Stamp};
 use deadwax_dht::{ClusterId, NodeId, VolumeId};
 use deadwax_engine::GlommioHost;
@@ -21,6 +22,7 @@ use deadwax_track::TrackId;
 use crate::Config;
 use crate::buffers::Buffers;
 use crate::counters::Counters;
+use crate::driver::{DriveLatency, Handle, Peers};
 use crate::layout::Layout;
 use crate::refusal::Refusal;
 use crate::volumes::LocalVolume;
@@ -43,7 +45,18 @@ pub(crate) struct Node {
     /// The queue of each shard, by index.
     pub(crate) calls: Vec<flume::Sender<Call>>,
     pub(crate) counters: Counters,
+    /// The way to the core of the cluster's rules. None: the node goes by a map that does not change.
+    pub(crate) core: Option<Handle>,
+    pub(crate) drive_latency: DriveLatency,
     pub(crate) connections: AtomicUsize,
+    /// Bytes of messages of other nodes that are not whole yet.
+    pub(crate) unfinished_bytes: AtomicUsize,
+    /// What the map's log says, where the node goes by one: of the newest epoch that it knows.
+    history: RwLock<Option<History>>,
+    /// The start of another process of this node's name, where there is a later one: this one ends.
+    pub(crate) superseded: OnceLock<u64>,
+    /// What somebody waits for: connections that are in a request, pulls, volumes that are being opened.
+    pub(crate) under_way: Arc<AtomicUsize>,
     pub(crate) started: Instant,
 }
 
@@ -68,6 +81,11 @@ pub(crate) enum Trouble {
 }
 
 impl Trouble {
+    /// Whether the volume takes no part: one that takes no writes is read from.
+    pub(crate) const fn is_out(&self) -> bool {
+        !matches!(self, Self::ReadOnly(_))
+    }
+
     pub(crate) fn why(&self) -> &str {
         match self {
             Self::ReadOnly(why) | Self::Out(why) => why,
@@ -114,7 +132,7 @@ pub(crate) enum Owner {
 }
 
 impl Node {
-    pub(crate) fn new(config: Config, layout: Layout, calls: Vec<flume::Sender<Call>>) -> Self {
+    pub(crate) fn new(config: Config, layout: Layout, calls: Vec<flume::Sender<Call>>, core: Option<Handle>) -> Self {
         let Layout { id, cluster, epoch, volumes } = layout;
         Self {
             config,
@@ -124,7 +142,13 @@ impl Node {
             volumes: RwLock::new(volumes.into_iter().map(Arc::new).collect()),
             calls,
             counters: Counters::default(),
+            core,
+            drive_latency: DriveLatency::default(),
             connections: AtomicUsize::new(0),
+            unfinished_bytes: AtomicUsize::new(0),
+            history: RwLock::default(),
+            superseded: OnceLock::new(),
+            under_way: Arc::default(),
             started: Instant::now(),
         }
     }
@@ -141,8 +165,25 @@ impl Node {
         self.epoch.load(Ordering::Relaxed)
     }
 
+    /// What the map's log says, if the node goes by one and has heard of it.
+    pub(crate) fn history(&self) -> Option<History> {
+        self.history.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The log has come to another epoch.
+    pub(crate) fn set_history(&self, history: History) {
+        self.set_epoch(history.epoch());
+        *self.history.write().unwrap_or_else(PoisonError::into_inner) = Some(history);
+    }
+
     pub(crate) fn set_epoch(&self, epoch: u64) {
         self.epoch.store(epoch, Ordering::Relaxed);
+    }
+
+    /// Somebody waits for what this process does, until it is dropped.
+    pub(crate) fn working(&self) -> Working {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        Working(Arc::clone(&self.under_way))
     }
 
     /// All volumes, by number, as they are now.
@@ -174,12 +215,61 @@ impl Node {
             .ok_or_else(|| Refusal::new(ErrorCode::WrongNode, format!("node {} has no volume {id}", self.id.short())))
     }
 
+    /// The shards that serve a volume.
+    pub(crate) fn owners(&self, volume: usize) -> std::ops::Range<usize> {
+        match self.at(volume).owner {
+            Owner::All => 0..self.shards(),
+            Owner::One(shard) => shard..shard + 1,
+        }
+    }
+
+    /// Queues `call` on a shard; the answer comes by the receiver.
+    pub(crate) fn ask<T, F, C>(&self, owner: usize, call: C) -> Result<flume::Receiver<Result<T, Refusal>>, Refusal>
+    where
+        T: Send + 'static,
+        C: FnOnce(Rc<Shard>) -> F + Send + 'static,
+        F: Future<Output = Result<T, Refusal>> + 'static,
+    {
+        let (answer, answered) = flume::bounded(1);
+        self.send(owner, move |shard| async move {
+            let result = call(shard).await;
+            // Nobody waits any more where the connection broke: the answer is then of no use.
+            drop(answer.try_send(result));
+        })?;
+        Ok(answered)
+    }
+
+    /// Queues `call` on a shard.
+    pub(crate) fn send<F, C>(&self, owner: usize, call: C) -> Result<(), Refusal>
+    where
+        C: FnOnce(Rc<Shard>) -> F + Send + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        self.counters.crossings.add(1);
+        let call: Call = Box::new(move |shard| Box::pin(call(shard)));
+        self.calls[owner].try_send(call).map_err(|why| match why {
+            flume::TrySendError::Full(_) => {
+                Refusal::new(ErrorCode::Busy, format!("{CALLS_MAX} calls wait for shard {owner}"))
+            }
+            flume::TrySendError::Disconnected(_) => Refusal::shard_ended(),
+        })
+    }
+
     /// Which shard serves `id` on a volume.
     pub(crate) fn owner(&self, volume: usize, id: &TrackId) -> usize {
         match self.at(volume).owner {
             Owner::All => id.shard(self.shards()),
             Owner::One(shard) => shard,
         }
+    }
+}
+
+/// See [`Node::working`].
+pub(crate) struct Working(Arc<AtomicUsize>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -192,6 +282,7 @@ pub(crate) struct Shard {
     /// By the node's numbers.
     places: RefCell<Vec<Place>>,
     pub(crate) buffers: Rc<Buffers>,
+    pub(crate) peers: Peers,
     transfers: Rc<Cell<usize>>,
 }
 
@@ -213,6 +304,7 @@ impl Shard {
             host: GlommioHost::with_queues(),
             places: RefCell::default(),
             buffers: Rc::default(),
+            peers: Peers::default(),
             transfers: Rc::default(),
         }
     }
@@ -282,40 +374,8 @@ impl Shard {
         if owner == self.index {
             return call(Rc::clone(self)).await;
         }
-        let answer = self.ask(owner, call)?;
+        let answer = self.node.ask(owner, call)?;
         answer.recv_async().await.unwrap_or_else(|_| Err(Refusal::shard_ended()))
-    }
-
-    /// Queues `call` on another shard; the answer comes by the receiver.
-    pub(crate) fn ask<T, F, C>(&self, owner: usize, call: C) -> Result<flume::Receiver<Result<T, Refusal>>, Refusal>
-    where
-        T: Send + 'static,
-        C: FnOnce(Rc<Self>) -> F + Send + 'static,
-        F: Future<Output = Result<T, Refusal>> + 'static,
-    {
-        let (answer, answered) = flume::bounded(1);
-        self.send(owner, move |shard| async move {
-            let result = call(shard).await;
-            // Nobody waits any more where the connection broke: the answer is then of no use.
-            drop(answer.try_send(result));
-        })?;
-        Ok(answered)
-    }
-
-    /// Queues `call` on another shard.
-    pub(crate) fn send<F, C>(&self, owner: usize, call: C) -> Result<(), Refusal>
-    where
-        C: FnOnce(Rc<Self>) -> F + Send + 'static,
-        F: Future<Output = ()> + 'static,
-    {
-        self.node.counters.crossings.add(1);
-        let call: Call = Box::new(move |shard| Box::pin(call(shard)));
-        self.node.calls[owner].try_send(call).map_err(|why| match why {
-            flume::TrySendError::Full(_) => {
-                Refusal::new(ErrorCode::Busy, format!("{CALLS_MAX} calls wait for shard {owner}"))
-            }
-            flume::TrySendError::Disconnected(_) => Refusal::shard_ended(),
-        })
     }
 
     /// What every shard that serves `volume` answers, in order of shards.
@@ -325,10 +385,7 @@ impl Shard {
         F: Future<Output = T> + 'static,
         C: Fn(Rc<LocalVolume>) -> F + Clone + Send + 'static,
     {
-        let owners = match self.node.at(volume).owner {
-            Owner::All => 0..self.node.shards(),
-            Owner::One(shard) => shard..shard + 1,
-        };
+        let owners = self.node.owners(volume);
         let mut answers = Vec::with_capacity(owners.len());
         for owner in owners {
             let call = call.clone();
@@ -338,7 +395,7 @@ impl Shard {
                 drop(answer.try_send(there(Rc::clone(self)).await));
                 answers.push(answered);
             } else {
-                answers.push(self.ask(owner, there)?);
+                answers.push(self.node.ask(owner, there)?);
             }
         }
         let mut gathered = Vec::with_capacity(answers.len());

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use deadwax_dht::wire::{BadFrame, BadMessage, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, Message, Stamp};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use glommio::net::TcpStream;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 
 use crate::buffers::{Buffers, SMALL_BYTES};
 
@@ -77,6 +77,13 @@ impl Socket {
 
     pub(crate) fn fd(&self) -> RawFd {
         self.stream.as_raw_fd()
+    }
+
+    /// Whether the peer has closed, or has sent something that nobody asked for.
+    pub(crate) fn is_closed(&self) -> bool {
+        let mut byte = [0];
+        let peeked = recv(borrow(&self.stream), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        !matches!(peeked, Err(rustix::io::Errno::AGAIN))
     }
 
     /// How long a read may wait for the peer's next bytes.

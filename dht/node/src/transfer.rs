@@ -93,7 +93,7 @@ pub(crate) async fn put(shard: &Rc<Shard>, volume: usize, id: TrackId, bytes: u6
             drop(finished.try_send(result));
         }
     };
-    shard.send(owner, move |shard| async move {
+    shard.node.send(owner, move |shard| async move {
         let host = shard.host.clone();
         host.run(Priority::Write, there(shard)).await;
     })?;
@@ -223,7 +223,7 @@ pub(crate) async fn get(shard: &Rc<Shard>, volume: usize, id: TrackId, range: By
     let (opened, answer) = flume::bounded(1);
     let (full, chunks) = flume::bounded(CROSSING_MAX + 1);
     let (empty, emptied) = flume::bounded(CROSSING_MAX);
-    shard.send(owner, move |shard| async move {
+    shard.node.send(owner, move |shard| async move {
         let read = match shard.slot() {
             Ok(slot) => read(&shard, volume, id, range).await.map(|(bytes, reader)| (bytes, reader, slot)),
             Err(busy) => Err(busy),

@@ -1,16 +1,21 @@
 //! The edge to the engine: this shard's handle of one volume, in the words of the wire.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use deadwax_dht::VolumeId;
+use deadwax_dht::core::Input;
 use deadwax_dht::wire::{ErrorCode, Message, PartitionDigest, VolumeState};
-use deadwax_engine::{ErrorKind, GlommioHost, Volume, VolumeConfig, VolumeIdentity};
+use deadwax_engine::{Change, ErrorKind, GlommioHost, Volume, VolumeConfig};
 use deadwax_track::{ByteRange, Partition, Tags, TrackId};
 
-use crate::Config;
+use crate::init;
 use crate::refusal::Refusal;
-use crate::shard::Trouble;
+use crate::shard::{Node, Shard, Trouble};
 use crate::transfer::Stored;
 
 /// What opening volumes found.
@@ -47,8 +52,63 @@ impl VolumeRecovery {
 /// This shard's part of a volume.
 pub(crate) struct LocalVolume {
     volume: Volume<GlommioHost>,
+    told: Rc<Told>,
     /// Shared by the puts and gets that are under way.
     guests: Rc<()>,
+}
+
+/// What the core is told of the part. It counts what the engine counts, but for what is damaged.
+struct Told {
+    node: Arc<Node>,
+    id: VolumeId,
+    telling: RefCell<Telling>,
+    /// Tracks whose record is damaged: the core counts them no more, though the engine has them until they come anew.
+    rotten: RefCell<HashSet<TrackId>>,
+}
+
+/// Whether the core is told.
+enum Telling {
+    /// It does not have the volume.
+    Not,
+    /// It is about to have it: what happens meanwhile is told then.
+    Later(Vec<Input>),
+    Now,
+}
+
+impl Told {
+    /// The engine counts one track more, or less.
+    fn changed(&self, change: Change) {
+        let volume = self.id;
+        self.tell(match change {
+            Change::Stored(track) => Input::Stored { volume, track },
+            // Of one that rotted the core was told that it is none.
+            Change::Erased(track) => {
+                let was_there = !self.rotten.borrow_mut().remove(&track);
+                Input::Erased { volume, track, was_there }
+            }
+        });
+    }
+
+    /// Nothing of a track is here any more, and the core hears so even where nothing was.
+    fn erased(&self, track: TrackId) {
+        self.tell(Input::Erased { volume: self.id, track, was_there: false });
+    }
+
+    /// A track's record is damaged.
+    fn rotten(&self, track: TrackId) {
+        if self.rotten.borrow_mut().insert(track) {
+            self.node.counters.rotten.add(1);
+            self.tell(Input::Rotten { volume: self.id, track });
+        }
+    }
+
+    fn tell(&self, input: Input) {
+        match &mut *self.telling.borrow_mut() {
+            Telling::Not => {}
+            Telling::Later(held) => held.push(input),
+            Telling::Now => self.node.tell(input),
+        }
+    }
 }
 
 /// A put that the volume let in.
@@ -60,20 +120,29 @@ pub(crate) enum Admitted {
 }
 
 /// An unfinished track. Dropping it forgets the track.
-pub(crate) struct Writer(deadwax_engine::PutWriter<GlommioHost>, Rc<()>);
+pub(crate) struct Writer {
+    writer: deadwax_engine::PutWriter<GlommioHost>,
+    told: Rc<Told>,
+    _guest: Rc<()>,
+}
 
 /// A range being read.
-pub(crate) struct Reader(deadwax_engine::Reader<GlommioHost>, #[expect(dead_code, reason = "counted")] Rc<()>);
+pub(crate) struct Reader {
+    reader: deadwax_engine::Reader<GlommioHost>,
+    told: Rc<Told>,
+    _guest: Rc<()>,
+}
 
 impl LocalVolume {
     pub(crate) async fn open(
-        host: &GlommioHost,
-        config: &Config,
+        here: &Shard,
         dir: &Path,
-        expected: VolumeIdentity,
+        id: VolumeId,
         shard: usize,
         shards: usize,
     ) -> Result<(Self, VolumeRecovery), deadwax_engine::Error> {
+        let (node, config) = (&here.node, &here.node.config);
+        let expected = init::identity(&id, &node.id);
         let volume = VolumeConfig {
             segment_bytes: config.segment_bytes,
             reserve_bytes: config.reserve_bytes,
@@ -82,7 +151,7 @@ impl LocalVolume {
             shards,
             ..VolumeConfig::new(dir, expected)
         };
-        let (volume, recovery) = Volume::open(host.clone(), volume).await?;
+        let (volume, recovery) = Volume::open(here.host.clone(), volume).await?;
         let recovered = VolumeRecovery {
             tracks: recovery.tracks,
             segments: recovery.segments,
@@ -92,7 +161,14 @@ impl LocalVolume {
             damaged: recovery.damaged,
             seconds: recovery.seconds,
         };
-        Ok((Self { volume, guests: Rc::default() }, recovered))
+        let (node, rotten) = (Arc::clone(node), RefCell::default());
+        let told = Rc::new(Told { node, id, telling: RefCell::new(Telling::Not), rotten });
+        if here.node.core.is_some() {
+            let hearing = Rc::clone(&told);
+            volume.observe(move |change| hearing.changed(change));
+            glommio::spawn_local(hear_of_damage(volume.clone(), Rc::clone(&told))).detach();
+        }
+        Ok((Self { volume, told, guests: Rc::default() }, recovered))
     }
 
     /// Why it takes no part any more, if so.
@@ -125,8 +201,16 @@ impl LocalVolume {
 
     /// Lets a put in, or says why not.
     pub(crate) async fn put(&self, id: TrackId, bytes: u64, tags: &Tags) -> Result<Admitted, Refusal> {
-        match self.volume.put(id, bytes, tags).await {
-            Ok(writer) => Ok(Admitted::Writer(Box::new(Writer(writer, Rc::clone(&self.guests))))),
+        let rotten = self.told.rotten.borrow().contains(&id);
+        let put = match rotten {
+            true => self.volume.put_anew(id, bytes, tags).await,
+            false => self.volume.put(id, bytes, tags).await,
+        };
+        match put {
+            Ok(writer) => {
+                let (told, _guest) = (Rc::clone(&self.told), Rc::clone(&self.guests));
+                Ok(Admitted::Writer(Box::new(Writer { writer, told, _guest })))
+            }
             Err(deadwax_engine::Error::AlreadyStored { bytes, .. }) => Ok(Admitted::Already(Stored::new(bytes))),
             Err(why) => Err(refusal(&why)),
         }
@@ -140,7 +224,8 @@ impl LocalVolume {
             let (start, end) = (range.start(), range.end());
             return Err(Refusal::invalid(format!("range {start} to {end} goes beyond the track's {bytes} bytes")));
         }
-        Ok((bytes, Reader(whole.narrowed(range), Rc::clone(&self.guests))))
+        let (reader, told, _guest) = (whole.narrowed(range), Rc::clone(&self.told), Rc::clone(&self.guests));
+        Ok((bytes, Reader { reader, told, _guest }))
     }
 
     pub(crate) async fn info(&self, id: TrackId) -> Result<Message, Refusal> {
@@ -162,9 +247,52 @@ impl LocalVolume {
         self.volume.take_down(&id, number).await.map_err(|why| refusal(&why))
     }
 
+    /// Erases a track, durably; `barred`: it is never taken again. The core is told.
+    pub(crate) async fn erase(&self, id: TrackId, barred: bool) -> Result<(), Refusal> {
+        if barred {
+            self.take_down(id, BARRED).await?;
+        } else {
+            match self.volume.delete(&id).await {
+                Ok(()) => self.told.node.counters.strays_erased.add(1),
+                Err(deadwax_engine::Error::NotFound(_) | deadwax_engine::Error::TakenDown { .. }) => {}
+                Err(why) => return Err(refusal(&why)),
+            }
+        }
+        self.told.erased(id);
+        Ok(())
+    }
+
+    /// What the core is to count, from where all changes are told; they are held back until [`release`](Self::release).
+    pub(crate) fn begin_telling(&self) -> Vec<PartitionDigest> {
+        let told = Rc::clone(&self.told);
+        // What is known to be damaged is counted like the rest, and told to be damaged after that.
+        let rotten =
+            told.rotten.borrow().iter().map(|track| Input::Rotten { volume: told.id, track: *track }).collect();
+        *told.telling.borrow_mut() = Telling::Later(rotten);
+        let digests = self.volume.observe(move |change| told.changed(change));
+        digests.into_iter().map(|(partition, tracks, digest)| PartitionDigest { partition, tracks, digest }).collect()
+    }
+
+    /// The core has the volume: what happened meanwhile is told, and from now on all as it happens.
+    pub(crate) fn release(&self) {
+        if let Telling::Later(held) = self.told.telling.replace(Telling::Now) {
+            held.into_iter().for_each(|input| self.told.node.tell(input));
+        }
+    }
+
     pub(crate) fn digests(&self, first: Partition, count: u32) -> Vec<PartitionDigest> {
         let digests = self.volume.digests(first, count);
-        digests.into_iter().map(|(partition, tracks, digest)| PartitionDigest { partition, tracks, digest }).collect()
+        let digest = |(partition, tracks, digest)| PartitionDigest { partition, tracks, digest };
+        let mut digests: Vec<PartitionDigest> = digests.into_iter().map(digest).collect();
+        // What is damaged is no copy.
+        for id in self.told.rotten.borrow().iter() {
+            if let Ok(at) = digests.binary_search_by_key(&id.partition(), |digest| digest.partition) {
+                digests[at].tracks = digests[at].tracks.saturating_sub(1);
+                digests[at].digest.iter_mut().zip(id.half()).for_each(|(sum, byte)| *sum ^= byte);
+            }
+        }
+        digests.retain(|digest| digest.tracks > 0);
+        digests
     }
 
     pub(crate) async fn list(
@@ -173,7 +301,12 @@ impl LocalVolume {
         after: Option<TrackId>,
         limit: usize,
     ) -> Result<Vec<TrackId>, Refusal> {
-        self.volume.list(partition, after, limit).await.map_err(|why| refusal(&why))
+        let mut ids = self.volume.list(partition, after, limit).await.map_err(|why| refusal(&why))?;
+        let rotten = self.told.rotten.borrow();
+        if !rotten.is_empty() {
+            ids.retain(|id| !rotten.contains(id));
+        }
+        Ok(ids)
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -195,6 +328,19 @@ impl LocalVolume {
 
     pub(crate) async fn close(&self) {
         self.volume.clone().close().await;
+    }
+}
+
+/// The number of a takedown that the cluster's log has: there it is named, here it only bars the track.
+const BARRED: u64 = 0;
+
+/// Tells the core of damaged records, as they are found, until the volume is closed.
+async fn hear_of_damage(volume: Volume<GlommioHost>, told: Rc<Told>) {
+    while let Some(damage) = volume.next_damage().await {
+        // One that is not counted is missing here, and comes as such.
+        if damage.counted {
+            told.rotten(damage.id);
+        }
     }
 }
 
@@ -236,14 +382,18 @@ pub(crate) struct Usage {
 impl Writer {
     /// Takes the next bytes in; they are not durable before [`finish`](Self::finish).
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        self.0.write(bytes).await.map_err(|why| refusal(&why))
+        self.writer.write(bytes).await.map_err(|why| refusal(&why))
     }
 
     /// Ends the track: durable on return.
     pub(crate) async fn finish(self) -> Result<Stored, Refusal> {
-        let Self(writer, _guest) = self;
+        let Self { writer, told, _guest } = self;
+        let began = Instant::now();
         match writer.finish().await {
-            Ok(stored) => Ok(Stored::new(stored.bytes)),
+            Ok(stored) => {
+                told.node.drive_latency.record(began.elapsed());
+                Ok(Stored::new(stored.bytes))
+            }
             // Another put of the same track was faster: what was asked for is so.
             Err(deadwax_engine::Error::AlreadyStored { bytes, .. }) => Ok(Stored::new(bytes)),
             Err(why) => Err(refusal(&why)),
@@ -254,7 +404,10 @@ impl Writer {
 impl Reader {
     /// The next bytes of the range, checked; nothing after the last.
     pub(crate) async fn next(&mut self) -> Option<Result<deadwax_engine::Block<GlommioHost>, Refusal>> {
-        Some(self.0.next().await?.map_err(|why| unreadable(&why)))
+        let began = Instant::now();
+        let block = self.reader.next().await?;
+        self.told.node.drive_latency.record(began.elapsed());
+        Some(block.map_err(|why| unreadable(&why)))
     }
 }
 

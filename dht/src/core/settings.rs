@@ -44,6 +44,28 @@ pub struct CoreConfig {
     pub layouts: LayoutCache,
 }
 
+impl CoreConfig {
+    /// The core of the node whose key this is, with the default settings: it joins by nobody and takes nothing down.
+    #[must_use]
+    pub fn new(key: NodeKey, cluster: ClusterId, address: Arc<str>, life: u64, seed: u64) -> Self {
+        Self {
+            node: key.node_id(),
+            key,
+            issuer: None,
+            issuers: Vec::new(),
+            cluster,
+            address,
+            seeds: Vec::new(),
+            life,
+            seed,
+            settings: CoreSettings::default(),
+            #[cfg(feature = "planted")]
+            bug: None,
+            layouts: LayoutCache::default(),
+        }
+    }
+}
+
 /// What may be set about a core. The same on all nodes of a cluster, but where a setting's own doc says otherwise.
 #[derive(Clone, Copy, Debug)]
 pub struct CoreSettings {

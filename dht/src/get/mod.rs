@@ -273,6 +273,12 @@ impl GetPlan {
         self.track_bytes
     }
 
+    /// How long it waits. Its [`whole`](ReadDeadlines::whole) has moved on by the time that the reader was elsewhere.
+    #[must_use]
+    pub const fn deadlines(&self) -> ReadDeadlines {
+        self.deadlines
+    }
+
     /// The index in the track of the next byte that is to come.
     #[must_use]
     pub const fn next_byte(&self) -> u64 {

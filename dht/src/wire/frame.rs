@@ -23,7 +23,8 @@ use deadwax_track::{KIB, MIB};
 use crate::ClusterId;
 
 /// The newest version that this code speaks. 1: the first. 2: a volume's status says why it does not serve. 3: nodes
-/// speak to one another ([`Peer`](Kind::Peer), [`Pull`](Kind::Pull)), stand-ins, deadlines.
+/// speak to one another ([`Peer`](Kind::Peer), [`Pull`](Kind::Pull)), stand-ins, deadlines, the map's records
+/// ([`Epochs`](Kind::Epochs)).
 pub const PROTOCOL_VERSION: u8 = 3;
 /// The oldest: nodes of two versions that follow each other serve together while a cluster is upgraded.
 pub const PROTOCOL_MIN: u8 = 2;
@@ -118,7 +119,7 @@ kinds! {
     /// Node: that was all of it.
     End = 34, 1, 0, 0;
     /// Node, to a node: asks for a range of a track of which it lacks a copy.
-    Pull = 35, 3, 64, 64;
+    Pull = 35, 3, 65, 65;
     /// Client: asks for tags and manifest.
     Info = 48, 1, 48, 48;
     /// Node: tags and manifest.
@@ -145,8 +146,14 @@ kinds! {
     List = 82, 1, 23, 55;
     /// Node: the ids.
     Ids = 83, 1, 8, FRAME_PAYLOAD_MAX;
+    /// Node, to a node: who it is.
+    Introduction = 97, 3, 40, kib(1);
     /// Node, to a node: an envelope of the cluster's core, or a part of one. Not answered.
     Peer = 96, 3, 2, FRAME_PAYLOAD_MAX;
+    /// Client: asks for the map's records after an epoch.
+    EpochsAfter = 112, 3, 8, 8;
+    /// Node: the records, or a part of them.
+    Epochs = 113, 3, 2, FRAME_PAYLOAD_MAX;
 }
 
 /// The version that two sides speak: the newest that both know. None: they have none in common.

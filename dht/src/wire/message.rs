@@ -1,6 +1,6 @@
 //! The payload of every message: the one place that knows their bytes.
 //!
-//! [`Data`](Message::Data) is raw, and [`Peer`](Message::Peer) is a `bool` and raw. All others are bincode 2
+//! [`Data`](Message::Data) is raw; [`Peer`](Message::Peer) and [`Epochs`](Message::Epochs) are a `bool` and raw. All others are bincode 2
 //! (<https://docs.rs/bincode/2.0.1>, its `spec.md`) with fixed-width little-endian integers: fields one after the other
 //! without padding, a `bool` and an `Option`'s tag one byte, an enum's tag u32, text and lists after their length as
 //! u64. The fields in order are those of the tuples in [`Message::payload`]; golden bytes of each kind are in
@@ -13,6 +13,7 @@ use deadwax_track::{BadTags, ByteRange, PARTITIONS, PIECES_MAX, Partition, TRACK
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::error_code::ErrorCode;
 use super::frame::{FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, Stamp};
 use super::status::{NodeStatus, VOLUMES_PER_NODE_MAX};
 use crate::{ClusterId, NodeId, VolumeId};
@@ -21,10 +22,12 @@ use crate::{ClusterId, NodeId, VolumeId};
 pub const DIGEST_PARTITIONS_MAX: u32 = 16_384;
 /// The most ids in one [`Ids`](Message::Ids) reply.
 pub const IDS_MAX: u32 = 16_384;
-/// The most bytes of an envelope in one [`Peer`](Message::Peer) message.
+/// The most bytes of an envelope in one [`Peer`](Message::Peer) message, and of a batch in one [`Epochs`](Message::Epochs).
 pub const PEER_BYTES_MAX: usize = FRAME_PAYLOAD_MAX - 1;
 /// The most bytes of an [`Error`](Message::Error)'s text.
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 2_048;
+/// The most bytes of an address: a host's name has 255 at most (RFC 1035, section 2.3.4), then come a colon and a port.
+pub const ADDRESS_BYTES_MAX: usize = 261;
 
 // The longest lists fit into a frame.
 const _: () = assert!(8 + DIGEST_PARTITIONS_MAX as usize * 22 <= FRAME_PAYLOAD_MAX);
@@ -119,6 +122,8 @@ pub enum Message {
         id: TrackId,
         /// Which of its bytes.
         range: ByteRange,
+        /// Whether losing one more copy, or one zone, would lose the track.
+        urgent: bool,
     },
     /// Node: the bytes follow.
     Found {
@@ -199,10 +204,29 @@ pub enum Message {
     },
     /// Node: the ids, ascending. Fewer than the limit: there are no more.
     Ids(Vec<TrackId>),
+    /// Node, to a node: who asks, before all that only a node may ask. Not answered; a second one is `Invalid`.
+    Introduction {
+        /// Its name: what its key proves.
+        node: NodeId,
+        /// `host:port` of its own port; at most [`ADDRESS_BYTES_MAX`].
+        address: String,
+    },
     /// Node, to a node: an [`Envelope`](crate::core::Envelope)'s bytes, or the next of them; the receiver puts those of
     /// one connection together, up to [`ENVELOPE_BYTES_MAX`](crate::core::ENVELOPE_BYTES_MAX).
     Peer {
         /// Whether more of the envelope follows.
+        more: bool,
+        /// 1 to [`PEER_BYTES_MAX`].
+        bytes: Bytes,
+    },
+    /// Client: asks for the map's records after an epoch; 0: it has none.
+    EpochsAfter {
+        /// Which epoch.
+        epoch: u64,
+    },
+    /// Node: a [`Batch`](crate::log::Batch)'s bytes, or the next of them. One without records: the client has all.
+    Epochs {
+        /// Whether more of the batch follows.
         more: bool,
         /// 1 to [`PEER_BYTES_MAX`].
         bytes: Bytes,
@@ -218,41 +242,6 @@ pub struct PartitionDigest {
     pub tracks: u32,
     /// XOR of the first 16 bytes of their ids.
     pub digest: [u8; 16],
-}
-
-/// What a client does about an error. The order is part of the wire format: append only.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum ErrorCode {
-    /// A queue is full: ask again, later or elsewhere.
-    Busy,
-    /// The volume does not have the track: one holder's word, not the cluster's.
-    NotFound,
-    /// The track was taken down: stop, whatever other holders say.
-    TakenDown {
-        /// The takedown's number.
-        number: u64,
-    },
-    /// The volume is full: store elsewhere, or give up.
-    NoSpace,
-    /// The stored bytes failed their checksum: ask another holder.
-    Corrupt,
-    /// The request makes no sense, or the bytes sent are not the id's: do not repeat it.
-    Invalid,
-    /// Another node, or a node that does not have that volume: the map is wrong.
-    WrongNode,
-    /// Another cluster: the map or the address is wrong.
-    WrongCluster,
-    /// The node has a newer map: fetch it, ask again.
-    Moved {
-        /// The epoch of its map.
-        epoch: u64,
-    },
-    /// No common protocol version.
-    Version,
-    /// The volume takes no part: ask another holder.
-    Fenced,
-    /// The node failed: ask another holder.
-    Internal,
 }
 
 /// The payload is no message of its kind.
@@ -325,7 +314,10 @@ impl Message {
             Self::DigestList(_) => Kind::DigestList,
             Self::List { .. } => Kind::List,
             Self::Ids(_) => Kind::Ids,
+            Self::Introduction { .. } => Kind::Introduction,
             Self::Peer { .. } => Kind::Peer,
+            Self::EpochsAfter { .. } => Kind::EpochsAfter,
+            Self::Epochs { .. } => Kind::Epochs,
         }
     }
 
@@ -345,7 +337,9 @@ impl Message {
             }
             Self::Within { ms } => pack(ms),
             Self::Stored { already, bytes, pieces } => pack(&(already, bytes, pieces)),
-            Self::Get { volume, id, range } | Self::Pull { volume, id, range } => pack(&(volume, id, range)),
+            Self::Get { volume, id, range } => pack(&(volume, id, range)),
+            Self::Pull { volume, id, range, urgent } => pack(&(volume, id, range, urgent)),
+            Self::Introduction { node, address } => pack(&(node, address)),
             Self::Found { bytes } | Self::Present { bytes } => pack(bytes),
             Self::Info { volume, id } | Self::Has { volume, id } => pack(&(volume, id)),
             Self::TrackInfo { bytes, tags, pieces } => pack(&(bytes, tags.encode(), pieces)),
@@ -356,7 +350,10 @@ impl Message {
             Self::DigestList(digests) => pack(digests),
             Self::List { volume, partition, after, limit } => pack(&(volume, partition, after, limit)),
             Self::Ids(ids) => pack(ids),
-            Self::Peer { more, bytes } => [&[u8::from(*more)][..], bytes].concat().into(),
+            Self::EpochsAfter { epoch } => pack(epoch),
+            Self::Peer { more, bytes } | Self::Epochs { more, bytes } => {
+                [&[u8::from(*more)][..], bytes].concat().into()
+            }
         }
     }
 
@@ -378,7 +375,7 @@ impl Message {
     pub fn decode(kind: Kind, payload: Bytes) -> Result<Self, BadMessage> {
         let message = match kind {
             Kind::Data => Self::Data(payload),
-            Kind::Peer => Self::decode_peer(payload)?,
+            Kind::Peer | Kind::Epochs => Self::decode_part(kind, payload)?,
             Kind::Put
             | Kind::StandIn
             | Kind::Get
@@ -394,14 +391,16 @@ impl Message {
         Ok(message)
     }
 
-    fn decode_peer(mut payload: Bytes) -> Result<Self, BadMessage> {
-        // A frame of the kind has two bytes at least.
+    /// A part of what is longer than a frame.
+    fn decode_part(kind: Kind, mut payload: Bytes) -> Result<Self, BadMessage> {
+        // A frame of either kind has two bytes at least.
         let more = match payload.first() {
             Some(0) => false,
             Some(1) => true,
-            other => return Err(BadMessage::Payload { kind: Kind::Peer, why: format!("begins with {other:?}") }),
+            other => return Err(BadMessage::Payload { kind, why: format!("begins with {other:?}") }),
         };
-        Ok(Self::Peer { more, bytes: payload.split_off(1) })
+        let bytes = payload.split_off(1);
+        Ok(if kind == Kind::Peer { Self::Peer { more, bytes } } else { Self::Epochs { more, bytes } })
     }
 
     /// Requests about a volume.
@@ -415,9 +414,13 @@ impl Message {
                     _ => Self::StandIn { volume, id, bytes, tags },
                 }
             }
-            Kind::Get | Kind::Pull => {
+            Kind::Get => {
                 let (volume, id, range) = unpack(kind, payload)?;
-                if kind == Kind::Get { Self::Get { volume, id, range } } else { Self::Pull { volume, id, range } }
+                Self::Get { volume, id, range }
+            }
+            Kind::Pull => {
+                let (volume, id, range, urgent) = unpack(kind, payload)?;
+                Self::Pull { volume, id, range, urgent }
             }
             Kind::Info => {
                 let (volume, id) = unpack(kind, payload)?;
@@ -450,6 +453,7 @@ impl Message {
             Kind::End => unpack(kind, payload).map(|()| Self::End)?,
             Kind::Absent => unpack(kind, payload).map(|()| Self::Absent)?,
             Kind::Status => unpack(kind, payload).map(|()| Self::Status)?,
+            Kind::EpochsAfter => Self::EpochsAfter { epoch: unpack(kind, payload)? },
             Kind::Within => Self::Within { ms: unpack(kind, payload)? },
             Kind::Found => Self::Found { bytes: unpack(kind, payload)? },
             Kind::Present => Self::Present { bytes: unpack(kind, payload)? },
@@ -468,6 +472,10 @@ impl Message {
             Kind::Error => {
                 let (code, message) = unpack(kind, payload)?;
                 Self::Error { code, message }
+            }
+            Kind::Introduction => {
+                let (node, address) = unpack(kind, payload)?;
+                Self::Introduction { node, address }
             }
             Kind::Stored => {
                 let (already, bytes, pieces) = unpack(kind, payload)?;
@@ -490,7 +498,7 @@ impl Message {
             limit((1..=TRACK_BYTES_MAX).contains(&bytes), "the track's length, which is 1 to 512 MiB,", bytes)
         };
         match self {
-            Self::Data(bytes) | Self::Peer { bytes, .. } => {
+            Self::Data(bytes) | Self::Peer { bytes, .. } | Self::Epochs { bytes, .. } => {
                 limit(!bytes.is_empty(), "the data's length, which is not 0,", 0)
             }
             Self::Hello { protocol_min, protocol_max, .. } => limit(
@@ -500,6 +508,9 @@ impl Message {
             ),
             Self::Error { message, .. } => {
                 limit(message.len() <= ERROR_MESSAGE_BYTES_MAX, "the text's length", message.len() as u64)
+            }
+            Self::Introduction { address, .. } => {
+                limit(address.len() <= ADDRESS_BYTES_MAX, "the address's length", address.len() as u64)
             }
             Self::Put { bytes, .. }
             | Self::StandIn { bytes, .. }

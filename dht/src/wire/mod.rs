@@ -27,6 +27,8 @@
 //! | `Status` | `NodeStatus` |
 //! | `Digests` | `DigestList`: the partitions that are not empty |
 //! | `List` | `Ids`, sorted, those after `after` |
+//! | `EpochsAfter` | `Epochs`, as many as it takes, or `Error` |
+//! | `Introduction`, only a node to a node, before its first `Pull` or `Peer` | nothing |
 //! | `Peer`, only a node to a node | nothing |
 //!
 //! A reply repeats its request's number. Every frame carries the sender's epoch and cluster.
@@ -50,17 +52,19 @@
 //!   silent too long; idle connections it may close at any time, and clients must expect that.
 
 mod decoder;
+mod error_code;
 mod frame;
 mod message;
 mod status;
 
 pub use decoder::{Decoder, Frame};
+pub use error_code::ErrorCode;
 pub use frame::{
     BadFrame, DATA_BYTES_MAX, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, PROTOCOL_MIN, PROTOCOL_VERSION,
     Stamp, negotiate,
 };
 pub use message::{
-    BadMessage, DIGEST_PARTITIONS_MAX, ERROR_MESSAGE_BYTES_MAX, ErrorCode, IDS_MAX, Message, PEER_BYTES_MAX,
+    ADDRESS_BYTES_MAX, BadMessage, DIGEST_PARTITIONS_MAX, ERROR_MESSAGE_BYTES_MAX, IDS_MAX, Message, PEER_BYTES_MAX,
     PartitionDigest,
 };
 pub use status::{NodeStatus, VOLUMES_PER_NODE_MAX, VolumeState, VolumeStatus};

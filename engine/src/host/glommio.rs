@@ -372,7 +372,7 @@ mod tests {
         const PRIORITIES: [Priority; 4] = [Priority::Scrub, Priority::Repair, Priority::Write, Priority::Read];
         const ALL: u64 = 60_000;
         let executor = Executor::new("busy", None, 1 << 20).expect("io_uring works here");
-        let done = executor.run(Pulse::start(1).expect("a thread").beat(0), async {
+        let done = executor.run(Pulse::start(1, None).expect("a thread").beat(0), async {
             let host = GlommioHost::with_queues();
             // Until an executor first looks at its rings it measures no time: see `Executor`.
             host.sleep(Duration::from_millis(1)).await;

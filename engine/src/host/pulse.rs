@@ -8,13 +8,16 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-/// How long such a sleep may last. Each beat costs a shard some 10 us.
+/// How long such a sleep may last while somebody waits for something. A beat costs a shard some 50 us.
 const PERIOD: Duration = Duration::from_millis(5);
+/// And while nobody does: a process that has nothing to do should take next to nothing for it.
+const PERIOD_IDLE: Duration = Duration::from_millis(100);
 
 /// The wakers of one process's shards, and the thread that uses them. Dropping it stops the thread.
 pub struct Pulse {
@@ -32,13 +35,16 @@ pub struct Beat {
 }
 
 impl Pulse {
-    /// Starts the thread, for `shards` shards.
-    pub fn start(shards: usize) -> io::Result<Self> {
+    /// Starts the thread, for `shards` shards. `under_way`: how many things there are that somebody waits for, if that
+    /// is known; what begins is noticed with the next beat.
+    pub fn start(shards: usize, under_way: Option<Arc<AtomicUsize>>) -> io::Result<Self> {
         let wakers = Arc::new(Mutex::new(vec![None; shards]));
         let (stop, stopped) = flume::bounded::<()>(0);
         let beating = Arc::clone(&wakers);
         thread::Builder::new().name("pulse".into()).spawn(move || {
-            while stopped.recv_timeout(PERIOD) == Err(flume::RecvTimeoutError::Timeout) {
+            let idle = || under_way.as_ref().is_some_and(|count| count.load(Ordering::Relaxed) == 0);
+            let period = || if idle() { PERIOD_IDLE } else { PERIOD };
+            while stopped.recv_timeout(period()) == Err(flume::RecvTimeoutError::Timeout) {
                 lock(&beating).iter().flatten().for_each(Waker::wake_by_ref);
             }
         })?;

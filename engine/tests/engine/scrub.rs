@@ -1,5 +1,11 @@
 //! Scrub finds what rots, and nothing else.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use deadwax_engine::Change;
+use deadwax_track::{PARTITIONS, Partition};
+
 use super::*;
 
 /// More than any test reads in a second.
@@ -33,4 +39,92 @@ fn scrub_finds_a_flipped_byte_in_header_payload_and_trailer_and_a_new_put_heals_
             volume.close().await;
         });
     }
+}
+
+#[test]
+fn a_damaged_track_that_comes_anew_takes_the_old_ones_place_once_its_bytes_are_proved() {
+    let (dir, config) = volume_dir();
+    run(async {
+        let (volume, _) = open(&config).await;
+        let track = audio(1, 300_000);
+        let (id, bytes) = (TrackId::of(&track), track.len() as u64);
+        let changes = Rc::new(RefCell::new(Vec::new()));
+        let heard = changes.clone();
+        assert!(volume.observe(move |change| heard.borrow_mut().push(change)).is_empty());
+        put(&volume, &track).await.expect("puts");
+        assert_eq!(changes.take(), [Change::Stored(id)]);
+        let counted = volume.digests(Partition(0), PARTITIONS);
+
+        // A frame in the middle; the first one stays good.
+        let path = &segments(dir.path())[0];
+        let start = find(path, b"DWXRECRD").expect("a record");
+        let at = start + 4096 + 2 * 65_536 + 5;
+        let byte = std::fs::read(path).expect("reads")[usize::try_from(at).expect("small")];
+        overwrite(path, at, &[byte ^ 4]);
+        volume.scrub_pass(FAST).await.expect("scrubs");
+        let damage = volume.next_damage().await.expect("a finding");
+        assert!(damage.id == id && damage.counted, "{damage:?}");
+        assert!(matches!(put(&volume, &track).await, Err(Error::AlreadyStored { .. })));
+
+        // What is left of it can be read until then, and stays where nothing comes of the put.
+        let first = ByteRange::new(0, 1_000).expect("a range");
+        for sent in [0, 100_000, track.len()] {
+            let mut writer = volume.put_anew(id, bytes, &Tags::default()).await.expect("begins");
+            writer.write(&track[..sent]).await.expect("writes");
+            drop(writer);
+            let mut reader = volume.read(&id, Some(first)).await.expect("finds it");
+            assert!(reader.next().await.expect("a block").is_ok());
+        }
+        let mut other = audio(2, 300_000);
+        other.truncate(track.len());
+        let mut writer = volume.put_anew(id, bytes, &Tags::default()).await.expect("begins");
+        writer.write(&other).await.expect("writes");
+        assert!(matches!(writer.finish().await, Err(Error::Invalid(_))));
+        assert!(changes.borrow().is_empty(), "{changes:?}");
+
+        // Two at once: each is good, and one is left.
+        let mut writers = Vec::new();
+        for _ in 0..2 {
+            let mut writer = volume.put_anew(id, bytes, &Tags::default()).await.expect("begins");
+            writer.write(&track).await.expect("writes");
+            writers.push(writer);
+        }
+        for writer in writers {
+            writer.finish().await.expect("stores");
+            assert_eq!(changes.take(), [Change::Erased(id), Change::Stored(id)]);
+            assert_whole(&volume, &track).await;
+        }
+        assert_eq!(volume.digests(Partition(0), PARTITIONS), counted);
+        assert_eq!(volume.scrub_pass(FAST).await.expect("scrubs").damaged, 0);
+
+        volume.close().await;
+    });
+}
+
+#[test]
+fn where_there_is_nothing_a_track_that_comes_anew_is_put_and_what_was_taken_down_stays_so() {
+    let (_dir, config) = volume_dir();
+    run(async {
+        let (volume, _) = open(&config).await;
+        let track = audio(1, 300_000);
+        let (id, bytes) = (TrackId::of(&track), track.len() as u64);
+        let changes = Rc::new(RefCell::new(Vec::new()));
+        let heard = changes.clone();
+        put(&volume, &track).await.expect("puts");
+        assert_eq!(volume.observe(move |change| heard.borrow_mut().push(change)).len(), 1);
+        volume.delete(&id).await.expect("deletes");
+        let mut writer = volume.put_anew(id, bytes, &Tags::default()).await.expect("begins");
+        writer.write(&track).await.expect("writes");
+        writer.finish().await.expect("stores");
+        volume.take_down(&id, 7).await.expect("takes down");
+        let again = volume.put_anew(id, bytes, &Tags::default()).await;
+        assert!(matches!(again.map(drop), Err(Error::TakenDown { number: 7, .. })));
+        let (stored, erased) = (Change::Stored(id), Change::Erased(id));
+        assert_eq!(changes.take(), [erased, stored, erased]);
+        volume.close().await;
+        // After a restart there is one record of it: the takedown's.
+        let (volume, recovery) = open(&config).await;
+        assert_eq!((recovery.tracks, recovery.takedowns), (0, 1));
+        volume.close().await;
+    });
 }

@@ -1,6 +1,7 @@
 //! `deadwax cluster init`.
 
 use anyhow::bail;
+use deadwax_dht::log::VOTERS_MIN;
 
 use super::say;
 use crate::cli::ClusterInit;
@@ -14,10 +15,14 @@ pub(super) fn run(init: &ClusterInit) -> anyhow::Result<bool> {
                trusted, add --insecure-listen"
         );
     }
+    if init.log && init.nodes.len() < VOTERS_MIN {
+        bail!("a log takes {VOTERS_MIN} nodes, here are {}: leave out --log", init.nodes.len());
+    }
     let plan = Plan {
         nodes: init.nodes.clone(),
         gateway: init.listen,
         insecure_listen: init.insecure_listen,
+        log: init.log,
         shards: None,
         segment_bytes: None,
         reserve_bytes: None,

@@ -88,11 +88,17 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Makes a cluster by the command line, starts it, and waits until it serves.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// As [`start`](Self::start), made with these arguments besides.
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder for the test");
         let [gateway_address, first, second, third] = free_addresses();
         let master_addresses = vec![first, second, third];
         let mut init = Command::new(env!("CARGO_BIN_EXE_deadwax"));
         init.args(["cluster", "init", "--listen", &gateway_address.to_string(), "--data"]).arg(dir.path());
+        init.args(arguments);
         for (index, address) in master_addresses.iter().enumerate() {
             let drive = dir.path().join(format!("drive-{index}"));
             init.arg("--node").arg(format!("here@{address}={}", drive.display()));

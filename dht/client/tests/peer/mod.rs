@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use deadwax_dht::log::History;
 use deadwax_dht::wire::{
-    Decoder, ErrorCode, FrameHeader, Kind, Message, NodeStatus, PROTOCOL_VERSION, PartitionDigest, Stamp, VolumeState,
-    VolumeStatus,
+    Decoder, ErrorCode, FrameHeader, Kind, Message, NodeStatus, PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest, Stamp,
+    VolumeState, VolumeStatus,
 };
 use deadwax_dht::{ClusterId, NodeId, VolumeId};
 use deadwax_track::{Partition, Tags, TrackHasher, TrackId, piece_count};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// What goes wrong.
@@ -46,6 +48,10 @@ pub(crate) enum Fault {
     WrongManifest,
     /// Is another node.
     OtherNode,
+    /// Speaks the protocol as it was before there were records of the map.
+    OldProtocol,
+    /// Gives these bytes for the map's records.
+    Epochs(Bytes),
 }
 
 /// What the peer holds, and how it behaves.
@@ -56,6 +62,31 @@ pub(crate) struct State {
     pub(crate) fault: Fault,
     pub(crate) requests: Vec<Kind>,
     pub(crate) connections: u32,
+    /// The map's records. Without them the map never changes.
+    pub(crate) history: Option<History>,
+    /// The epoch of a map that never changes, if it is not 1.
+    pub(crate) fixed_at: Option<u64>,
+    /// Records are given only when there is a permit.
+    pub(crate) gate: Option<Arc<Semaphore>>,
+}
+
+impl State {
+    fn epoch(&self) -> u64 {
+        self.history.as_ref().map_or(self.fixed_at.unwrap_or(1), History::epoch)
+    }
+
+    /// Why a node refuses that goes by a map which changes, as its core decides: a put, or to call a track absent.
+    fn refusal(&self, id: &TrackId, volume: &VolumeId, asked: u64, is_put: bool) -> Option<ErrorCode> {
+        let history = self.history.as_ref()?;
+        let epoch = history.epoch();
+        if asked > epoch {
+            return Some(ErrorCode::Busy);
+        }
+        let holders = history.state().holders(id.partition());
+        let counts = holders.sets().take(if is_put { 2 } else { 1 }).flatten().any(|holder| holder == volume);
+        let moved = history.moved_since(id.partition(), asked) || !counts;
+        moved.then_some(ErrorCode::Moved { epoch })
+    }
 }
 
 /// A running peer. Dropped, it is dead: connections break, new ones are refused.
@@ -86,7 +117,7 @@ impl Peer {
                 shared.lock().expect("no panic").connections += 1;
                 let stamp = Stamp::new(0, 1, &CLUSTER);
                 let state = Arc::clone(&shared);
-                let connection = Served { socket, decoder: Decoder::new(), stamp, state, node, volume };
+                let connection = Served { socket, decoder: Decoder::new(), stamp, asked: 1, state, node, volume };
                 // The aborted set closes every connection with the peer.
                 connections.spawn(connection.serve());
             }
@@ -104,6 +135,14 @@ impl Peer {
 
     pub(crate) fn add(&self, id: TrackId, bytes: &Bytes) {
         self.state.lock().expect("no panic").tracks.insert(id, (bytes.clone(), Tags::default()));
+    }
+
+    pub(crate) fn knows(&self, history: &History) {
+        self.state.lock().expect("no panic").history = Some(history.clone());
+    }
+
+    pub(crate) fn connections(&self) -> u32 {
+        self.state.lock().expect("no panic").connections
     }
 
     pub(crate) fn asked(&self, kind: Kind) -> usize {
@@ -128,6 +167,8 @@ struct Served {
     socket: TcpStream,
     decoder: Decoder,
     stamp: Stamp,
+    /// By the map of which epoch it was asked.
+    asked: u64,
     state: Arc<Mutex<State>>,
     node: NodeId,
     volume: VolumeId,
@@ -155,6 +196,7 @@ impl Served {
         loop {
             if let Some(frame) = self.decoder.next_frame().expect("clients send good frames") {
                 self.stamp.request = frame.header.stamp.request;
+                self.asked = frame.header.stamp.epoch;
                 return Some(Message::decode(frame.header.kind, frame.payload).expect("clients send good messages"));
             }
             if self.socket.read_buf(self.decoder.space()).await.ok()? == 0 {
@@ -168,20 +210,31 @@ impl Served {
     }
 
     async fn answer(&mut self, request: Message) -> Option<()> {
-        let fault = {
+        let (fault, fixed) = {
             let mut state = self.state.lock().expect("no panic");
             state.requests.push(request.kind());
-            state.fault.clone()
+            self.stamp.epoch = state.epoch();
+            (state.fault.clone(), state.history.is_none())
         };
         if let Message::Hello { cluster, node, .. } = request {
             assert_eq!((cluster, node), (CLUSTER, Some(self.node)));
             let node = if fault == Fault::OtherNode { NodeId::from_bytes([99; 32]) } else { self.node };
-            return self.send(Message::Welcome { protocol: PROTOCOL_VERSION, node, epoch: 1 }).await;
+            let protocol = if fault == Fault::OldProtocol { PROTOCOL_MIN } else { PROTOCOL_VERSION };
+            return self.send(Message::Welcome { protocol, node, epoch: self.stamp.epoch }).await;
         }
         if let Fault::Answer(code) = fault {
             return self.send(Message::error(code, "told to")).await;
         }
+        let epoch = self.stamp.epoch;
+        if fixed && self.asked != epoch && request != Message::Status {
+            return self.send(Message::error(ErrorCode::Moved { epoch }, "another map")).await;
+        }
         match request {
+            Message::EpochsAfter { .. } if fixed => {
+                self.send(Message::error(ErrorCode::Invalid, "no request")).await?;
+                None
+            }
+            Message::EpochsAfter { epoch } => self.epochs_after(epoch, fault).await,
             Message::Put { id, bytes, tags, .. } => self.put(id, bytes, tags, fault).await,
             Message::Get { id, range, .. } => {
                 let Some((bytes, _)) = self.track(&id).await? else { return Some(()) };
@@ -210,7 +263,10 @@ impl Served {
             Message::Has { id, .. } => match (state.takedowns.get(id), state.tracks.get(id)) {
                 (Some(number), _) => Message::TakenDown { number: *number },
                 (None, Some((bytes, _))) => Message::Present { bytes: bytes.len() as u64 },
-                (None, None) => Message::Absent,
+                (None, None) => match state.refusal(id, &self.volume, self.asked, false) {
+                    Some(code) => Message::error(code, "cannot tell"),
+                    None => Message::Absent,
+                },
             },
             Message::TakeDown { id, number, .. } => {
                 state.tracks.remove(id);
@@ -241,12 +297,30 @@ impl Served {
         }
     }
 
+    /// The records, in parts.
+    async fn epochs_after(&mut self, epoch: u64, fault: Fault) -> Option<()> {
+        let (batch, gate) = {
+            let state = self.state.lock().expect("no panic");
+            (Bytes::from(state.history.as_ref().expect("not fixed").since(epoch).encode()), state.gate.clone())
+        };
+        if let Some(gate) = gate {
+            gate.acquire().await.expect("never closed").forget();
+        }
+        let batch = if let Fault::Epochs(bytes) = fault { bytes } else { batch };
+        let count = batch.len().div_ceil(500);
+        for part in 0..count {
+            let bytes = batch.slice(part * 500..batch.len().min((part + 1) * 500));
+            self.send(Message::Epochs { more: part + 1 < count, bytes }).await?;
+        }
+        Some(())
+    }
+
     fn status(&self, state: &State) -> NodeStatus {
         NodeStatus {
             id: self.node,
             version: "test".to_owned(),
             uptime_s: 1,
-            epoch: 1,
+            epoch: state.epoch(),
             shards: 1,
             volumes: vec![VolumeStatus {
                 id: self.volume,
@@ -267,13 +341,18 @@ impl Served {
 
     /// The track; where there is none, that was answered.
     async fn track(&mut self, id: &TrackId) -> Option<Option<(Bytes, Tags)>> {
-        let (track, takedown) = {
+        let (track, takedown, refusal) = {
             let state = self.state.lock().expect("no panic");
-            (state.tracks.get(id).cloned(), state.takedowns.get(id).copied())
+            let refusal = state.refusal(id, &self.volume, self.asked, false);
+            (state.tracks.get(id).cloned(), state.takedowns.get(id).copied(), refusal)
         };
         match (track, takedown) {
             (_, Some(number)) => self.send(Message::error(ErrorCode::TakenDown { number }, "taken down")).await?,
-            (None, None) => self.send(Message::error(ErrorCode::NotFound, "no such track")).await?,
+            (None, None) => {
+                // Who says that it is absent says so of the epoch that it was asked by.
+                self.stamp.epoch = if refusal.is_some() { self.stamp.epoch } else { self.asked };
+                self.send(Message::error(refusal.unwrap_or(ErrorCode::NotFound), "no such track")).await?;
+            }
             (Some(track), None) => return Some(Some(track)),
         }
         Some(None)
@@ -302,7 +381,14 @@ impl Served {
         self.send(Message::End).await
     }
 
+    fn refused_put(&self, id: &TrackId) -> Option<ErrorCode> {
+        self.state.lock().expect("no panic").refusal(id, &self.volume, self.asked, true)
+    }
+
     async fn put(&mut self, id: TrackId, bytes: u64, tags: Tags, fault: Fault) -> Option<()> {
+        if let Some(code) = self.refused_put(&id) {
+            return self.send(Message::error(code, "held elsewhere")).await;
+        }
         let held = self.state.lock().expect("no panic").tracks.get(&id).map(|(held, _)| held.len() as u64);
         if let Some(bytes) = held {
             let pieces = u32::try_from(piece_count(bytes)).expect("few");
@@ -334,6 +420,9 @@ impl Served {
         }
         let pieces = u32::try_from(piece_count(bytes)).expect("few");
         self.state.lock().expect("no panic").tracks.insert(id, (got.into(), tags));
+        if let Some(code) = self.refused_put(&id) {
+            return self.send(Message::error(code, "held elsewhere by now")).await;
+        }
         self.send(Message::Stored { already: false, bytes, pieces }).await
     }
 }

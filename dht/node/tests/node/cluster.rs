@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use deadwax_dht::{ClusterId, MAP_VERSION, Map, MapSpec, NodeId, Policy, VolumeId};
-use deadwax_node::{Config, Error, Place, Rotating, Stopper, init, run};
+use deadwax_node::{Config, Error, Place, Rotating, Stopper, found, init, run};
 use tempfile::TempDir;
 
 use crate::peer::Peer;
@@ -72,6 +72,21 @@ impl Site {
             overrides: vec![],
         };
         Map::new(spec).expect("a good map").save(&self.config.map).expect("saved");
+    }
+
+    /// Three nodes that found a cluster, of which each has one volume: two copies are durable, the third follows.
+    pub(crate) fn trio() -> [Self; 3] {
+        let mut sites = [(); 3].map(|()| Self::new(1, 1));
+        sites.iter_mut().for_each(|site| site.config.log = true);
+        let nodes = sites.iter().map(|site| init(&site.config, &place()).expect("initialised")).collect();
+        let policy = Policy { copies: 3, write_quorum: 2, zones_min: 1 };
+        let (version, cluster, epoch, overrides) = (MAP_VERSION, sites[0].cluster, 1, vec![]);
+        let map = Map::new(MapSpec { version, cluster, epoch, policy, nodes, overrides }).expect("a good map");
+        for site in &sites {
+            map.save(&site.config.map).expect("saved");
+            assert!(found(&site.config).expect("founds"), "three nodes have a log");
+        }
+        sites
     }
 
     /// Runs the node in a thread of this process; returns once it serves.

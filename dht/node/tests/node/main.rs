@@ -3,6 +3,7 @@
 mod abuse;
 mod cluster;
 mod drives;
+mod heal;
 mod lifecycle;
 mod peer;
 mod reload;

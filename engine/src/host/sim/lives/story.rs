@@ -1,15 +1,16 @@
 //! A drive, what it should hold, and the lives that it goes through.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use deadwax_track::{KIB, MIB};
+use deadwax_track::{KIB, MIB, PARTITIONS, Partition};
 
 use super::fixture::{config, formatted};
 use super::oracle::Oracle;
 use super::world::World;
 use crate::sim::{Dice, Life, SimDisk, SimHost, SimSettings};
-use crate::{Error, Recovery, Volume, VolumeConfig};
+use crate::{Change, Error, Recovery, Volume, VolumeConfig};
 
 /// The most operations of a life.
 const OPERATIONS_A_LIFE_MAX: u64 = 230;
@@ -145,7 +146,37 @@ async fn open(
     Ok((volumes, recovery))
 }
 
+/// What an observer of a volume adds up to.
+type Counted = BTreeMap<Partition, (u32, [u8; 16])>;
+
+/// Observes a volume from here on.
+fn observe(volume: &Volume<SimHost>) -> Rc<RefCell<Counted>> {
+    let counted = Rc::new(RefCell::new(Counted::new()));
+    let seen = counted.clone();
+    let digests = volume.observe(move |change| {
+        let (id, more) = match change {
+            Change::Stored(id) => (id, true),
+            Change::Erased(id) => (id, false),
+        };
+        let mut counted = seen.borrow_mut();
+        let (tracks, sum) = counted.entry(id.partition()).or_default();
+        *tracks = if more { *tracks + 1 } else { tracks.checked_sub(1).expect("what is erased was counted") };
+        sum.iter_mut().zip(id.half()).for_each(|(sum, byte)| *sum ^= byte);
+    });
+    counted.borrow_mut().extend(digests.into_iter().map(|(partition, tracks, sum)| (partition, (tracks, sum))));
+    counted
+}
+
+/// What was observed must be what the volume counts, when nothing is under way.
+fn check_observed(volume: &Volume<SimHost>, counted: &RefCell<Counted>) {
+    let digests = volume.digests(Partition(0), PARTITIONS);
+    let holds: Counted = digests.into_iter().map(|(partition, tracks, sum)| (partition, (tracks, sum))).collect();
+    counted.borrow_mut().retain(|_, (tracks, _)| *tracks > 0);
+    assert_eq!(*counted.borrow(), holds, "an observer heard of something else than what is counted");
+}
+
 async fn live_on(host: &SimHost, world: World, plan: Plan) {
+    let observed: Vec<_> = world.volumes.iter().map(observe).collect();
     let (world, left) = (Rc::new(world), Rc::new(Cell::new(plan.operations)));
     let lanes: Vec<_> = (0..plan.lanes)
         .map(|_| {
@@ -160,6 +191,9 @@ async fn live_on(host: &SimHost, world: World, plan: Plan) {
         .collect();
     for lane in lanes {
         lane.await;
+    }
+    if !plan.faulty {
+        world.volumes.iter().zip(&observed).for_each(|(volume, counted)| check_observed(volume, counted));
     }
     if plan.close {
         for volume in &world.volumes {

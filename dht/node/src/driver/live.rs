@@ -1,0 +1,219 @@
+//! The core's loop.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use deadwax_dht::core::{Core, CoreConfig, Input};
+use deadwax_dht::log::{Batch, History};
+use deadwax_dht::{Map, NodeKey};
+use deadwax_engine::{Beat, Executor};
+use glommio::timer::sleep;
+
+use super::clock::Jumps;
+use super::links::Links;
+use super::system_thread::{self, Order};
+use super::{Asked, Inbox, Told, Word, now_ms};
+use crate::executor::{AbortOnPanic, Event};
+use crate::shard::Node;
+use crate::system::{Found, System};
+use crate::{Config, Error};
+
+/// How often the core is told how slow the drives are, and whether a clock was set.
+const WATCH: Duration = Duration::from_secs(1);
+/// The executor's own drive buffers, which it does not use: the least that glommio takes.
+const IO_MEMORY_BYTES: usize = 64 << 10;
+/// How many addresses the core is given to join by.
+const SEEDS_MAX: usize = 8;
+/// How many steps the core makes before others on its executor have a turn.
+const STEPS_MAX: usize = 64;
+
+/// What the core of a node starts with.
+pub(crate) struct Parts {
+    pub(crate) system: System,
+    pub(crate) found: Found,
+    pub(crate) key: NodeKey,
+    /// Other nodes' addresses, to ask first.
+    pub(crate) seeds: Vec<Arc<str>>,
+    /// Of the core's randomness.
+    pub(crate) seed: u64,
+}
+
+impl Parts {
+    /// Reads what the node kept.
+    pub(crate) fn open(config: &Config, key: NodeKey) -> Result<Self, Error> {
+        let (system, found) = System::open(&config.dir, super::clock::wall_ms())?;
+        // The map file is as old as the node's part in the cluster; it need not be there any more.
+        let known = Map::load(&config.map).ok();
+        let others = known.iter().flat_map(Map::nodes).map(|node| node.address.as_str());
+        let seeds = others.filter(|address| *address != config.advertised()).take(SEEDS_MAX).map(Arc::from).collect();
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed)
+            .map_err(|why| Error::Start { what: "the core's randomness".into(), why: why.to_string() })?;
+        Ok(Self { system, found, key, seeds, seed: u64::from_le_bytes(seed) })
+    }
+
+    /// The history that the node kept, if it has one.
+    pub(crate) const fn history(&self) -> Option<&History> {
+        self.found.kept.history.as_ref()
+    }
+}
+
+/// The core, and what it works with. All of it lives on the core's executor.
+pub(crate) struct Driver {
+    pub(super) node: Arc<Node>,
+    pub(super) core: Core,
+    pub(super) links: Links,
+    pub(super) orders: flume::Sender<Order>,
+    pub(super) events: flume::Sender<Event>,
+    /// Where requests that were let in, or wait, hear of it.
+    pub(super) requests: HashMap<u64, flume::Sender<Word>>,
+    /// Who waits for the map's records, by the core's numbers for them.
+    pub(super) epochs: HashMap<u64, flume::Sender<Box<Batch>>>,
+    numbers: u64,
+    /// What the shards were told last.
+    epoch: u64,
+}
+
+impl Driver {
+    /// Starts the core's thread and the system drive's. Volumes that are open are told to the core at once.
+    pub(crate) fn spawn(
+        node: Arc<Node>,
+        inbox: Inbox,
+        parts: Parts,
+        events: flume::Sender<Event>,
+        beat: Beat,
+    ) -> Result<Vec<thread::JoinHandle<()>>, Error> {
+        let (orders, system) = system_thread::spawn(Arc::clone(&node), parts.system)?;
+        let fail = |why: String| Error::Start { what: "the thread core".into(), why };
+        let (found, key, seeds, seed) = (parts.found, parts.key, parts.seeds, parts.seed);
+        let core = thread::Builder::new()
+            .name("core".into())
+            .spawn(move || {
+                let _guard = AbortOnPanic("the core".into());
+                let executor = Executor::new("core", None, IO_MEMORY_BYTES).expect("as the shards' executors");
+                executor.run(beat, async move {
+                    let config = CoreConfig {
+                        seeds,
+                        ..CoreConfig::new(key, node.cluster, node.config.advertised().into(), found.life, seed)
+                    };
+                    let links = Links::new(Arc::clone(&node));
+                    let core = Core::start(now_ms(), config, found.kept);
+                    let (requests, epochs) = (HashMap::new(), HashMap::new());
+                    let driver = Self { node, core, links, orders, events, requests, epochs, numbers: 0, epoch: 0 };
+                    driver.live(inbox).await;
+                });
+            })
+            .map_err(|why| fail(why.to_string()))?;
+        Ok(vec![core, system])
+    }
+
+    async fn live(mut self, inbox: Inbox) {
+        self.step(Input::Tick);
+        let (mut jumps, mut watch_at) = (Jumps::new(), now_ms());
+        loop {
+            for _ in 0..STEPS_MAX {
+                // What is under way first: it frees what others wait for.
+                if let Ok(told) = inbox.told.try_recv() {
+                    if !self.take_told(told) {
+                        return;
+                    }
+                } else if let Ok(asked) = inbox.asked.try_recv() {
+                    self.take_asked(asked);
+                } else {
+                    break;
+                }
+            }
+            let now = now_ms();
+            if now >= self.core.next_deadline() {
+                self.step(Input::Tick);
+            }
+            if now >= watch_at {
+                watch_at = now + u64::try_from(WATCH.as_millis()).expect("a second");
+                self.watch(&mut jumps);
+            }
+            glommio::executor().yield_task_queue_now().await;
+            if inbox.told.is_empty() && inbox.asked.is_empty() {
+                let until = self.core.next_deadline().min(watch_at).saturating_sub(now_ms());
+                if until > 0 && !self.wait(&inbox, Duration::from_millis(until)).await {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for something to do, and does it. False: nothing comes any more.
+    async fn wait(&mut self, inbox: &Inbox, at_most: Duration) -> bool {
+        let told = async { inbox.told.recv_async().await.ok().map(Ok) };
+        let asked = async { inbox.asked.recv_async().await.ok().map(Err) };
+        let late = async {
+            sleep(at_most).await;
+            None
+        };
+        match futures_lite::future::or(futures_lite::future::or(told, asked), late).await {
+            Some(Ok(told)) => self.take_told(told),
+            Some(Err(asked)) => {
+                self.take_asked(asked);
+                true
+            }
+            None => true,
+        }
+    }
+
+    fn take_told(&mut self, told: Told) -> bool {
+        match told {
+            Told::Input(input) => self.step(input),
+            Told::Opened(volume, done) => self.volume_opened(volume, done),
+            Told::Stop => return false,
+        }
+        true
+    }
+
+    fn take_asked(&mut self, asked: Asked) {
+        match asked {
+            Asked::Request(request, word) => {
+                self.requests.insert(request.number, word);
+                self.step(Input::Request(request));
+            }
+            Asked::EpochsAfter(since, answer) => {
+                self.numbers += 1;
+                self.epochs.insert(self.numbers, answer);
+                self.step(Input::WantEpochs { number: self.numbers, since });
+            }
+            Asked::Message { from, address, envelope } => self.step(Input::Message { from, address, envelope }),
+        }
+    }
+
+    /// Once a second.
+    fn watch(&mut self, jumps: &mut Jumps) {
+        if jumps.jumped() {
+            tracing::warn!("somebody set the machine's clock, or it slept");
+            self.step(Input::ClockJumped);
+        }
+        if let Some(micros) = self.node.drive_latency.take_p99() {
+            self.step(Input::Latency { micros });
+        }
+        self.links.tidy();
+    }
+
+    fn step(&mut self, input: Input) {
+        let effects = self.core.step(now_ms(), input);
+        if let Some(history) = self.core.history()
+            && (history.epoch() != self.epoch)
+        {
+            self.epoch = history.epoch();
+            tracing::info!(epoch = self.epoch, "the map's epoch");
+            self.node.set_history(history.clone());
+        }
+        for effect in effects {
+            self.carry_out(effect);
+        }
+    }
+
+    /// The address of a node, by the map.
+    pub(super) fn address(&self, node: &deadwax_dht::NodeId) -> Option<Arc<str>> {
+        let layout = self.core.layout()?;
+        layout.map().node(node).map(|node| node.address.as_str().into())
+    }
+}

@@ -1,0 +1,123 @@
+//! Drives the core of the cluster's rules ([`deadwax_dht::core`]) with real messages, drives and time.
+//!
+//! **Threads.** The core lives on an executor of its own, `core`: a step may take milliseconds in a large cluster, and
+//! no track waits for it there. What it wants kept goes to the thread `system`, which alone writes to the system drive
+//! and may wait for it. Tracks' bytes never come here: shards move them.
+//!
+//! **The way of a request.** A shard asks for a [`Turn`] and waits for *go*; it moves the bytes, tells what came of
+//! them, and waits for the core's last word where the asker's answer depends on it.
+//!
+//! **What happens on each failure.** *The core's queue is full:* requests are Busy, messages are lost, as on any
+//! network. *The system drive fails:* the process ends: nobody knows what it kept. *Another process of the node's name
+//! started later:* this one stops.
+//!
+//! **Where to start.** `live` is the core's loop, `effects` does what it says; `turn` is a request's part, `links` the
+//! connections to other nodes, `pull` fetches a track from one, `system_thread` keeps.
+
+mod clock;
+mod effects;
+mod latency;
+mod links;
+mod live;
+mod peer;
+mod pull;
+mod system_thread;
+mod turn;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use deadwax_dht::NodeId;
+use deadwax_dht::core::{Envelope, Input, Request};
+use deadwax_dht::log::Batch;
+use deadwax_dht::wire::ErrorCode;
+
+pub(crate) use self::clock::now_ms;
+pub(crate) use self::latency::DriveLatency;
+pub(crate) use self::live::{Driver, Parts};
+pub(crate) use self::pull::Peers;
+pub(crate) use self::turn::{Turn, Wish, Word};
+use crate::refusal::Refusal;
+
+/// The most requests and messages that wait for the core.
+const ASKED_MAX: usize = 4096;
+
+/// Something that the core may be too busy for.
+pub(crate) enum Asked {
+    /// Answered by one word, and by a second one after the request's [`Input::Done`].
+    Request(Request, flume::Sender<Word>),
+    /// The map's records after an epoch.
+    EpochsAfter(u64, flume::Sender<Box<Batch>>),
+    /// From another node.
+    Message { from: NodeId, address: Arc<str>, envelope: Box<Envelope> },
+}
+
+/// Something that it must be told: it comes of what is under way, and so there is no more of it than of that.
+pub(crate) enum Told {
+    Input(Input),
+    /// All shards have opened the volume of this number. Dropped once the core has it.
+    Opened(usize, Option<flume::Sender<()>>),
+    /// Nothing comes after this.
+    Stop,
+}
+
+/// The way to the core, for all threads of the node.
+pub(crate) struct Handle {
+    asked: flume::Sender<Asked>,
+    told: flume::Sender<Told>,
+    numbers: AtomicU64,
+}
+
+/// The core's end of it.
+pub(crate) struct Inbox {
+    asked: flume::Receiver<Asked>,
+    told: flume::Receiver<Told>,
+}
+
+impl Handle {
+    pub(crate) fn new() -> (Self, Inbox) {
+        let (asked, from_asked) = flume::bounded(ASKED_MAX);
+        let (told, from_told) = flume::unbounded();
+        (Self { asked, told, numbers: AtomicU64::new(1) }, Inbox { asked: from_asked, told: from_told })
+    }
+
+    /// Tells the core what happened. Nobody listens any more where the node stops.
+    pub(crate) fn tell(&self, input: Input) {
+        drop(self.told.send(Told::Input(input)));
+    }
+
+    /// All shards have opened the volume of this number; `done` is dropped once the core has been told what it holds.
+    pub(crate) fn tell_opened(&self, volume: usize, done: Option<flume::Sender<()>>) {
+        drop(self.told.send(Told::Opened(volume, done)));
+    }
+
+    pub(crate) fn stop(&self) {
+        drop(self.told.send(Told::Stop));
+    }
+
+    /// Hands on a message of another node; lost where too much waits.
+    pub(crate) fn hear(&self, from: NodeId, address: Arc<str>, envelope: Box<Envelope>) -> bool {
+        self.asked.try_send(Asked::Message { from, address, envelope }).is_ok()
+    }
+
+    /// The map's records after an epoch.
+    pub(crate) async fn epochs_after(&self, epoch: u64) -> Result<Box<Batch>, Refusal> {
+        let (answer, answered) = flume::bounded(1);
+        self.ask(Asked::EpochsAfter(epoch, answer))?;
+        answered.recv_async().await.map_err(|_| Refusal::shard_ended())
+    }
+
+    fn ask(&self, asked: Asked) -> Result<(), Refusal> {
+        self.asked.try_send(asked).map_err(|why| match why {
+            flume::TrySendError::Full(_) => {
+                Refusal::new(ErrorCode::Busy, format!("{ASKED_MAX} requests and messages wait for the core"))
+            }
+            flume::TrySendError::Disconnected(_) => Refusal::shard_ended(),
+        })
+    }
+
+    /// A number that no other request has.
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,162 @@
+//! A request's part with the core: whether it may go on, and what may be said at its end.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use deadwax_dht::VolumeId;
+use deadwax_dht::core::{Done, Finished, Input, Refused, Request, Verb};
+use deadwax_dht::wire::{ErrorCode, Message};
+use deadwax_track::TrackId;
+
+use super::{Asked, now_ms};
+use crate::refusal::Refusal;
+use crate::shard::{Node, Shard};
+
+/// What the core says to a request.
+pub(crate) enum Word {
+    Go,
+    Refused(Refused),
+    Finished(Finished),
+}
+
+/// What somebody wants.
+#[derive(Clone, Copy)]
+pub(crate) struct Wish {
+    pub(crate) verb: Verb,
+    pub(crate) volume: VolumeId,
+    pub(crate) track: TrackId,
+    /// The epoch by which the asker chose the volume.
+    pub(crate) epoch: u64,
+    /// How long it is of use, in ms.
+    pub(crate) within_ms: u64,
+}
+
+/// A request that may go on. Dropped, it has failed. Where the node's map is fixed there is no core: all may go on, and
+/// the last word is what was done.
+pub(crate) struct Turn(Option<Open>);
+
+struct Open {
+    node: Arc<Node>,
+    number: u64,
+    words: flume::Receiver<Word>,
+}
+
+impl Turn {
+    /// Waits for its turn, or says why there is none.
+    pub(crate) async fn begin(shard: &Rc<Shard>, wish: Wish) -> Result<Self, Refusal> {
+        let node = &shard.node;
+        let Some(core) = &node.core else { return Ok(Self(None)) };
+        let Wish { verb, volume, track, epoch, within_ms } = wish;
+        let (number, deadline) = (core.number(), now_ms().saturating_add(within_ms));
+        let (word, words) = flume::bounded(2);
+        let request = Request { number, verb, volume, track, epoch, deadline };
+        core.ask(Asked::Request(request, word))?;
+        // From here on the core is told when this is dropped; of a request that it refused that means nothing.
+        let turn = Self(Some(Open { node: Arc::clone(node), number, words: words.clone() }));
+        match words.recv_async().await {
+            Ok(Word::Go) => Ok(turn),
+            Ok(Word::Refused(Refused::Stale)) => {
+                Err(barred(shard, &wish).await.unwrap_or_else(|| refusal(Refused::Stale)))
+            }
+            Ok(Word::Refused(why)) => Err(refusal(why)),
+            Ok(Word::Finished(_)) | Err(_) => Err(Refusal::shard_ended()),
+        }
+    }
+
+    /// It is over; what came of it is said already, and nothing depends on the core.
+    pub(crate) fn end(mut self, outcome: Done, bytes: u64) {
+        if let Some(open) = self.0.take() {
+            open.tell(outcome, bytes);
+        }
+    }
+
+    /// It is over. What the asker may be told: the epoch for which it is true (none where the map does not change), or
+    /// something else than was done.
+    pub(crate) async fn finish(mut self, outcome: Done, bytes: u64) -> Result<Option<u64>, Refusal> {
+        let Some(open) = self.0.take() else { return Ok(None) };
+        open.tell(outcome, bytes);
+        match open.words.recv_async().await {
+            Ok(Word::Finished(finished)) => last_word(finished),
+            Ok(Word::Refused(why)) => Err(refusal(why)),
+            Ok(Word::Go) | Err(_) => Err(Refusal::shard_ended()),
+        }
+    }
+
+    /// Asked for what the volume does not have: `absent`, at the epoch for which that means something, or that it cannot
+    /// be told.
+    pub(crate) async fn not_here(self, absent: Refusal) -> Refusal {
+        match self.finish(Done::NotHere, 0).await {
+            Ok(epoch) => Refusal { epoch, ..absent },
+            Err(why) => why,
+        }
+    }
+}
+
+impl Open {
+    fn tell(&self, outcome: Done, bytes: u64) {
+        if let Some(core) = &self.node.core {
+            core.tell(Input::Done { number: self.number, outcome, bytes });
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(open) = self.0.take() {
+            open.tell(Done::Failed, 0);
+        }
+    }
+}
+
+/// That the volume itself knows of a takedown: true whatever the core has not heard yet.
+async fn barred(shard: &Rc<Shard>, wish: &Wish) -> Option<Refusal> {
+    let (volume, track) = (shard.node.volume(&wish.volume).ok()?, wish.track);
+    let owner = shard.node.owner(volume, &track);
+    match shard.on(owner, move |shard| async move { shard.local(volume)?.has(track).await }).await {
+        Ok(Message::TakenDown { number }) => Some(taken_down(number)),
+        _ => None,
+    }
+}
+
+/// What the wire says where a request may not go on.
+fn refusal(why: Refused) -> Refusal {
+    match why {
+        Refused::Busy => Refusal::new(ErrorCode::Busy, "the node has enough to do"),
+        Refused::Later { after_ms } => {
+            Refusal::new(ErrorCode::Later { after_ms }, "the node serves enough other nodes")
+        }
+        Refused::Expired => Refusal::new(ErrorCode::Busy, "the request waited beyond its deadline"),
+        Refused::TakenDown(name) => taken_down(name.number),
+        Refused::Stale => {
+            Refusal::new(ErrorCode::Busy, "the node has not heard of takedowns lately, from enough other nodes")
+        }
+        Refused::Moved { epoch } => moved(epoch),
+        Refused::Behind { epoch } => {
+            Refusal::new(ErrorCode::Busy, format!("the node's map is older than yours yet, of epoch {epoch}"))
+        }
+        Refused::NoVolume => Refusal::new(ErrorCode::Fenced, "the volume takes no part"),
+        Refused::Halted => Refusal::shard_ended(),
+    }
+}
+
+fn last_word(finished: Finished) -> Result<Option<u64>, Refusal> {
+    match finished {
+        Finished::Stored { epoch } | Finished::Absent { epoch } => Ok(Some(epoch)),
+        Finished::Sent => Ok(None),
+        Finished::Unsettled => Err(Refusal::new(
+            ErrorCode::Busy,
+            "the volume does not have it, and has not yet compared itself with the other holders",
+        )),
+        Finished::TakenDown(name) => Err(taken_down(name.number)),
+        Finished::Moved { epoch } => Err(moved(epoch)),
+        Finished::Failed => Err(Refusal::new(ErrorCode::Internal, "the request failed")),
+    }
+}
+
+fn taken_down(number: u64) -> Refusal {
+    Refusal::new(ErrorCode::TakenDown { number }, "the track was taken down")
+}
+
+fn moved(epoch: u64) -> Refusal {
+    Refusal::new(ErrorCode::Moved { epoch }, format!("the track is held elsewhere by the map of epoch {epoch}"))
+}
