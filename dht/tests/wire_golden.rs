@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use deadwax_dht::wire::{
     BadFrame, Decoder, ErrorCode, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, Message, NodeStatus,
-    PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest, Stamp, VolumeState, VolumeStatus, negotiate,
+    PEER_BYTES_MAX, PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest, Stamp, VolumeState, VolumeStatus, negotiate,
+    parts,
 };
 use deadwax_dht::{ClusterId, NodeId, VolumeId};
 use deadwax_track::{ByteRange, Partition, Tags, TrackId};
@@ -87,6 +88,19 @@ fn messages() -> Vec<Message> {
 
 fn stamp() -> Stamp {
     Stamp::new(0x0a0b_0c0d, 0x0102_0304_0506_0708, &CLUSTER)
+}
+
+#[test]
+fn what_is_longer_than_a_frame_goes_in_parts() {
+    for (bytes, expected) in [
+        (0, vec![]),
+        (1, vec![(false, 1)]),
+        (PEER_BYTES_MAX, vec![(false, PEER_BYTES_MAX)]),
+        (2 * PEER_BYTES_MAX + 1, vec![(true, PEER_BYTES_MAX), (true, PEER_BYTES_MAX), (false, 1)]),
+    ] {
+        let parts: Vec<_> = parts(vec![7; bytes].into()).map(|(more, part)| (more, part.len())).collect();
+        assert_eq!(parts, expected);
+    }
 }
 
 #[test]

@@ -4,10 +4,9 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use deadwax_dht::core::{Done, Envelope, Verb};
 use deadwax_dht::wire::{
-    BadFrame, ErrorCode, FrameHeader, Kind, Message, PEER_BYTES_MAX, PROTOCOL_MIN, PROTOCOL_VERSION, Stamp, negotiate,
+    BadFrame, ErrorCode, FrameHeader, Kind, Message, PROTOCOL_MIN, PROTOCOL_VERSION, Stamp, negotiate, parts,
 };
 use deadwax_dht::{NodeId, VolumeId};
 use deadwax_engine::Priority;
@@ -266,13 +265,11 @@ impl Connection {
         let node = Arc::clone(&self.shard.node);
         let Some(core) = &node.core else { return Ok(()) };
         let batch = match core.epochs_after(epoch).await {
-            Ok(batch) => Bytes::from(batch.encode()),
+            Ok(batch) => batch.encode(),
             Err(why) => return self.refuse(request, why).await,
         };
-        let count = batch.len().div_ceil(PEER_BYTES_MAX);
-        for part in 0..count {
-            let bytes = batch.slice(part * PEER_BYTES_MAX..batch.len().min((part + 1) * PEER_BYTES_MAX));
-            self.reply(request, &Message::Epochs { more: part + 1 < count, bytes }).await?;
+        for (more, bytes) in parts(batch.into()) {
+            self.reply(request, &Message::Epochs { more, bytes }).await?;
         }
         Ok(())
     }

@@ -301,7 +301,9 @@ impl LocalVolume {
         after: Option<TrackId>,
         limit: usize,
     ) -> Result<Vec<TrackId>, Refusal> {
-        let mut ids = self.volume.list(partition, after, limit).await.map_err(|why| refusal(&why))?;
+        // What is damaged is left out of so many: fewer than the limit means that there are no more.
+        let most = limit.saturating_add(self.told.rotten.borrow().len());
+        let mut ids = self.volume.list(partition, after, most).await.map_err(|why| refusal(&why))?;
         let rotten = self.told.rotten.borrow();
         if !rotten.is_empty() {
             ids.retain(|id| !rotten.contains(id));

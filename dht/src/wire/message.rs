@@ -233,6 +233,15 @@ pub enum Message {
     },
 }
 
+/// The parts in which `bytes`, an envelope's or a batch's, go out as [`Peer`](Message::Peer) or
+/// [`Epochs`](Message::Epochs): each with whether more follow.
+pub fn parts(mut bytes: Bytes) -> impl Iterator<Item = (bool, Bytes)> {
+    std::iter::from_fn(move || {
+        let part = bytes.split_to(bytes.len().min(PEER_BYTES_MAX));
+        (!part.is_empty()).then(|| (!bytes.is_empty(), part))
+    })
+}
+
 /// What one partition of a volume holds. Equal sets of tracks give equal digests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PartitionDigest {

@@ -65,6 +65,6 @@ pub use frame::{
 };
 pub use message::{
     ADDRESS_BYTES_MAX, BadMessage, DIGEST_PARTITIONS_MAX, ERROR_MESSAGE_BYTES_MAX, IDS_MAX, Message, PEER_BYTES_MAX,
-    PartitionDigest,
+    PartitionDigest, parts,
 };
 pub use status::{NodeStatus, VOLUMES_PER_NODE_MAX, VolumeState, VolumeStatus};

@@ -7,10 +7,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use deadwax_dht::NodeId;
 use deadwax_dht::core::{Envelope, Message};
-use deadwax_dht::wire::{self, PEER_BYTES_MAX};
+use deadwax_dht::wire;
 use glommio::timer::sleep;
 
 use super::peer::{Peer, PeerError};
@@ -110,11 +109,8 @@ async fn deliver(
     if let Some(meant) = parcel.to.filter(|meant| *meant != peer.node) {
         return Err(PeerError::Lost(format!("node {} is there, not {meant}", peer.node)));
     }
-    let bytes = Bytes::from(parcel.envelope.encode());
-    let count = bytes.len().div_ceil(PEER_BYTES_MAX);
-    for part in 0..count {
-        let part_bytes = bytes.slice(part * PEER_BYTES_MAX..bytes.len().min((part + 1) * PEER_BYTES_MAX));
-        peer.send(node, &wire::Message::Peer { more: part + 1 < count, bytes: part_bytes }).await?;
+    for (more, bytes) in wire::parts(parcel.envelope.encode().into()) {
+        peer.send(node, &wire::Message::Peer { more, bytes }).await?;
     }
     Ok(())
 }
