@@ -24,6 +24,10 @@ pub struct ClientConfig {
     pub put_grace_ms: u64,
     /// The same, for a holder that was out of reach when last heard of. Default 50.
     pub put_grace_suspect_ms: u64,
+    /// How long a holder may take to answer before a node of its zone that holds no copy is asked to stand in for it, and
+    /// that one before the next is. Default 800. A stand-in's copy never counts to the write quorum; the holder fetches it
+    /// when it is back. A shorter time makes copies that were not needed, and are removed again.
+    pub put_stand_in_ms: u64,
     /// How long a put may take in all, from the offer to the acknowledgement. Default 86,400,000, a day: what stalls
     /// ends sooner, by the times above; this ends what crawls.
     pub put_ms: u64,
@@ -54,6 +58,7 @@ impl Default for ClientConfig {
             durable_ms: 30_000,
             put_grace_ms: 2_000,
             put_grace_suspect_ms: 50,
+            put_stand_in_ms: 800,
             put_ms: 86_400_000,
             get_ms: 86_400_000,
             suspect_ms: 1_000,

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use deadwax_dht::wire::Message;
-use deadwax_dht::{Failure, Layout, Map, Node, NodeId, Sets, Targets};
+use deadwax_dht::{Failure, Holder, Layout, Map, Node, NodeId, Sets, Targets};
 use deadwax_track::Partition;
 
 use crate::ClientConfig;
 use crate::pool::{Lease, NodePool};
+
+/// How many nodes of each zone a put may ask to stand in for holders that are not there.
+const STAND_INS_MAX: usize = 2;
 
 /// One epoch, immutable. A request takes the newest at its beginning and asks by it until it takes a newer one, and with
 /// it new holders: so an index of one map never meets the nodes of another.
@@ -68,10 +71,23 @@ impl Known {
         }
     }
 
-    /// Whom a request for a track of the partition may ask. No stand-ins: see the crate's doc.
+    /// Whom a read of a track of the partition may ask: its holders.
     pub(crate) fn targets(&self, partition: Partition) -> Targets {
+        self.targets_with(partition, &[])
+    }
+
+    /// Whom a put may ask: also those who may stand in for a holder that is not there.
+    pub(crate) fn put_targets(&self, partition: Partition) -> Targets {
+        let stand_ins = match &self.layout {
+            Some(layout) => layout.stand_ins(partition, STAND_INS_MAX),
+            None => self.map.stand_ins(partition, STAND_INS_MAX),
+        };
+        self.targets_with(partition, &stand_ins)
+    }
+
+    fn targets_with(&self, partition: Partition, stand_ins: &[Holder]) -> Targets {
         let sets = self.sets(partition);
-        Targets::new(self.epoch(), &sets.first, sets.second.as_deref(), &[])
+        Targets::new(self.epoch(), &sets.first, sets.second.as_deref(), stand_ins)
     }
 
     /// The connections of the map's node of this index.

@@ -15,8 +15,7 @@
 //! [`presence`](Client::presence), [`take_down`](Client::take_down), [`status`](Client::status). The rules are state
 //! machines of `deadwax-dht`; this crate drives them with sockets and a clock.
 //!
-//! **Absent on purpose.** Caching, HTTP, retries of whole requests, asking for a newer map that nobody told of. Not yet:
-//! stand-ins for holders that are down, whose copies nothing would bring home.
+//! **Absent on purpose.** Caching, HTTP, retries of whole requests, asking for a newer map that nobody told of.
 
 mod background;
 mod config;

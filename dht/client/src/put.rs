@@ -93,7 +93,7 @@ impl Client {
     }
 
     fn put_writer(&self, known: &Arc<Known>, id: TrackId, bytes: u64, tags: &Tags, deadline: u64) -> PutWriter {
-        let targets = known.targets(id.partition());
+        let targets = known.put_targets(id.partition());
         let holders = targets.holders();
         let suspects: Vec<usize> =
             (0..holders.len()).filter(|index| known.pool(holders[*index].node).is_doubted()).collect();
@@ -101,8 +101,7 @@ impl Client {
         let grace = Grace {
             well_ms: config.put_grace_ms,
             suspect_ms: config.put_grace_suspect_ms,
-            // Nobody stands in yet.
-            stand_in_ms: config.put_grace_ms,
+            stand_in_ms: config.put_stand_in_ms,
         };
         let count = targets.volumes().len();
         // Room for every event there can be, so that no task waits for a put that is busy.
@@ -157,8 +156,14 @@ impl PutWriter {
 
     /// Starts the task that offers the track to the target.
     fn ask(&mut self, target: usize) {
-        let at = self.quorum.targets().volumes()[target];
-        let offer = Message::Put { volume: at.volume, id: self.id, bytes: self.bytes, tags: self.tags.clone() };
+        let targets = self.quorum.targets();
+        let at = targets.volumes()[target];
+        let (volume, id, bytes, tags) = (at.volume, self.id, self.bytes, self.tags.clone());
+        let offer = if target < targets.holders().len() {
+            Message::Put { volume, id, bytes, tags }
+        } else {
+            Message::StandIn { volume, id, bytes, tags }
+        };
         self.lanes[target] =
             Some(Lane::start(&self.client, &self.known, (target, at.node), offer, self.bytes, &self.sender));
     }

@@ -2,6 +2,7 @@
 
 mod epochs;
 mod peer;
+mod stand_ins;
 
 use std::sync::Arc;
 

@@ -195,7 +195,11 @@ impl Connection {
                 let wish = wish(Verb::Put, volume, id);
                 return self.put(request, wish, bytes, tags).await;
             }
-            Message::StandIn { volume, id, bytes, tags } if !fixed => {
+            Message::StandIn { .. } if fixed => {
+                let why = "the map here never changes: nothing would bring home what a stand-in holds";
+                return self.refuse(request, Refusal::new(ErrorCode::WrongNode, why.to_owned())).await;
+            }
+            Message::StandIn { volume, id, bytes, tags } => {
                 let wish = wish(Verb::StandIn, volume, id);
                 return self.put(request, wish, bytes, tags).await;
             }

@@ -232,6 +232,14 @@ impl Map {
         })
     }
 
+    /// Whom a put asks for holders of `partition` that are not there, while it does not move: of each zone the `count`
+    /// volumes that come next in placement's order, on other nodes than the holders. Takes some 20 ns for each volume.
+    #[must_use]
+    pub fn stand_ins(&self, partition: Partition, count: usize) -> Vec<Holder> {
+        let nodes: Vec<usize> = self.holders(partition).iter().map(|holder| holder.node).collect();
+        self.roster.stand_ins(partition, &nodes, count)
+    }
+
     pub(crate) const fn roster(&self) -> &Roster {
         &self.roster
     }

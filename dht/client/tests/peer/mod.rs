@@ -235,7 +235,8 @@ impl Served {
                 None
             }
             Message::EpochsAfter { epoch } => self.epochs_after(epoch, fault).await,
-            Message::Put { id, bytes, tags, .. } => self.put(id, bytes, tags, fault).await,
+            Message::Put { id, bytes, tags, .. } => self.put(id, bytes, tags, fault, true).await,
+            Message::StandIn { id, bytes, tags, .. } => self.put(id, bytes, tags, fault, false).await,
             Message::Get { id, range, .. } => {
                 let Some((bytes, _)) = self.track(&id).await? else { return Some(()) };
                 self.send(Message::Found { bytes: bytes.len() as u64 }).await?;
@@ -381,12 +382,13 @@ impl Served {
         self.send(Message::End).await
     }
 
-    fn refused_put(&self, id: &TrackId) -> Option<ErrorCode> {
-        self.state.lock().expect("no panic").refusal(id, &self.volume, self.asked, true)
+    fn refused_put(&self, id: &TrackId, as_holder: bool) -> Option<ErrorCode> {
+        let state = self.state.lock().expect("no panic");
+        as_holder.then(|| state.refusal(id, &self.volume, self.asked, true)).flatten()
     }
 
-    async fn put(&mut self, id: TrackId, bytes: u64, tags: Tags, fault: Fault) -> Option<()> {
-        if let Some(code) = self.refused_put(&id) {
+    async fn put(&mut self, id: TrackId, bytes: u64, tags: Tags, fault: Fault, as_holder: bool) -> Option<()> {
+        if let Some(code) = self.refused_put(&id, as_holder) {
             return self.send(Message::error(code, "held elsewhere")).await;
         }
         let held = self.state.lock().expect("no panic").tracks.get(&id).map(|(held, _)| held.len() as u64);
@@ -420,7 +422,7 @@ impl Served {
         }
         let pieces = u32::try_from(piece_count(bytes)).expect("few");
         self.state.lock().expect("no panic").tracks.insert(id, (got.into(), tags));
-        if let Some(code) = self.refused_put(&id) {
+        if let Some(code) = self.refused_put(&id, as_holder) {
             return self.send(Message::error(code, "held elsewhere by now")).await;
         }
         self.send(Message::Stored { already: false, bytes, pieces }).await

@@ -76,7 +76,12 @@ impl Site {
 
     /// Three nodes that found a cluster, of which each has one volume: two copies are durable, the third follows.
     pub(crate) fn trio() -> [Self; 3] {
-        let mut sites = [(); 3].map(|()| Self::new(1, 1));
+        Self::founders()
+    }
+
+    /// As many nodes as are asked for, in one zone.
+    pub(crate) fn founders<const N: usize>() -> [Self; N] {
+        let mut sites = [(); N].map(|()| Self::new(1, 1));
         sites.iter_mut().for_each(|site| site.config.log = true);
         let nodes = sites.iter().map(|site| init(&site.config, &place()).expect("initialised")).collect();
         let policy = Policy { copies: 3, write_quorum: 2, zones_min: 1 };
@@ -84,7 +89,7 @@ impl Site {
         let map = Map::new(MapSpec { version, cluster, epoch, policy, nodes, overrides }).expect("a good map");
         for site in &sites {
             map.save(&site.config.map).expect("saved");
-            assert!(found(&site.config).expect("founds"), "three nodes have a log");
+            assert!(found(&site.config).expect("founds"), "three nodes or more have a log");
         }
         sites
     }

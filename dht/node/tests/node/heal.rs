@@ -6,6 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use deadwax_dht::wire::{ErrorCode, Message};
+use deadwax_dht::{Map, VolumeId};
 use deadwax_node::{Config, Error, rejoin, run};
 use deadwax_track::{ByteRange, TrackId};
 
@@ -15,6 +16,8 @@ use crate::peer::{Peer, audio, tags};
 /// How long healing may take: a change waits 5 s to be compared, a pair 20 s for its turn, and a track that is missing
 /// 10 s for its put to end.
 const HEALED: Duration = Duration::from_secs(100);
+/// How long a copy outside the holders may stay once they all have it.
+const STRAY_GONE: Duration = Duration::from_secs(200);
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Asks until the answer is the one that is waited for.
@@ -31,10 +34,15 @@ fn until<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Result<T, Str
 
 /// Stores a track on one volume, once the node is sure that it may take it.
 fn put(site: &Site, bytes: &[u8]) -> TrackId {
+    let (volume, id) = (site.volumes[0], TrackId::of(bytes));
+    store(site, bytes, &Message::Put { volume, id, bytes: bytes.len() as u64, tags: tags("a track") })
+}
+
+fn store(site: &Site, bytes: &[u8], offer: &Message) -> TrackId {
     let id = TrackId::of(bytes);
     let mut peer = until("a put begins", HEALED, || {
         let mut peer = site.connect();
-        match peer.begin_put(site.volumes[0], id, bytes.len() as u64, &tags("a track")) {
+        match peer.ask(offer) {
             Message::Ready => Ok(peer),
             other => Err(format!("{other:?}")),
         }
@@ -132,6 +140,36 @@ fn a_copy_that_rots_is_written_anew_from_another() {
         Ok(got) if got == bytes => Ok(()),
         other => Err(format!("{:?}", other.map(|got| got.len()))),
     });
+    running.into_iter().for_each(crate::cluster::Running::stop);
+}
+
+#[test]
+fn what_a_stand_in_took_comes_home_and_is_gone_there() {
+    let sites: [Site; 4] = Site::founders();
+    let bytes = audio(9, 350_000);
+    let id = TrackId::of(&bytes);
+    let map = Map::load(&sites[0].config.map).expect("saved");
+    let holders: Vec<VolumeId> = map.holders(id.partition()).iter().map(|holder| holder.volume).collect();
+    let (held, others): (Vec<&Site>, Vec<&Site>) = sites.iter().partition(|site| holders.contains(&site.volumes[0]));
+    let (away, stand_in) = (held[0], others[0]);
+    let mut running: Vec<_> = sites.iter().filter(|site| site.node != away.node).map(Site::start).collect();
+    held[1..].iter().for_each(|site| _ = put(site, &bytes));
+    let volume = stand_in.volumes[0];
+    store(stand_in, &bytes, &Message::StandIn { volume, id, bytes: bytes.len() as u64, tags: tags("a track") });
+    let stray = || {
+        let list = Message::List { volume, partition: id.partition(), after: None, limit: 10 };
+        let Message::Ids(ids) = stand_in.connect().ask(&list) else { panic!("no list") };
+        ids
+    };
+    assert_eq!(stray(), [id]);
+    running.push(away.start());
+    until("the holder has it", HEALED, || has(away, id));
+    assert_eq!(read(away, id, bytes.len()), Ok(bytes));
+    until("the stand-in has let it go", STRAY_GONE, || match stray() {
+        ids if ids.is_empty() => Ok(()),
+        ids => Err(format!("{ids:?}")),
+    });
+    held.iter().for_each(|site| has(site, id).expect("holders keep it"));
     running.into_iter().for_each(crate::cluster::Running::stop);
 }
 
