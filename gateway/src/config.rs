@@ -21,6 +21,10 @@ pub struct Config {
     pub insecure_listen: bool,
     /// The cluster's map file.
     pub map: PathBuf,
+    /// The zone that the gateway is in, as the map calls it: masters there are asked first. Default empty: none is
+    /// preferred.
+    #[serde(default)]
+    pub zone: String,
     /// A directory on a local drive for uploads whose id is not known yet; made if it is not there. Needs room for
     /// `limits.spools_max` times 512 MiB at worst. Nothing in it outlives the process.
     pub spool: PathBuf,
@@ -93,6 +97,7 @@ impl Config {
             listen: default_listen(),
             insecure_listen: false,
             map,
+            zone: String::new(),
             spool,
             cache_bytes: default_cache_bytes(),
             threads: 0,

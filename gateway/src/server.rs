@@ -77,6 +77,11 @@ fn serve(
     raise_open_files();
     let map = Map::load(&config.map).map_err(|error| StartError::Map { why: error.to_string() })?;
     let map = Arc::new(map);
+    let zone = Some(config.zone.clone()).filter(|zone| !zone.is_empty());
+    if let Some(zone) = zone.as_ref().filter(|zone| !map.zones().contains(zone)) {
+        tracing::warn!(zone, zones = ?map.zones(), "the map has no such zone: no master is asked first");
+    }
+    let asking = ClientConfig { zone, ..ClientConfig::default() };
     let spool = Spool::open(&config.spool, config.limits.spools_max)
         .map_err(|source| StartError::Spool { dir: config.spool.clone(), source })?;
     let cache = Cache::new(CacheConfig { bytes: config.cache_bytes })
@@ -97,9 +102,10 @@ fn serve(
     let mut threads = Vec::with_capacity(listeners.len());
     for (number, listener) in listeners.into_iter().enumerate() {
         let (shared, map, stopped, ended) = (Arc::clone(&shared), Arc::clone(&map), stopped.clone(), ended.clone());
+        let asking = asking.clone();
         let body = move || {
             let _ended = Ended(ended);
-            serve_thread(listener, shared, map, stopped)
+            serve_thread(listener, shared, Client::new(map, asking), stopped)
         };
         let name = format!("gateway-{number}");
         threads.push(thread::Builder::new().name(name).spawn(body).map_err(StartError::Runtime)?);
@@ -145,13 +151,13 @@ fn raise_open_files() {
 fn serve_thread(
     listener: StdListener,
     shared: Arc<Shared>,
-    map: Arc<Map>,
+    client: Client,
     stop: watch::Receiver<bool>,
 ) -> Result<(), StartError> {
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let listener = TcpListener::from_std(listener).map_err(StartError::Runtime)?;
-        let worker = Arc::new(Worker { shared, client: Client::new(map, ClientConfig::default()) });
+        let worker = Arc::new(Worker { shared, client });
         accept_all(listener, &worker, stop).await;
         Ok(())
     });

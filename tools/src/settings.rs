@@ -89,10 +89,11 @@ const MASTER: [Setting; 19] = [
     ("drain_timeout_s", "Seconds that requests under way get when it stops. Then they are cut off."),
 ];
 
-const GATEWAY: [Setting; 14] = [
+const GATEWAY: [Setting; 15] = [
     ("listen", "Where clients reach it, by HTTP."),
     INSECURE_LISTEN,
     ("map", "The cluster's map, as the masters have it."),
+    ("zone", "Which of the map's zones it is in: masters there are asked first; \"\" prefers none."),
     ("spool", "Where uploads wait whose id is not known yet: up to 512 MiB each. Nothing in it outlives the process."),
     ("cache_bytes", "Memory of the cache, taken as it fills; 0 for none."),
     ("threads", "How many cores serve, each with its own connections to masters; 0 for all."),

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientConfig {
+    /// The zone that the client is in, by the map's name for it: its holders are asked first. Default: none. One that the map
+    /// does not have prefers nobody.
+    pub zone: Option<String>,
     /// How long connecting to a node may take, greeting included. Default 1,000. A shorter time moves on sooner, a
     /// time below the network's round trips finds every node down.
     pub connect_ms: u64,
@@ -51,6 +54,7 @@ pub struct ClientConfig {
 impl Default for ClientConfig {
     fn default() -> Self {
         Self {
+            zone: None,
             connect_ms: 1_000,
             first_ms: 2_000,
             read_stall_ms: 3_000,

@@ -22,14 +22,21 @@ pub(crate) struct Known {
     layout: Option<Arc<Layout>>,
     /// Every node's connections, in the map's order.
     pools: Vec<Arc<NodePool>>,
+    /// The client's own, if the map has it.
+    zone: Option<usize>,
     config: Arc<ClientConfig>,
+}
+
+fn zone(map: &Map, config: &ClientConfig) -> Option<usize> {
+    let own = config.zone.as_ref()?;
+    map.zones().iter().position(|zone| zone == own)
 }
 
 impl Known {
     /// What a map says that was given to the client.
     pub(crate) fn of_map(map: Arc<Map>, config: &Arc<ClientConfig>) -> Self {
         let pools = map.nodes().iter().map(|node| Arc::new(NodePool::new(*map.cluster(), node, config))).collect();
-        Self { map, layout: None, pools, config: Arc::clone(config) }
+        Self { zone: zone(&map, config), map, layout: None, pools, config: Arc::clone(config) }
     }
 
     /// What a layout of the same cluster says. Nodes that stay keep their connections, and what is known of their health,
@@ -43,7 +50,8 @@ impl Known {
             None => Arc::new(NodePool::new(*map.cluster(), node, &self.config)),
         };
         let pools = map.nodes().iter().map(pool).collect();
-        Self { map, layout: Some(layout), pools, config: Arc::clone(&self.config) }
+        let zone = zone(&map, &self.config);
+        Self { map, layout: Some(layout), pools, zone, config: Arc::clone(&self.config) }
     }
 
     pub(crate) const fn map(&self) -> &Arc<Map> {
@@ -52,6 +60,11 @@ impl Known {
 
     pub(crate) const fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref()
+    }
+
+    /// The client's own zone, by its index in the map.
+    pub(crate) const fn zone(&self) -> Option<usize> {
+        self.zone
     }
 
     pub(crate) fn epoch(&self) -> u64 {

@@ -121,13 +121,13 @@ impl Client {
         self.inner.began + Duration::from_millis(ms)
     }
 
-    /// The partition's holders, and whom of them a read asks in which order: the fast first, those that were out of reach
-    /// a moment ago last.
+    /// The partition's holders, and whom of them a read asks in which order: those of the client's zone first, then the
+    /// fast, those that were out of reach a moment ago last.
     fn readers(&self, known: &Known, partition: Partition) -> (Targets, Readers) {
         let (map, targets) = (known.map(), known.targets(partition));
         let is_down = |node| known.pool(node).is_suspect();
         let now = self.now();
-        let order = self.reading(|reading| reading.latency.order(now, &targets, map.nodes(), None, is_down));
+        let order = self.reading(|reading| reading.latency.order(now, &targets, map.nodes(), known.zone(), is_down));
         let readers = Readers::new(&targets, map.policy(), order);
         (targets, readers)
     }

@@ -1,4 +1,4 @@
-//! Holders that are not there, and those who stand in for them.
+//! Two zones: holders that are not there, those who stand in for them, and who is asked first.
 
 use super::*;
 
@@ -106,6 +106,23 @@ async fn one_that_cannot_stand_in_leaves_it_to_the_next() {
         town.fault(others[0], Fault::Answer(refusal));
         assert_eq!(town.put().await.expect("stored").zones, 2);
         assert_eq!(town.stood_in(), [others[1]]);
+    }
+}
+
+#[tokio::test]
+async fn holders_of_the_clients_zone_are_asked_first() {
+    for own in ["london", "stockholm"] {
+        let mut town = Town::start().await;
+        town.put().await.expect("stored");
+        let config = ClientConfig { zone: Some(own.to_owned()), ..ClientConfig::default() };
+        town.client = Client::new(town.client.map(), config);
+        let end = town.bytes.len() as u64;
+        get(&town.client, town.id, 0, end).await.expect("found");
+        let asked: Vec<usize> = (0..6).filter(|peer| town.peers[*peer].asked(Kind::Get) > 0).collect();
+        assert!(asked.len() == 1 && zone(asked[0]) == own, "{asked:?}");
+        // One that is gone costs the preference, not the track.
+        town.fault(asked[0], Fault::Answer(ErrorCode::Fenced));
+        get(&town.client, town.id, 0, end).await.expect("found elsewhere");
     }
 }
 
