@@ -12,9 +12,12 @@ use serde_json::json;
 
 use crate::report::{Board, Report};
 
-#[path = "../../dht/tests/routing/net.rs"]
+#[path = "../../dht/tests/rules/routing/net.rs"]
 #[allow(dead_code, reason = "the tests of routing use the rest")]
 mod net;
+#[path = "../../dht/tests/rules/random.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod random;
 
 /// How many seeds are run between two lines of progress.
 const CHUNK: u64 = 500;

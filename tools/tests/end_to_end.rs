@@ -1,7 +1,7 @@
 //! Real music through real processes: three masters, a gateway, and the command line, killed at bad moments.
 //!
-//! `DEADWAX_TEST_TRACKS` names folders of music, separated by `:`; without it the demo's album and some generated
-//! tracks, whose sizes sit on boundaries of the formats, are used.
+//! The music is the demo's album and some generated tracks, whose sizes sit on boundaries of the formats; besides, what is
+//! in the folders that `DEADWAX_TEST_TRACKS` names, separated by `:`.
 
 mod cluster;
 
@@ -24,10 +24,6 @@ fn turn() -> MutexGuard<'static, ()> {
 
 /// The folders and files to import.
 fn music(scratch: &std::path::Path) -> Vec<PathBuf> {
-    if let Some(folders) = std::env::var_os("DEADWAX_TEST_TRACKS") {
-        return std::env::split_paths(&folders).collect();
-    }
-    println!("DEADWAX_TEST_TRACKS is not set: using generated audio");
     let folder = scratch.join("generated music");
     deadwax::album::write(&folder).expect("the album is written");
     let piece = usize::try_from(PIECE_BYTES).expect("fits");
@@ -35,7 +31,8 @@ fn music(scratch: &std::path::Path) -> Vec<PathBuf> {
     for (index, size) in sizes.into_iter().enumerate() {
         std::fs::write(folder.join(format!("{index}.ogg")), Random::new(index as u64).bytes(size)).expect("written");
     }
-    vec![folder]
+    let named = std::env::var_os("DEADWAX_TEST_TRACKS");
+    [folder].into_iter().chain(named.iter().flat_map(std::env::split_paths)).collect()
 }
 
 /// Imports all music by the command line. Gives each track's bytes by its id.

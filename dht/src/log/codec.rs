@@ -2,7 +2,7 @@
 //!
 //! Numbers as they are; text after its length as u16; a list after its count as u32; an option's and an enum's tag one
 //! byte. What follows what is in the `encode` and `decode` of each type, side by side; golden bytes are in
-//! `tests/log_golden.txt`. Reading is total: any bytes give a value or a [`BadBytes`], no count is believed before the
+//! `tests/rules/log_golden.txt`. Reading is total: any bytes give a value or a [`BadBytes`], no count is believed before the
 //! bytes for it are there, and bytes left over are an error, so that a value has one form only and its hash means it.
 
 use crate::{NodeId, VolumeId};

@@ -1,6 +1,6 @@
 //! The bytes of routing's messages: little-endian, fixed width, one form for each value, see `log/codec.rs`.
 //!
-//! Golden bytes are in `tests/routing/golden.txt`. Bytes that are no message are an error: drop the message, and
+//! Golden bytes are in `tests/rules/routing/golden.txt`. Bytes that are no message are an error: drop the message, and
 //! whoever waits for it finds that its request failed.
 
 use super::distance::Key;

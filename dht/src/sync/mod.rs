@@ -31,7 +31,7 @@
 //! - *A difference stays, because nobody can pull it:* its lists are exchanged three times, then every 2 minutes.
 //! - *A queue is full:* lists not asked for, tracks not remembered: the next comparison finds them again.
 //!
-//! **Measured** (`tests/sync/load.rs`): three nodes with 65,536 partitions and 300 puts a second send below 1 KB a
+//! **Measured** (`tests/rules/sync/load.rs`): three nodes with 65,536 partitions and 300 puts a second send below 1 KB a
 //! second and node, idle ones 5 bytes; the slowest difference was found after 34 s. 60,000 tracks missed in an absence
 //! take 7 minutes to find.
 //!

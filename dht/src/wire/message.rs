@@ -4,7 +4,7 @@
 //! (<https://docs.rs/bincode/2.0.1>, its `spec.md`) with fixed-width little-endian integers: fields one after the other
 //! without padding, a `bool` and an `Option`'s tag one byte, an enum's tag u32, text and lists after their length as
 //! u64. The fields in order are those of the tuples in [`Message::payload`]; golden bytes of each kind are in
-//! `tests/wire_golden.txt`.
+//! `tests/rules/wire_golden.txt`.
 //!
 //! The crate bincode is unmaintained after 2.0.1, so only this file names it.
 

@@ -1,12 +1,14 @@
 //! The system drive against a model in memory, under crashes at every byte, rot, and drives that refuse.
 
-#[path = "../../../../tests/map_log/cluster.rs"]
+#[path = "../../../../tests/rules/map_log/cluster.rs"]
 #[allow(dead_code, reason = "each user of the clusters uses a part")]
 mod cluster;
 mod crash;
 mod damage;
 mod golden;
 mod making;
+#[path = "../../../../tests/rules/random.rs"]
+mod random;
 mod rewriting;
 mod script;
 mod steps;

@@ -1,0 +1,291 @@
+//! The wire format does not change by accident: every kind of message has golden bytes.
+//!
+//! A deliberate change gets a new protocol version; then run with `DEADWAX_BLESS=1` to write the file anew.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use deadwax_dht::wire::{
+    BadFrame, Decoder, ErrorCode, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, Message, NodeStatus,
+    PEER_BYTES_MAX, PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest, Stamp, VolumeState, VolumeStatus, negotiate,
+    parts,
+};
+use deadwax_dht::{ClusterId, NodeId, VolumeId};
+use deadwax_track::{ByteRange, Partition, Tags, TrackId};
+
+use crate::golden::{assert_golden, hex};
+
+const VOLUME: VolumeId = VolumeId::from_bytes([0x11; 16]);
+const NODE: NodeId = NodeId::from_bytes([0x22; 32]);
+const CLUSTER: ClusterId = ClusterId::from_bytes([0x33; 16]);
+const TRACK: TrackId = TrackId::from_bytes([0x44; 32]);
+
+fn tags() -> Tags {
+    Tags::new([("title".to_owned(), "Grüße".to_owned())]).expect("within limits")
+}
+
+fn status() -> NodeStatus {
+    NodeStatus {
+        id: NODE,
+        version: "0.1.0".to_owned(),
+        uptime_s: 1,
+        epoch: 2,
+        shards: 3,
+        volumes: vec![VolumeStatus {
+            id: VOLUME,
+            dir: "/a".to_owned(),
+            capacity_bytes: 4,
+            free_bytes: 5,
+            tracks: 6,
+            track_bytes: 7,
+            record_bytes: 8,
+            takedowns: 9,
+            state: VolumeState::ReadOnly,
+            reason: Some("why".to_owned()),
+        }],
+        resident_bytes: 10,
+        counters: BTreeMap::from([("puts".to_owned(), 11)]),
+    }
+}
+
+fn messages() -> Vec<Message> {
+    vec![
+        Message::Hello { protocol_min: 1, protocol_max: 2, cluster: CLUSTER, node: Some(NODE) },
+        Message::Welcome { protocol: 1, node: NODE, epoch: 7 },
+        Message::error(ErrorCode::TakenDown { number: 5 }, "taken down"),
+        Message::Put { volume: VOLUME, id: TRACK, bytes: 1000, tags: tags() },
+        Message::Ready,
+        Message::Stored { already: true, bytes: 1000, pieces: 1 },
+        Message::Data(Bytes::from_static(b"track bytes")),
+        Message::StandIn { volume: VOLUME, id: TRACK, bytes: 1000, tags: tags() },
+        Message::Within { ms: 1500 },
+        Message::Get { volume: VOLUME, id: TRACK, range: ByteRange::new(5, 9).expect("not empty") },
+        Message::Found { bytes: 1000 },
+        Message::End,
+        Message::Pull { volume: VOLUME, id: TRACK, range: ByteRange::new(5, 9).expect("not empty"), urgent: true },
+        Message::Info { volume: VOLUME, id: TRACK },
+        Message::TrackInfo { bytes: 1000, tags: tags(), pieces: vec![[0x55; 32]] },
+        Message::Has { volume: VOLUME, id: TRACK },
+        Message::Present { bytes: 1000 },
+        Message::Absent,
+        Message::TakenDown { number: 5 },
+        Message::TakeDown { volume: VOLUME, id: TRACK, number: 5 },
+        Message::Status,
+        Message::NodeStatus(Box::new(status())),
+        Message::Digests { volume: VOLUME, first: Partition(0x1234), count: 16 },
+        Message::DigestList(vec![PartitionDigest { partition: Partition(0x1234), tracks: 1, digest: [0x66; 16] }]),
+        Message::List { volume: VOLUME, partition: Partition(0x1234), after: Some(TRACK), limit: 100 },
+        Message::Ids(vec![TRACK]),
+        Message::Introduction { node: NODE, address: "10.0.0.1:7881".into() },
+        Message::Peer { more: true, bytes: Bytes::from_static(b"an envelope's beginning") },
+        Message::EpochsAfter { epoch: 5 },
+        Message::Epochs { more: true, bytes: Bytes::from_static(b"a batch's beginning") },
+    ]
+}
+
+fn stamp() -> Stamp {
+    Stamp::new(0x0a0b_0c0d, 0x0102_0304_0506_0708, &CLUSTER)
+}
+
+#[test]
+fn what_is_longer_than_a_frame_goes_in_parts() {
+    for (bytes, expected) in [
+        (0, vec![]),
+        (1, vec![(false, 1)]),
+        (PEER_BYTES_MAX, vec![(false, PEER_BYTES_MAX)]),
+        (2 * PEER_BYTES_MAX + 1, vec![(true, PEER_BYTES_MAX), (true, PEER_BYTES_MAX), (false, 1)]),
+    ] {
+        let parts: Vec<_> = parts(vec![7; bytes].into()).map(|(more, part)| (more, part.len())).collect();
+        assert_eq!(parts, expected);
+    }
+}
+
+#[test]
+fn every_kind_keeps_its_golden_bytes() {
+    let now: String =
+        messages().iter().map(|message| format!("{:?} {}\n", message.kind(), hex(&message.frame(stamp())))).collect();
+    assert_golden(&now, "wire_golden.txt");
+    let kinds: Vec<Kind> = messages().iter().map(Message::kind).collect();
+    assert_eq!(kinds, Kind::ALL, "each kind has one golden message, in order");
+}
+
+#[test]
+fn codes_and_states_keep_their_numbers() {
+    let codes = [
+        ErrorCode::Busy,
+        ErrorCode::NotFound,
+        ErrorCode::TakenDown { number: 5 },
+        ErrorCode::NoSpace,
+        ErrorCode::Corrupt,
+        ErrorCode::Invalid,
+        ErrorCode::WrongNode,
+        ErrorCode::WrongCluster,
+        ErrorCode::Moved { epoch: 5 },
+        ErrorCode::Version,
+        ErrorCode::Fenced,
+        ErrorCode::Internal,
+        ErrorCode::Later { after_ms: 5 },
+    ];
+    for (number, code) in (0..).zip(codes) {
+        assert_eq!(Message::error(code, "").frame(stamp())[HEADER_BYTES], number, "{code:?}");
+    }
+    let frame = |state| {
+        let mut status = status();
+        status.volumes[0].state = state;
+        Message::NodeStatus(Box::new(status)).frame(stamp())[HEADER_BYTES..].to_vec()
+    };
+    let serving = frame(VolumeState::Serving);
+    for (number, state) in (0..).zip([VolumeState::Serving, VolumeState::ReadOnly, VolumeState::Fenced]) {
+        let differs: Vec<u8> =
+            frame(state).into_iter().zip(&serving).filter(|(now, first)| now != *first).map(|(now, _)| now).collect();
+        assert_eq!(differs, if number == 0 { vec![] } else { vec![number] }, "{state:?}");
+    }
+}
+
+#[test]
+fn every_kind_comes_back() {
+    for message in messages() {
+        let frame = message.frame(stamp());
+        let header = FrameHeader::decode(frame.first_chunk().expect("a whole header")).expect("a good header");
+        assert_eq!((header.kind, header.stamp), (message.kind(), stamp()));
+        let payload = frame.slice(HEADER_BYTES..);
+        header.check_payload(&payload).expect("a good payload");
+        assert_eq!(Message::decode(header.kind, payload), Ok(message));
+    }
+}
+
+/// What a receiver of these bytes makes of them.
+fn receive(bytes: &[u8]) -> Option<Message> {
+    let mut decoder = Decoder::new();
+    decoder.space().extend_from_slice(bytes);
+    let frame = decoder.next_frame().ok()??;
+    Message::decode(frame.header.kind, frame.payload).ok()
+}
+
+#[test]
+fn every_flipped_bit_is_found() {
+    for message in messages() {
+        let frame = message.frame(stamp());
+        assert!(receive(&frame).is_some());
+        for bit in 0..frame.len() * 8 {
+            let mut flipped = frame.to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(receive(&flipped), None, "{:?}, bit {bit}", message.kind());
+        }
+    }
+}
+
+#[test]
+fn every_cut_and_every_extra_byte_is_found() {
+    for message in messages() {
+        let payload = message.payload();
+        if matches!(message.kind(), Kind::Data | Kind::Peer | Kind::Epochs) {
+            continue;
+        }
+        for cut in 0..payload.len() {
+            assert!(
+                Message::decode(message.kind(), payload.slice(..cut)).is_err(),
+                "{:?} cut at {cut}",
+                message.kind()
+            );
+        }
+        let longer = [&payload[..], &[0]].concat();
+        assert!(Message::decode(message.kind(), longer.into()).is_err(), "{:?} with a byte more", message.kind());
+    }
+}
+
+/// A header of our own making, with its checksum right.
+fn header(change: impl FnOnce(&mut [u8; HEADER_BYTES])) -> [u8; HEADER_BYTES] {
+    let mut bytes = FrameHeader::new(Kind::Ready, stamp(), []).encode();
+    change(&mut bytes);
+    let crc = crc32fast::hash(&bytes[..36]);
+    bytes[36..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn what_is_wrong_with_a_header_is_told_apart() {
+    let decode = |bytes: [u8; HEADER_BYTES]| FrameHeader::decode(&bytes).expect_err("a bad header");
+    assert_eq!(decode(header(|bytes| bytes[4] = 9)), BadFrame::Version(9));
+    assert_eq!(decode(header(|bytes| bytes[5] = 255)), BadFrame::Kind(255));
+    assert_eq!(decode(header(|bytes| bytes[7] = 1)), BadFrame::Flags(0x100));
+    assert!(matches!(decode(header(|bytes| bytes[12] = 1)), BadFrame::PayloadLength { kind: Kind::Ready, got: 1, .. }));
+    let huge = header(|bytes| {
+        bytes[5] = Kind::Data as u8;
+        bytes[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
+    });
+    assert!(matches!(decode(huge), BadFrame::PayloadLength { kind: Kind::Data, got: u32::MAX, .. }));
+    let mut http = [b' '; HEADER_BYTES];
+    http[..14].copy_from_slice(b"GET / HTTP/1.1");
+    assert_eq!(decode(http), BadFrame::Magic(*b"GET "));
+    assert!(decode(http).to_string().starts_with("not a deadwax frame"));
+    for kind in Kind::ALL {
+        let (min, max) = kind.payload_bounds();
+        assert!(min <= max && max <= FRAME_PAYLOAD_MAX, "{kind:?}");
+        assert_eq!(Kind::from_number(*kind as u8), Some(*kind));
+    }
+}
+
+/// A program that speaks these versions, in a handshake: which frames it reads, and what is agreed.
+struct Program(std::ops::RangeInclusive<u8>);
+
+impl Program {
+    fn reads(&self, frame: &[u8]) -> bool {
+        // The place of the version byte is the same in all versions.
+        self.0.contains(&frame[4])
+    }
+
+    fn agrees(&self, with: &Self) -> Option<u8> {
+        negotiate(self.0.clone(), *with.0.start(), *with.0.end())
+    }
+}
+
+#[test]
+fn programs_of_two_versions_understand_each_other() {
+    let (old, new) = (Program(2..=2), Program(PROTOCOL_MIN..=PROTOCOL_VERSION));
+    let future = Program(4..=5);
+    assert_eq!((old.agrees(&new), new.agrees(&old)), (Some(2), Some(2)));
+    assert_eq!(new.agrees(&new), Some(PROTOCOL_VERSION));
+    assert_eq!((new.agrees(&future), future.agrees(&old)), (None, None));
+    for message in messages() {
+        let (kind, frame) = (message.kind(), message.frame(stamp()));
+        assert!(new.reads(&frame), "{kind:?}");
+        // Whatever was there before the version that both agree on is read by the old one, and nothing else is.
+        assert_eq!(old.reads(&frame), kind.since() <= 2, "{kind:?}");
+    }
+    let handshake = [Kind::Hello, Kind::Welcome, Kind::Error];
+    assert!(handshake.iter().all(|kind| kind.since() <= PROTOCOL_MIN), "before anything is agreed");
+    let early = header(|bytes| {
+        bytes[5] = Kind::Within as u8;
+        bytes[12] = 4;
+    });
+    let refused = BadFrame::TooNew { kind: Kind::Within, version: PROTOCOL_MIN };
+    assert_eq!(FrameHeader::decode(&early), Err(refused));
+}
+
+#[test]
+fn limits_of_messages_hold() {
+    let refused = |message: Message| {
+        let refused = Message::decode(message.kind(), message.payload());
+        assert!(refused.is_err(), "{message:?}");
+    };
+    let put = |bytes| Message::Put { volume: VOLUME, id: TRACK, bytes, tags: Tags::default() };
+    refused(put(0));
+    refused(put(deadwax_track::TRACK_BYTES_MAX + 1));
+    refused(Message::Digests { volume: VOLUME, first: Partition(0xffff), count: 2 });
+    refused(Message::Digests { volume: VOLUME, first: Partition(0), count: u32::MAX });
+    refused(Message::List { volume: VOLUME, partition: Partition(0), after: None, limit: 0 });
+    refused(Message::List { volume: VOLUME, partition: Partition(0), after: None, limit: u32::MAX });
+    refused(Message::Hello { protocol_min: 3, protocol_max: 2, cluster: CLUSTER, node: None });
+    let Message::Error { message, .. } = Message::error(ErrorCode::Internal, "é".repeat(5_000)) else {
+        unreachable!()
+    };
+    assert_eq!(message.len(), deadwax_dht::wire::ERROR_MESSAGE_BYTES_MAX);
+}
+
+#[test]
+fn people_read_status_as_json() {
+    let text = serde_json::to_string(&status()).expect("plain data");
+    assert!(text.contains(&format!("\"id\":\"{NODE}\"")) && text.contains("\"state\":\"read_only\""), "{text}");
+    assert_eq!(serde_json::from_str::<NodeStatus>(&text).expect("the same data"), status());
+}
