@@ -181,6 +181,17 @@ impl Cache {
         }
     }
 
+    /// Takes every chunk out, as [`remove_track`](Self::remove_track) does those of one track. Figures stay.
+    pub fn clear(&self) {
+        for number in 0..self.shared.shards.len() {
+            let mut shard = self.shared.lock(number);
+            let keys: Vec<ChunkKey> = shard.index.values().map(|entry| entry.key()).collect();
+            let removed: Vec<Arc<Entry>> = keys.iter().filter_map(|key| shard.index.remove(key)).collect();
+            drop(shard);
+            removed.iter().for_each(|entry| entry.kill());
+        }
+    }
+
     /// Figures, summed over shards: each shard's are of one moment, the sum is not. Looks at every chunk.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -355,6 +366,24 @@ mod tests {
         drop(again);
         drop(permit(&cache, key(1, 0), 3));
         assert!(hit(&cache, key(2, 0), 5).is_some());
+        assert_eq!(held, "old");
+    }
+
+    #[tokio::test]
+    async fn a_cleared_cache_has_nothing_and_fills_never_show() {
+        let cache = cache(8);
+        fill(&cache, key(1, 0), b"old");
+        fill(&cache, key(2, 0), b"other");
+        let held = hit(&cache, key(1, 0), 3).expect("complete").bytes(0..3);
+        let mut filling = permit(&cache, key(3, 0), 6);
+        let waiter = waiter(&cache, key(3, 0), 6);
+        cache.clear();
+        filling.write(b"abcdef");
+        assert_eq!(filling.publish(), Err(Removed));
+        assert!(matches!(waiter.read(0).await, Stretch::Failed));
+        assert_eq!(cache.stats().chunks, 0);
+        fill(&cache, key(1, 0), b"new");
+        assert!(hit(&cache, key(1, 0), 3).is_some_and(|chunk| chunk.bytes(0..3) == "new"));
         assert_eq!(held, "old");
     }
 

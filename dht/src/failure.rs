@@ -29,8 +29,10 @@ pub enum FailureKind {
         /// The epoch of its map.
         epoch: u64,
     },
-    /// It is another node, of another cluster, speaks another version, or takes no part.
+    /// It is another node, of another cluster, takes no part, or does not admit the asker.
     Refused,
+    /// It does not speak a version of the protocol that has this.
+    Version,
     /// It failed in some other way, or broke the protocol.
     Internal,
 }
@@ -62,9 +64,10 @@ impl Failure {
             ErrorCode::Corrupt => FailureKind::Corrupt,
             ErrorCode::Invalid => FailureKind::Invalid,
             ErrorCode::Moved { epoch } => FailureKind::Moved { epoch },
-            ErrorCode::WrongNode | ErrorCode::WrongCluster | ErrorCode::Version | ErrorCode::Fenced => {
+            ErrorCode::WrongNode | ErrorCode::WrongCluster | ErrorCode::Fenced | ErrorCode::NotAdmitted => {
                 FailureKind::Refused
             }
+            ErrorCode::Version => FailureKind::Version,
             ErrorCode::NotFound | ErrorCode::Internal => FailureKind::Internal,
         };
         Self { kind, why: message.into() }

@@ -120,6 +120,12 @@ id! {
     ClusterId, 16
 }
 
+id! {
+    /// The Ed25519 public key of one that may take tracks down (RFC 8032): its name in settings.
+    /// Written as 64 lower-case hexadecimal digits; either case is read.
+    IssuerKey, 32
+}
+
 impl NodeId {
     /// The first twelve digits: enough for people to tell nodes apart in messages.
     #[must_use]

@@ -32,7 +32,7 @@ impl NodeKey {
     /// The node's name: BLAKE3 of the public half.
     #[must_use]
     pub fn node_id(&self) -> NodeId {
-        NodeId::from_bytes(*blake3::hash(&self.public()).as_bytes())
+        NodeId::of_public_key(&self.public())
     }
 
     /// Signs `message` (RFC 8032, section 5.1.6).
@@ -40,6 +40,14 @@ impl NodeKey {
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         let signature: Signature = self.0.sign(message);
         signature.to_bytes()
+    }
+}
+
+impl NodeId {
+    /// The name of whoever has the key with this public half: its BLAKE3.
+    #[must_use]
+    pub fn of_public_key(public: &[u8; 32]) -> Self {
+        Self::from_bytes(*blake3::hash(public).as_bytes())
     }
 }
 

@@ -45,7 +45,7 @@ pub use get::{
     GetPlan, GetStep, HEDGE_MS_MIN, HEDGES_SAVED_MAX, HedgeBudget, LATENCY_NODES_MAX, Latency, REQUESTS_PER_HEDGE,
     ReadDeadlines,
 };
-pub use id::{BadId, ClusterId, NodeId, VolumeId};
+pub use id::{BadId, ClusterId, IssuerKey, NodeId, VolumeId};
 pub use key::NodeKey;
 pub use layout::{Layout, LayoutCache, Sets};
 pub use map::{BadMap, MAP_VERSION, Map, MapFileError, MapSpec, Node, Override, Policy, Volume};

@@ -15,10 +15,16 @@ pub struct Config {
     /// Where to listen. Default `127.0.0.1:7878`; port 0 takes any free one.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
-    /// Listen elsewhere than on loopback although there is neither TLS nor authorisation yet. Default false. Hazard:
+    /// Listen elsewhere than on loopback although HTTP has neither TLS nor authorisation yet. Default false. Hazard:
     /// whoever reaches the port reads, stores and takes down tracks.
     #[serde(default)]
     pub insecure_listen: bool,
+    /// Whether the masters are spoken to by TLS. Default false; as their settings say. Needs `key`.
+    #[serde(default)]
+    pub tls: bool,
+    /// The file of the key by which masters know the gateway: their settings name it (`clients`). Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
     /// The cluster's map file.
     pub map: PathBuf,
     /// The zone that the gateway is in, as the map calls it: masters there are asked first. Default empty: none is
@@ -96,6 +102,8 @@ impl Config {
         Self {
             listen: default_listen(),
             insecure_listen: false,
+            tls: false,
+            key: None,
             map,
             zone: String::new(),
             spool,
@@ -109,6 +117,9 @@ impl Config {
     pub(crate) fn check(&self) -> Result<(), StartError> {
         if !self.listen.ip().is_loopback() && !self.insecure_listen {
             return Err(StartError::InsecureListen(self.listen));
+        }
+        if self.tls && self.key.is_none() {
+            return Err(StartError::Setting { key: "key", why: "must name a key's file where `tls` is set" });
         }
         let limits = &self.limits;
         let positive = [
@@ -162,6 +173,10 @@ mod tests {
         assert!(parsed.expect_err("a typing error").to_string().contains("lisen"));
         let mut config: Config = serde_json::from_str(r#"{"map":"m","spool":"s"}"#).expect("defaults");
         assert_eq!(config, Config::new("m".into(), "s".into()));
+        config.tls = true;
+        assert!(config.check().expect_err("without a key").to_string().contains("setting key "));
+        config.key = Some("gateway.key".into());
+        assert!(config.check().is_ok());
         config.limits.header_bytes_max = 100;
         assert!(config.check().expect_err("too small").to_string().contains("limits.header_bytes_max"));
     }

@@ -157,6 +157,15 @@ impl Known {
         inner.remove(id);
     }
 
+    /// Forgets all tracks, as [`forget`](Self::forget) does one.
+    pub(crate) fn clear(&self) {
+        let mut inner = self.lock();
+        inner.pending.clear();
+        inner.tracks.clear();
+        inner.order.clear();
+        inner.bytes = 0;
+    }
+
     /// How many tracks are known, and about how many bytes that takes.
     pub(crate) fn usage(&self) -> (usize, usize) {
         let inner = self.lock();
@@ -256,6 +265,18 @@ mod tests {
         known.forget(&wanted.id);
         known.settle(ticket, Ok(Arc::clone(&wanted)));
         assert!(!is_known(&known, &wanted.id));
+    }
+
+    #[test]
+    fn what_is_cleared_is_asked_for_anew_lookups_under_way_too() {
+        let known = Known::new(1 << 20);
+        let (here, coming) = (track(1), track(2));
+        known.settle(begin(&known, &here.id), Ok(Arc::clone(&here)));
+        let ticket = begin(&known, &coming.id);
+        known.clear();
+        known.settle(ticket, Ok(Arc::clone(&coming)));
+        assert!(!is_known(&known, &here.id) && !is_known(&known, &coming.id));
+        assert_eq!(known.usage(), (0, 0));
     }
 
     #[test]

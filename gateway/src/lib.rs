@@ -15,7 +15,8 @@
 //! | `PUT /v1/tracks/{id}` | 201, 200 (was stored); 400 empty, cut_off, bad_id, bad_tags; 408; 410; 413; 415; 422; 503; 507 |
 //! | `POST /v1/tracks` | the same |
 //! | `GET`, `HEAD /v1/tracks/{id}` | 200, 206, 304; 400 bad_id; 404; 410; 412; 416; 503 |
-//! | `DELETE /v1/tracks/{id}` | 202 `{"takedown", "copies"}` once all holders confirm; 503 |
+//! | `DELETE /v1/tracks/{id}` | 202 `{"takedown", "nodes", "nodes_of"}`, see below; 400 bad_reason; 503 |
+//! | `GET /v1/takedowns/{n}` | 200 `{"takedown", "track", "issued_ms", "reason", "complete", "copies"}`; 404; 503 |
 //! | `GET /v1/tracks/{id}/tags`, `/manifest` | 200 JSON; 404; 410; 503 |
 //! | `GET /v1/status`, `/metrics`, `/healthz`, `/readyz` | 200; `/readyz` 503 where too few nodes answer for a put |
 //!
@@ -23,12 +24,19 @@
 //! tracks, and the counters are shared. Start with `server.rs` (threads), `route.rs` (requests), `track_get.rs` and
 //! `download.rs` (reads), `upload.rs` (writes); `range.rs`, `conditional.rs` and `multipart.rs` are pure.
 //!
-//! A takedown through this gateway empties it before the 202. One through another gateway is noticed by asking the
-//! holders of each served track once a second, behind the answers: a track that nobody asked for meanwhile may be
-//! served once more from memory. The takedown log will close that gap.
+//! **Takedowns.** 202 is said once a majority of the takedowns' members (`nodes` of `nodes_of` masters) has the record on
+//! its drives. No master serves the track later than 60 s after that, whatever is cut off or lost; those that are up and in
+//! touch refuse it at once, to putters too, and those that were down hear of it before they serve. `Deadwax-Reason`, at most
+//! 78 bytes, is signed with it. Asked again, the number is the same. One through this gateway empties it before the
+//! 202, one through another gateway within a second, as it follows the masters' log, or 5 s where one of them hangs or is
+//! cut off.
+//!
+//! Where the map never changes there is no such log: each holder is told, and 202 `{"takedown", "copies"}` said when all
+//! have confirmed; a gateway notices by asking the holders of each served track once a second, behind the answers: one
+//! that nobody asked for meanwhile may be served once more from memory.
 //!
 //! Absent on purpose, for now: TLS, tokens and HTTP/2 (hence the refusal to listen beyond loopback unless told so),
-//! search, takedown receipts, the tracker for peers, conditions on uploads (a put is idempotent).
+//! search, the tracker for peers, conditions on uploads (a put is idempotent).
 
 mod body;
 mod conditional;
@@ -46,12 +54,15 @@ mod route;
 mod server;
 mod spool;
 mod status;
+mod takedowns;
 mod track_get;
 mod upload;
 mod worker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+use deadwax_dht_client::KeyError;
 
 pub use config::{Config, Limits};
 pub use server::{run, run_until};
@@ -65,6 +76,9 @@ pub enum StartError {
          listen on loopback, or set insecure_listen = true to allow it"
     )]
     InsecureListen(SocketAddr),
+    /// The key by which masters know the gateway cannot be had.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// A setting makes no sense.
     #[error("setting {key} {why}")]
     Setting {

@@ -37,6 +37,7 @@ pub(crate) struct Metrics {
     pub(crate) fetch_failures: Counter,
     pub(crate) pieces_refused: Counter,
     pub(crate) takedowns_seen: Counter,
+    pub(crate) takedowns_heard: Counter,
 }
 
 impl Metrics {
@@ -58,6 +59,7 @@ impl Metrics {
         let fetch_failures = counter("fetch_failures", "Fetches from masters that ended early");
         let pieces_refused = counter("pieces_refused", "Pieces from masters that the manifest did not prove");
         let takedowns_seen = counter("takedowns_seen", "Tracks found taken down while they were served");
+        let takedowns_heard = counter("takedowns_heard", "Takedowns that masters told of");
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
         Self {
@@ -71,6 +73,7 @@ impl Metrics {
             fetch_failures,
             pieces_refused,
             takedowns_seen,
+            takedowns_heard,
         }
     }
 

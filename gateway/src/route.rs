@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use bytes::Bytes;
 use deadwax_track::TrackId;
@@ -17,8 +17,9 @@ use crate::failure::Failure;
 use crate::known::{manifest_json, tags_json};
 use crate::metrics::Outcome;
 use crate::worker::Worker;
-use crate::{connection, masters, status, track_get, upload};
+use crate::{connection, status, takedowns, track_get, upload};
 
+const JSON: &str = "application/json";
 /// An unread body of at most this is read to its end, so that its connection can go on; a longer one ends it.
 const UNREAD_BYTES_MAX: u64 = 256 * 1024;
 
@@ -29,6 +30,7 @@ enum Route {
     Track(TrackId),
     Tags(TrackId),
     Manifest(TrackId),
+    Takedown(u64),
     Status,
     Metrics,
     Healthz,
@@ -38,6 +40,10 @@ enum Route {
 impl Route {
     fn of(path: &str) -> Result<Self, Failure> {
         let unknown = || Failure::new(StatusCode::NOT_FOUND, "no_such_path", "there is no such path");
+        if let Some(number) = path.strip_prefix("/v1/takedowns/") {
+            let bad = |_| Failure::bad("bad_number", "a takedown's number is a decimal number");
+            return number.parse().map(Self::Takedown).map_err(bad);
+        }
         let Some(rest) = path.strip_prefix("/v1/tracks/") else {
             return match path {
                 "/v1/tracks" => Ok(Self::Tracks),
@@ -65,6 +71,7 @@ impl Route {
             Self::Track(_) => "track",
             Self::Tags(_) => "tags",
             Self::Manifest(_) => "manifest",
+            Self::Takedown(_) => "takedown",
             Self::Status => "status",
             Self::Metrics => "metrics",
             Self::Healthz => "healthz",
@@ -113,7 +120,11 @@ async fn serve(
         (Route::Track(id), &Method::GET) => track_get::get(worker, id, request.headers()).await,
         (Route::Track(id), &Method::HEAD) => track_get::head(worker, id, request.headers()).await,
         (Route::Track(id), &Method::PUT) => upload::upload(worker, request, Some(*id), sends).await,
-        (Route::Track(id), &Method::DELETE) => take_down(worker, id).await,
+        (Route::Track(id), &Method::DELETE) => {
+            let mut response = typed(JSON, takedowns::take_down(worker, id, request.headers()).await?);
+            *response.status_mut() = StatusCode::ACCEPTED;
+            Ok(response)
+        }
         (Route::Track(_), _) => Err(Failure::method("GET, HEAD, PUT, DELETE")),
         (Route::Tracks, &Method::POST) => upload::upload(worker, request, None, sends).await,
         (Route::Tracks, _) => Err(Failure::method("POST")),
@@ -124,11 +135,11 @@ async fn serve(
 
 /// What is only to be looked at.
 async fn show(worker: &Arc<Worker>, route: &Route) -> Result<Response<Body>, Failure> {
-    const JSON: &str = "application/json";
     const TEXT: &str = "text/plain; charset=utf-8";
     match route {
         Route::Tags(id) => Ok(typed(JSON, tags_json(&fresh(worker, id).await?.tags))),
         Route::Manifest(id) => Ok(typed(JSON, manifest_json(&*fresh(worker, id).await?))),
+        Route::Takedown(number) => Ok(typed(JSON, takedowns::show(worker, *number).await?)),
         Route::Status => Ok(typed(JSON, status::json(worker).await?)),
         Route::Metrics => {
             let shared = &worker.shared;
@@ -148,23 +159,6 @@ async fn fresh(worker: &Arc<Worker>, id: &TrackId) -> crate::known::Found {
     let track = worker.track(id).await?;
     worker.keep_fresh(&track);
     Ok(track)
-}
-
-/// `DELETE /v1/tracks/{id}`: answered once every holder refuses the track and nothing here serves it. A track that was
-/// never stored is taken down too: it will not be taken in.
-async fn take_down(worker: &Arc<Worker>, id: &TrackId) -> Result<Response<Body>, Failure> {
-    // Until the takedown log hands numbers out, the time in microseconds is one. Holders keep the first they heard.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let number = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-    let taken = worker.client.take_down(*id, number).await;
-    // Also where a holder could not be reached: what those that did confirm refuse, memory must not serve.
-    worker.forget(id);
-    let taken = taken.map_err(|error| masters::failure(&error))?;
-    tracing::info!(track = %id, number = taken.number, copies = taken.copies, "track taken down");
-    let json = serde_json::json!({ "takedown": taken.number, "copies": taken.copies });
-    let mut response = typed("application/json", Bytes::from(json.to_string()));
-    *response.status_mut() = StatusCode::ACCEPTED;
-    Ok(response)
 }
 
 fn typed(content_type: &'static str, bytes: Bytes) -> Response<Body> {
@@ -234,6 +228,10 @@ mod tests {
         assert_eq!(of(format!("/v1/tracks/{id}/tags")), Ok(Route::Tags(id)));
         assert_eq!(of(format!("/v1/tracks/{id}/manifest")), Ok(Route::Manifest(id)));
         assert_eq!(of("/v1/tracks".to_owned()), Ok(Route::Tracks));
+        assert_eq!(of("/v1/takedowns/12".to_owned()), Ok(Route::Takedown(12)));
+        for path in ["/v1/takedowns/", "/v1/takedowns/x", "/v1/takedowns/18446744073709551616"] {
+            assert_eq!(of(path.to_owned()), Err((400, "bad_number")), "{path}");
+        }
         for path in ["/", "/v1", "/v1/search", "/v1/tracks/x/y", &format!("/v1/tracks/{id}/"), "/v2/tracks"] {
             assert_eq!(of(path.to_owned()), Err((404, "no_such_path")), "{path}");
         }

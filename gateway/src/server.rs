@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use deadwax_cache::{Cache, CacheConfig};
 use deadwax_dht::Map;
-use deadwax_dht_client::{Client, ClientConfig};
+use deadwax_dht_client::{Client, ClientConfig, Identity, load_key};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::AsyncWriteExt;
@@ -23,6 +23,7 @@ use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::spool::Spool;
 use crate::status::StatusMemo;
+use crate::takedowns::{self, Barred};
 use crate::worker::{Shared, Worker};
 use crate::{StartError, connection};
 
@@ -81,7 +82,11 @@ fn serve(
     if let Some(zone) = zone.as_ref().filter(|zone| !map.zones().contains(zone)) {
         tracing::warn!(zone, zones = ?map.zones(), "the map has no such zone: no master is asked first");
     }
-    let asking = ClientConfig { zone, ..ClientConfig::default() };
+    let identity = match &config.key {
+        Some(key) if config.tls => Some(Identity::new(&load_key(key)?)),
+        _ => None,
+    };
+    let asking = ClientConfig { zone, identity, ..ClientConfig::default() };
     let spool = Spool::open(&config.spool, config.limits.spools_max)
         .map_err(|source| StartError::Spool { dir: config.spool.clone(), source })?;
     let cache = Cache::new(CacheConfig { bytes: config.cache_bytes })
@@ -91,6 +96,7 @@ fn serve(
     let shared = Arc::new(Shared {
         cache,
         known: Known::new(config.limits.known_bytes_max),
+        barred: Barred::default(),
         metrics: Metrics::new(),
         spool,
         limits: config.limits,
@@ -105,7 +111,7 @@ fn serve(
         let asking = asking.clone();
         let body = move || {
             let _ended = Ended(ended);
-            serve_thread(listener, shared, Client::new(map, asking), stopped)
+            serve_thread(listener, shared, Client::new(map, asking), stopped, number == 0)
         };
         let name = format!("gateway-{number}");
         threads.push(thread::Builder::new().name(name).spawn(body).map_err(StartError::Runtime)?);
@@ -153,11 +159,16 @@ fn serve_thread(
     shared: Arc<Shared>,
     client: Client,
     stop: watch::Receiver<bool>,
+    follows: bool,
 ) -> Result<(), StartError> {
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let listener = TcpListener::from_std(listener).map_err(StartError::Runtime)?;
         let worker = Arc::new(Worker { shared, client });
+        if follows {
+            // It ends with the runtime: it changes nothing that outlives the process.
+            tokio::spawn(takedowns::follow(Arc::clone(&worker)));
+        }
         accept_all(listener, &worker, stop).await;
         Ok(())
     });

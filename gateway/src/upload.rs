@@ -38,6 +38,9 @@ pub(crate) async fn upload(
 ) -> Result<Response<Body>, Failure> {
     let tags = tags(request.headers())?;
     whole_and_plain(request.headers())?;
+    if let Some(id) = &expected {
+        worker.shared.barred.check(id)?;
+    }
     let length = request.body().size_hint().exact();
     if length == Some(0) {
         return Err(empty());
@@ -146,6 +149,8 @@ async fn spool_all(writer: &mut SpoolWriter, body: &mut Upload<'_>) -> Result<()
 
 async fn store(worker: &Worker, mut spooled: Spooled, tags: &Tags) -> Result<Response<Body>, Failure> {
     let id = spooled.id;
+    // A POST says only now which track it is.
+    worker.shared.barred.check(&id)?;
     let mut writer = match begin(worker, &id, spooled.manifest.track_bytes(), tags).await? {
         Put::Already(stored) => return Ok(answer(StatusCode::OK, &id, &stored)),
         Put::Writer(writer) => writer,

@@ -15,11 +15,14 @@ use crate::masters;
 use crate::metrics::Metrics;
 use crate::spool::Spool;
 use crate::status::StatusMemo;
+use crate::takedowns::Barred;
 
 /// One a process.
 pub(crate) struct Shared {
     pub(crate) cache: Cache,
     pub(crate) known: Known,
+    /// What was taken down lately.
+    pub(crate) barred: Barred,
     pub(crate) metrics: Metrics,
     pub(crate) spool: Spool,
     pub(crate) limits: Limits,
@@ -38,6 +41,7 @@ pub(crate) struct Worker {
 impl Worker {
     /// What is known of a track; asks its holders where it is not.
     pub(crate) async fn track(self: &Arc<Self>, id: &TrackId) -> Found {
+        self.shared.barred.check(id)?;
         let mut receiver = match self.shared.known.lookup(id) {
             Lookup::Known(track) => return Ok(track),
             Lookup::Join(receiver) => receiver,
@@ -59,7 +63,8 @@ impl Worker {
     }
 
     /// Asks, at most once a second a track and behind the caller's back, whether it was taken down, and forgets it if
-    /// so. Until gateways follow the takedown log this is how a takedown through another gateway is noticed.
+    /// so: how a takedown through another gateway is noticed in a cluster without a log of them, or while no master tells
+    /// of it.
     pub(crate) fn keep_fresh(self: &Arc<Self>, track: &Arc<Track>) {
         if !track.check_is_due() {
             return;
@@ -79,5 +84,11 @@ impl Worker {
     pub(crate) fn forget(&self, id: &TrackId) {
         self.shared.known.forget(id);
         self.shared.cache.remove_track(id);
+    }
+
+    /// Forgets all tracks: what is asked for from now on, holders are asked about.
+    pub(crate) fn forget_all(&self) {
+        self.shared.known.clear();
+        self.shared.cache.clear();
     }
 }

@@ -10,14 +10,28 @@ impl Folder {
     /// A new one in `dir`.
     pub(crate) fn new(dir: &Path) -> anyhow::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = dir.canonicalize()?.join(format!("deadwax-perf.{}.{number}.data", std::process::id()));
-        std::fs::create_dir_all(&path)?;
-        Ok(Self(path))
+        let dir = dir.canonicalize()?;
+        loop {
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = dir.join(format!("deadwax-perf.{}.{number}.data", std::process::id()));
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Ok(Self(path)),
+                // Kept by an earlier run: in a namespace of processes, numbers of processes are soon used again.
+                Err(why) if why.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(why) => return Err(why.into()),
+            }
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Leaves it and all in it where it is.
+    pub(crate) fn keep(self) -> PathBuf {
+        let path = self.0.clone();
+        std::mem::forget(self);
+        path
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
@@ -53,11 +53,7 @@ pub(crate) fn run(options: &Options, seed: u64) -> anyhow::Result<Report> {
     };
     let bytes: u64 = bodies.iter().map(|body| body.len() as u64).sum();
     let folder = Folder::new(&options.dir)?;
-    let deadwax = match &options.deadwax {
-        Some(path) => path.clone(),
-        None => std::env::current_exe()?.with_file_name("deadwax"),
-    };
-    ensure!(deadwax.exists(), "{} is not there: run `cargo build --release` first", deadwax.display());
+    let deadwax = crate::system::executable(options.deadwax.as_deref())?;
     let system = System::start(&deadwax, &folder.path().join("deadwax"))?;
     let mut board = Board::default();
     // Round 0 warms memory up and is not counted.

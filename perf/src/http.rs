@@ -80,7 +80,7 @@ impl Connection {
 }
 
 /// Status, bytes of the head, and content-length, once the head is whole.
-fn parse_head(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize, u64)>> {
+pub(crate) fn parse_head(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize, u64)>> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(head_bytes) = response.parse(bytes)? else { return Ok(None) };

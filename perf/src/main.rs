@@ -2,8 +2,10 @@
 //!
 //! Every command prints a table for people and, with `--json FILE`, figures for programs; each figure stands beside a
 //! ceiling that was measured in the same run on the same machine. Start at [`gateway`] (the whole system over HTTP),
-//! [`engine`] (the storage engine alone) or [`device`] (the drive with raw `io_uring`). Absent on purpose: timed assertions. A figure is read, not tested.
+//! [`cluster`] (the masters alone), [`engine`] (the storage engine alone) or [`device`] (the drive with raw `io_uring`). Absent on purpose: timed assertions. A figure is read, not tested.
 
+mod chaos;
+mod cluster;
 mod counting;
 mod cpu;
 mod crash;
@@ -69,8 +71,12 @@ enum Command {
     /// The engine beside plain files, fjall and RocksDB.
     #[cfg(feature = "competition")]
     Rivals(rivals::Options),
+    /// A cluster of real processes while everything fails: nothing acknowledged is lost, no byte is wrong, all heals.
+    Chaos(chaos::Options),
     /// Puts, gets and ranges over HTTP through a whole cluster on loopback, beside nginx and the raw drive.
     Gateway(gateway::Options),
+    /// Puts, gets and ranges by a client of three masters on loopback, beside the raw drive; and what the map's log costs.
+    Cluster(cluster::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -86,11 +92,13 @@ fn main() -> anyhow::Result<()> {
         Command::Sim(options) => sim::run(&options, cli.seed)?,
         #[cfg(feature = "competition")]
         Command::Rivals(options) => rivals::run(&options, cli.seed)?,
+        Command::Chaos(options) => chaos::run(&options, cli.seed)?,
         Command::Gateway(options) => gateway::run(&options, cli.seed)?,
+        Command::Cluster(options) => cluster::run(&options, cli.seed)?,
     };
     report.print();
     if let Some(path) = cli.json {
         report.write_json(&path)?;
     }
-    Ok(())
+    report.verdict()
 }

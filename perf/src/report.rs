@@ -33,11 +33,24 @@ pub(crate) struct Report {
     machine: Machine,
     settings: serde_json::Value,
     figures: Vec<Figure>,
+    /// Why the run failed, although it has figures.
+    #[serde(skip)]
+    failure: Option<String>,
 }
 
 impl Report {
     pub(crate) fn new(settings: serde_json::Value, figures: Vec<Figure>) -> Self {
-        Self { commit: crate::machine::commit(), machine: Machine::here(), settings, figures }
+        Self { commit: crate::machine::commit(), machine: Machine::here(), settings, figures, failure: None }
+    }
+
+    /// The same, of a run that failed.
+    pub(crate) fn failed(self, why: String) -> Self {
+        Self { failure: Some(why), ..self }
+    }
+
+    /// An error where the run failed. To be asked when its figures are out.
+    pub(crate) fn verdict(&self) -> anyhow::Result<()> {
+        self.failure.as_ref().map_or(Ok(()), |why| Err(anyhow::anyhow!("{why}")))
     }
 
     pub(crate) fn print(&self) {

@@ -71,6 +71,16 @@ impl Drop for System {
     }
 }
 
+/// The `deadwax` to measure: the one that was named, or the one beside this program.
+pub(crate) fn executable(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let deadwax = match named {
+        Some(path) => path.to_owned(),
+        None => std::env::current_exe()?.with_file_name("deadwax"),
+    };
+    ensure!(deadwax.exists(), "{} is not there: run `cargo build --release --workspace` first", deadwax.display());
+    Ok(deadwax)
+}
+
 /// An address of loopback that was free a moment ago.
 pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)

@@ -112,9 +112,34 @@ fn placement() {
 }
 
 #[test]
-fn gateway() {
+fn cluster() {
+    deadwax_is_there();
+    let arguments = ["cluster", "--compare", "--mib", "4", "--rounds", "1", "--seconds", "0.2"];
+    let names = [
+        "put_4m_inflight_8",
+        "put_64k_inflight_16",
+        "get_cold_4m_inflight_8",
+        "range_cold_64k_inflight_32",
+        "cpu_s_per_gb_put",
+        "cpu_s_per_gb_get",
+        "first_byte_cold_range",
+        "put_real_inflight_8",
+        "get_real_zipf_inflight_8",
+        "fixed_put_4m_inflight_8",
+        "log_put_4m_inflight_8",
+    ];
+    figures(&arguments, &names);
+}
+
+/// `cargo test` makes it for the tests of its own crate.
+fn deadwax_is_there() {
     let deadwax = Path::new(env!("CARGO_BIN_EXE_deadwax-perf")).with_file_name("deadwax");
     assert!(deadwax.exists(), "{} is not there: run `cargo build -p deadwax`", deadwax.display());
+}
+
+#[test]
+fn gateway() {
+    deadwax_is_there();
     let arguments = ["gateway", "--count", "3", "--kib", "300", "--rounds", "1", "--ranges", "50"];
     let names = [
         "put_inflight_1",

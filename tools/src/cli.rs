@@ -6,8 +6,13 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use deadwax_track::TrackId;
 
+mod cluster;
+
+pub use self::cluster::{
+    Change, Cluster, ClusterApply, ClusterDrain, ClusterFinalise, ClusterInit, ClusterIssuer, ClusterJoin, ClusterPlan,
+    ClusterRejoin, ClusterRemove, ClusterRollback, Following, Masters, Volume, VolumeAdd, VolumeRetire,
+};
 use crate::http::GatewayUrl;
-use crate::node_spec::NodeSpec;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 all went well, 1 something failed, 2 the command line is wrong.
@@ -37,6 +42,9 @@ pub enum Command {
     /// Make and change clusters
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Add drives to a master, and take them from it
+    #[command(subcommand)]
+    Volume(Volume),
     /// Bring music into the store
     Import(Import),
     /// Fetch a track
@@ -82,6 +90,10 @@ pub struct Up {
     /// How many masters [default: as many as the data directory has, 3 at first]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub masters: Option<u16>,
+    /// Make a new cluster without the log that three masters or more keep their map in: they neither compare what they
+    /// hold nor mend it
+    #[arg(long)]
+    pub no_log: bool,
 }
 
 /// Runs a master.
@@ -112,51 +124,6 @@ pub struct Gateway {
     /// End when this process does; set by `deadwax up`
     #[arg(long, hide = true)]
     pub parent: Option<u32>,
-}
-
-/// Makes clusters.
-#[derive(Debug, Subcommand)]
-pub enum Cluster {
-    /// Make keys, volumes, the map and commented settings for new nodes
-    Init(ClusterInit),
-    /// Let a node that lost what it kept of its cluster take it from the other nodes
-    Rejoin(ClusterRejoin),
-}
-
-/// Lets a node that lost its system state (system/ beside its key) take it from the other nodes at its next start.
-#[derive(Debug, Args)]
-pub struct ClusterRejoin {
-    /// The node's settings
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-}
-
-/// Makes a cluster.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Each node gets DIR/master-N/master.toml and a key beside it; the map is DIR/cluster.toml, the gateway's settings
-DIR/gateway/gateway.toml. Then start `deadwax master --config ...` for each, and `deadwax gateway --config ...`.
-
-Example, two sites with two drives each:
-  deadwax cluster init --data /srv/deadwax --insecure-listen \\
-    --node london@10.0.0.1:7881=/mnt/a,/mnt/b --node stockholm@10.1.0.1:7881=/mnt/c,/mnt/d")]
-pub struct ClusterInit {
-    /// Where keys, settings and the map go; made, or empty
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
-    /// A node: its zone, its address, and a directory for each of its drives
-    #[arg(long = "node", value_name = "ZONE@ADDRESS:PORT=DIR[,DIR...]", required = true)]
-    pub nodes: Vec<NodeSpec>,
-    /// Where the gateway listens
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7878")]
-    pub listen: SocketAddr,
-    /// Let nodes and the gateway listen elsewhere than on loopback: there is neither encryption nor authentication yet
-    #[arg(long)]
-    pub insecure_listen: bool,
-    /// Keep the map in a log of the nodes' own: they compare what they hold, and mend it from one another. New, and for
-    /// good; takes three nodes
-    #[arg(long)]
-    pub log: bool,
 }
 
 /// Which gateway to ask.
@@ -215,11 +182,23 @@ pub struct Get {
 
 /// Takes tracks down.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  deadwax rm 9f86d0...0f00a08")]
+#[command(after_help = "\
+Where the cluster has a log of takedowns it is done when most nodes have it: those that are down hear of it before they
+serve again. Else every holder must confirm. The number is good for GET /v1/takedowns/NUMBER.
+
+Examples:
+  deadwax rm 9f86d0...0f00a08
+  deadwax rm --wait --reason 'court order 17/26' 9f86d0...0f00a08")]
 pub struct Rm {
     /// The tracks' ids: 64 hexadecimal digits each
     #[arg(required = true, value_name = "ID")]
     pub ids: Vec<TrackId>,
+    /// Wait until every copy is erased, drives that are declared dead aside
+    #[arg(long)]
+    pub wait: bool,
+    /// Why, for people: signed with the takedown, and kept with it for ever; at most 78 bytes
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
     /// Which gateway.
     #[command(flatten)]
     pub asked: Asked,
@@ -227,14 +206,27 @@ pub struct Rm {
 
 /// Shows the cluster.
 #[derive(Debug, Args)]
-#[command(after_help = "The exit code is 1 where the cluster is not healthy.\n\nExample:\n  deadwax status --json")]
+#[command(after_help = "\
+Asks the gateway, or with --map or --node the masters themselves. The exit code is 0 where the cluster is healthy: every
+node is up, every track has its copies, and nothing that moves is stuck; else 1, and each shortfall is a line.
+
+Examples:
+  deadwax status
+  deadwax status --watch
+  deadwax status --node 10.0.0.1:7881 --json")]
 pub struct Status {
     /// Which gateway.
     #[command(flatten)]
     pub asked: Asked,
-    /// Print what the gateway answered, as JSON
+    /// Which masters.
+    #[command(flatten)]
+    pub masters: Masters,
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Go on, every two seconds: redrawn on a terminal, a line each time elsewhere
+    #[arg(long)]
+    pub watch: bool,
 }
 
 /// Checks this machine.

@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use deadwax_track::TrackId;
 use hyper::{Method, StatusCode};
 
 use crate::children::Keeper;
@@ -16,6 +17,8 @@ use crate::layout::Layout;
 /// How long a start may take: a restart reads back what many drives hold.
 const READY_MAX: Duration = Duration::from_secs(300);
 const READY_POLL: Duration = Duration::from_millis(50);
+/// How long masters that all answer may take to compare what they hold. They serve all that they have meanwhile.
+const COMPARED_MAX: Duration = Duration::from_secs(5);
 /// How long a gateway, and then the masters, may take to end what they are at.
 const GATEWAY_STOP_MAX: Duration = Duration::from_secs(15);
 const MASTER_STOP_MAX: Duration = Duration::from_secs(20);
@@ -80,15 +83,22 @@ impl Cluster {
         &self.client
     }
 
-    /// Waits until the gateway and every master answer. From then on what dies is started again; before, a death is an
-    /// error.
+    /// Waits until the gateway and every master answer, and know what they do not have; the last not for ever, as it
+    /// takes what no start can promise. From then on what dies is started again; before, a death is an error.
     pub async fn ready(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         let client = self.client.clone();
+        let mut complete_at = None;
         loop {
-            tokio::select! {
+            let is_complete = tokio::select! {
                 why = self.first_given_up() => bail!("{}", why.1),
-                complete = complete(&client) => if complete { break },
+                is_complete = complete(&client) => is_complete,
+            };
+            if is_complete {
+                let complete_at = complete_at.get_or_insert_with(Instant::now);
+                if complete_at.elapsed() > COMPARED_MAX || knows_absence(&client).await {
+                    break;
+                }
             }
             if started.elapsed() > READY_MAX {
                 bail!(
@@ -154,6 +164,13 @@ async fn complete(client: &Client) -> bool {
     let Ok(reply) = client.ask(Method::GET, "/v1/status").await else { return false };
     let Ok(status) = reply.json().await else { return false };
     status["nodes"].as_array().is_some_and(|nodes| nodes.iter().all(|node| node["up"] == true))
+}
+
+/// Whether masters and gateway can tell what was never stored: masters that keep a log have compared what they hold by
+/// then. There is no track without bytes.
+async fn knows_absence(client: &Client) -> bool {
+    let path = format!("/v1/tracks/{}", TrackId::of(&[]));
+    client.ask(Method::HEAD, &path).await.is_ok_and(|reply| reply.status == StatusCode::NOT_FOUND)
 }
 
 fn check_free(who: &str, listen: SocketAddr, advice: &str) -> anyhow::Result<()> {

@@ -4,9 +4,14 @@ use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::cli::{Cli, Cluster, Command};
+use deadwax_dht::wire::PROTOCOL_VERSION;
 
+use crate::cli::{Change, Cli, Cluster, Command, Following, Volume};
+
+mod cluster_change;
 mod cluster_init;
+mod cluster_issuer;
+mod cluster_join;
 mod cluster_rejoin;
 mod completions;
 mod doctor;
@@ -20,6 +25,7 @@ mod salvage;
 mod status;
 mod up;
 mod verify;
+mod volume;
 
 /// Runs the command, logging started, and answers the process's exit code: 0 where all went well, 1 where not; 2 where
 /// `verify` could not check.
@@ -29,8 +35,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Up(up) => asynchronous(up::run(up, cli.log_json)),
         Command::Master(master) => master::run(&master),
         Command::Gateway(gateway) => gateway::run(&gateway),
-        Command::Cluster(Cluster::Init(init)) => cluster_init::run(&init),
-        Command::Cluster(Cluster::Rejoin(rejoin)) => cluster_rejoin::run(&rejoin),
+        Command::Cluster(command) => cluster(command),
+        Command::Volume(Volume::Add(add)) => asynchronous(volume::add(add)),
+        Command::Volume(Volume::Retire(retire)) => asynchronous(volume::retire(retire)),
         Command::Import(import) => asynchronous(import::run(import)),
         Command::Get(get) => asynchronous(get::run(get)),
         Command::Rm(rm) => asynchronous(rm::run(rm)),
@@ -48,6 +55,37 @@ pub fn run(cli: Cli) -> ExitCode {
         Err(error) => {
             eprintln!("deadwax: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn cluster(command: Cluster) -> anyhow::Result<bool> {
+    match command {
+        Cluster::Init(init) => cluster_init::run(&init),
+        Cluster::Rejoin(rejoin) => cluster_rejoin::run(&rejoin),
+        Cluster::Issuer(issuer) => cluster_issuer::run(&issuer),
+        Cluster::Join(join) => asynchronous(cluster_join::run(join)),
+        Cluster::Plan(plan) => asynchronous(cluster_change::plan(plan)),
+        Cluster::Apply(apply) => asynchronous(cluster_change::apply(&apply.change, &apply.masters, apply.following)),
+        Cluster::Drain(drain) => {
+            let change = Change::Drain { name: drain.name };
+            asynchronous(cluster_change::apply(&change, &drain.masters, drain.following))
+        }
+        Cluster::Remove(remove) => {
+            let change = Change::Remove { name: remove.name };
+            asynchronous(cluster_change::apply(&change, &remove.masters, remove.following))
+        }
+        Cluster::Finalise(finalise) => {
+            let change = Change::Finalise { protocol: PROTOCOL_VERSION };
+            asynchronous(cluster_change::apply(
+                &change,
+                &finalise.masters,
+                Following { wait: false, json: finalise.json },
+            ))
+        }
+        Cluster::Rollback(back) => {
+            let change = Change::Rollback { epoch: back.epoch };
+            asynchronous(cluster_change::apply(&change, &back.masters, back.following))
         }
     }
 }

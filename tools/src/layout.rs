@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! DIR/cluster.toml             the map: nodes, volumes, policy
-//! DIR/master-N/master.toml     settings, and the node's key beside them
+//! DIR/master-N/master.toml     settings, and the node's keys beside them
 //! DIR/master-N/volume/         its drive, unless it was given others
-//! DIR/gateway/gateway.toml     settings of the gateway
+//! DIR/gateway/gateway.toml     settings of the gateway, and its key beside them
+//! DIR/admin.key                the key of whoever may command the nodes
 //! DIR/logs/                    what the processes say
 //! DIR/up.lock                  held by the `deadwax up` that runs here
 //! ```
@@ -16,12 +17,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use deadwax_dht::log::VOTERS_MIN;
 use deadwax_dht::{ClusterId, MAP_VERSION, Map, MapSpec, Policy};
+use deadwax_dht_tls::load_or_make_key;
 use deadwax_node::Place;
 
 use crate::children::Program;
 use crate::node_spec::NodeSpec;
-use crate::settings;
+use crate::settings::{self, Admitted};
 
 /// Where a gateway listens unless told otherwise.
 pub const GATEWAY_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7878);
@@ -32,6 +35,7 @@ const MAP: &str = "cluster.toml";
 const LOCK: &str = "up.lock";
 const LOGS: &str = "logs";
 const GATEWAY: &str = "gateway";
+const ADMIN_KEY: &str = "admin.key";
 /// There while a layout is being made: nothing was started yet, and the next call goes on.
 const UNFINISHED: &str = "unfinished";
 
@@ -42,9 +46,11 @@ pub struct Plan {
     pub nodes: Vec<NodeSpec>,
     /// Where the gateway is to listen.
     pub gateway: SocketAddr,
-    /// Whether they may listen elsewhere than on loopback, although nothing is encrypted and nobody is asked who he is.
+    /// Whether what has no TLS may listen elsewhere than on loopback, although nobody is asked who he is.
     pub insecure_listen: bool,
-    /// Whether the nodes keep the map in a log of their own, which takes three.
+    /// Whether nodes and gateway speak TLS with one another. They have keys in any case.
+    pub tls: bool,
+    /// Whether the nodes keep the map in a log of their own, where there are enough of them: [`Plan::has_log`].
     pub log: bool,
     /// Cores that serve, a master; nothing for all.
     pub shards: Option<usize>,
@@ -81,12 +87,19 @@ impl Plan {
             nodes: addresses.into_iter().enumerate().map(node).collect(),
             gateway,
             insecure_listen: false,
-            log: false,
+            tls: false,
+            log: true,
             shards: Some((cores / masters).max(1)),
             segment_bytes: Some(256 * deadwax_track::MIB),
             // They share a drive that is not theirs alone: the default would take a gibibyte of it from each.
             reserve_bytes: Some(64 * deadwax_track::MIB),
         })
+    }
+
+    /// Whether the nodes are to keep the map in a log, and are as many as that takes: three.
+    #[must_use]
+    pub const fn has_log(&self) -> bool {
+        self.log && self.nodes.len() >= VOTERS_MIN
     }
 }
 
@@ -127,16 +140,21 @@ impl Layout {
         let again = unfinished.exists();
         File::create(&unfinished).with_context(|| format!("cannot write to {}", dir.display()))?;
         let map_path = dir.join(MAP);
+        let gateway = dir.join(GATEWAY);
+        fs::create_dir_all(&gateway).with_context(|| format!("cannot make {}", gateway.display()))?;
+        let admitted = Admitted {
+            clients: vec![load_or_make_key(&settings::gateway_key(&gateway))?.node_id()],
+            admins: vec![load_or_make_key(&dir.join(ADMIN_KEY))?.node_id()],
+        };
         let (mut nodes, mut configs) = (Vec::new(), Vec::new());
         for (index, spec) in plan.nodes.iter().enumerate() {
             let home = master_dir(&dir, index);
-            let config = settings::master(&home, &map_path, spec, plan)?;
+            let config = settings::master(&home, &map_path, spec, plan, &admitted)?;
             let place = Place { zone: spec.zone.clone(), rack: None, weight: None };
             nodes.push(deadwax_node::init(&config, &place)?);
             if again {
                 forget_founding(&home)?;
             }
-            write(&home.join("master.toml"), &settings::master_text(&config)?)?;
             configs.push(config);
         }
         let mut name = [0; 16];
@@ -149,9 +167,13 @@ impl Layout {
             nodes,
             overrides: Vec::new(),
         })?;
-        let home = dir.join(GATEWAY);
-        fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
-        write(&home.join("gateway.toml"), &settings::gateway_text(&home, &map_path, plan)?)?;
+        if plan.has_log() {
+            name_issuers(map.spec(), &mut configs)?;
+        }
+        for config in &configs {
+            write(&config.dir.join("master.toml"), &settings::master_text(config)?)?;
+        }
+        write(&gateway.join("gateway.toml"), &settings::gateway_text(&gateway, &map_path, plan)?)?;
         map.save(&map_path)?;
         for config in configs.iter().filter(|config| config.log) {
             deadwax_node::found(config)?;
@@ -204,6 +226,12 @@ impl Layout {
         master_dir(&self.dir, index).join("master.toml")
     }
 
+    /// The key of whoever may command the nodes.
+    #[must_use]
+    pub fn admin_key(&self) -> PathBuf {
+        self.dir.join(ADMIN_KEY)
+    }
+
     /// The settings of the gateway.
     #[must_use]
     pub fn gateway_config(&self) -> PathBuf {
@@ -227,6 +255,22 @@ impl Layout {
         let log = self.dir.join(LOGS).join(format!("{name}.log"));
         Program { name, executable: executable.to_owned(), arguments: arguments.into(), log }
     }
+}
+
+/// Makes a key for each voter, by which it takes tracks down, and names them in all settings: voters are spread over zones,
+/// and follow the receipts.
+fn name_issuers(spec: &MapSpec, configs: &mut [deadwax_node::Config]) -> anyhow::Result<()> {
+    let voters = deadwax_node::founding_voters(spec);
+    let mut issuers = Vec::with_capacity(voters.len());
+    for (node, config) in spec.nodes.iter().zip(&mut *configs) {
+        if voters.contains(&node.id) {
+            let (path, key) = deadwax_node::make_issuer(&config.dir)?;
+            config.issuer_key = Some(path);
+            issuers.push(key);
+        }
+    }
+    configs.iter_mut().for_each(|config| config.issuers.clone_from(&issuers));
+    Ok(())
 }
 
 /// As many copies as there are nodes, up to three, of which all but one make a put durable.
@@ -268,7 +312,8 @@ fn forget_founding(home: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+/// Writes a file, durably.
+pub(crate) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let write = || -> io::Result<()> {
         let mut file = File::create(path)?;
         file.write_all(text.as_bytes())?;
@@ -317,6 +362,20 @@ mod tests {
         }
         let map = Map::load(&found.map()).expect("a map");
         assert_eq!((map.spec().nodes.len(), map.spec().policy.copies), (3, 3));
+    }
+
+    #[test]
+    fn masters_keep_a_log_where_they_are_enough_unless_told_otherwise() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (masters, log) in [(1, true), (2, true), (3, true), (3, false)] {
+            let dir = dir.path().join(format!("{masters} {log}"));
+            let plan = Plan::loopback(&dir, masters, GATEWAY_DEFAULT, MASTER_PORT_FIRST).expect("a plan");
+            let layout = Layout::create(&dir, &Plan { log, ..plan }).expect("made");
+            for index in 0..layout.masters() {
+                let config = deadwax_node::Config::load(&layout.master_config(index)).expect("good settings");
+                assert_eq!(config.log, masters == 3 && log, "master {index} of {masters}");
+            }
+        }
     }
 
     #[test]

@@ -6,29 +6,36 @@
 //!
 //! **Where to start.** [`cli`] is the command line; [`command`] has a file for each command. [`layout`] says where a
 //! cluster's files lie and makes them; [`children`] starts its processes. [`importer`] and [`download`] move tracks
-//! through [`http`]. [`salvaged`] is where salvaged tracks go. [`album`] makes the demo's music.
+//! through [`http`]; operators' commands go to the [`masters`] themselves, and [`follow`] stays with what they move.
+//! [`salvaged`] is where salvaged tracks go. [`album`] makes the demo's music.
 //!
 //! **Absent on purpose.** What a master does (`deadwax-node`) and what a gateway does (`deadwax-gateway`): their
 //! commands here read settings and hand over. TLS and tokens come with the rest of the cluster's trust.
 
 pub mod album;
 pub mod backoff;
+pub mod change;
 pub mod children;
 pub mod cli;
 pub mod cluster;
 pub mod command;
 pub mod download;
+pub mod follow;
 pub mod http;
 pub mod importer;
 pub mod labels;
 pub mod layout;
 pub mod log;
+pub mod masters;
 pub mod music;
+pub mod names;
 pub mod node_spec;
 pub mod payload;
 pub mod progress;
+pub mod replacement;
 pub mod salvaged;
 pub mod settings;
 pub mod synth;
+pub mod table;
 pub mod upload;
 pub mod wav;

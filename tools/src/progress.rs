@@ -136,6 +136,18 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// Seconds for people, in its two largest units.
+#[must_use]
+pub fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
 /// Bytes as megabytes, with one digit behind the point.
 #[must_use]
 pub fn megabytes(bytes: f64) -> String {
@@ -157,6 +169,12 @@ mod tests {
         assert_eq!(progress.bar.position(), 70);
         drop(share);
         assert_eq!(progress.bar.position(), 100);
+    }
+
+    #[test]
+    fn times_are_readable() {
+        let all = [(59, "59 s"), (61, "1 min 1 s"), (7_260, "2 h 1 min"), (90_000, "1 d 1 h")];
+        all.into_iter().for_each(|(seconds, text)| assert_eq!(duration(seconds), text));
     }
 
     #[test]

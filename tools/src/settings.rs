@@ -7,6 +7,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use deadwax_dht::NodeId;
+use deadwax_dht::wire::PROTOCOL_VERSION;
 use deadwax_gateway::Config as GatewayConfig;
 use deadwax_node::{Config as MasterConfig, SHARDS_MAX};
 use serde::Serialize;
@@ -15,12 +17,27 @@ use toml::{Table, Value};
 use crate::layout::Plan;
 use crate::node_spec::NodeSpec;
 
+/// Whose keys a master knows beside those of the map's nodes.
+pub(crate) struct Admitted {
+    pub(crate) clients: Vec<NodeId>,
+    pub(crate) admins: Vec<NodeId>,
+}
+
+/// Where the drives of a node are: a master may be started from anywhere.
+pub(crate) fn drives(spec: &NodeSpec) -> anyhow::Result<Vec<PathBuf>> {
+    let drives = spec.volumes.iter().map(std::path::absolute).collect::<Result<Vec<PathBuf>, _>>();
+    drives.context("cannot tell where the volumes are")
+}
+
 /// The settings of the master that lives in `home`.
-pub(crate) fn master(home: &Path, map: &Path, spec: &NodeSpec, plan: &Plan) -> anyhow::Result<MasterConfig> {
-    // A master may be started from anywhere.
-    let volumes = spec.volumes.iter().map(std::path::absolute).collect::<Result<Vec<PathBuf>, _>>();
-    let volumes = volumes.context("cannot tell where the volumes are")?;
-    let mut config = MasterConfig::new(home.to_owned(), spec.address, map.to_owned(), volumes);
+pub(crate) fn master(
+    home: &Path,
+    map: &Path,
+    spec: &NodeSpec,
+    plan: &Plan,
+    admitted: &Admitted,
+) -> anyhow::Result<MasterConfig> {
+    let mut config = MasterConfig::new(home.to_owned(), spec.address, map.to_owned(), drives(spec)?);
     config.shards = plan.shards.and_then(NonZeroUsize::new);
     if let Some(bytes) = plan.segment_bytes {
         config.segment_bytes = bytes;
@@ -28,21 +45,19 @@ pub(crate) fn master(home: &Path, map: &Path, spec: &NodeSpec, plan: &Plan) -> a
     if let Some(bytes) = plan.reserve_bytes {
         config.reserve_bytes = bytes;
     }
-    config.log = plan.log;
-    config.insecure_listen = plan.insecure_listen && !spec.address.ip().is_loopback();
+    config.log = plan.has_log();
+    config.tls = plan.tls;
+    (config.clients, config.admins) = (admitted.clients.clone(), admitted.admins.clone());
+    config.insecure_listen = plan.insecure_listen && !plan.tls && !spec.address.ip().is_loopback();
     Ok(config)
 }
 
 /// A setting in a file: its name, with dots where it is in a table, and what it does.
 type Setting = (&'static str, &'static str);
 
-const INSECURE_LISTEN: Setting = (
-    "insecure_listen",
-    "Allows to listen elsewhere than on loopback. Nothing is encrypted and nobody is asked who he is yet:
-     whoever reaches the port reads, stores and takes down tracks.",
-);
+const INSECURE_LISTEN: &str = "insecure_listen";
 
-const MASTER: [Setting; 19] = [
+const MASTER: [Setting; 25] = [
     ("dir", "Where the node's key lies. Keep it: a node without it is another node."),
     ("map", "The cluster's map, the same on every node; with a log, the map that the log began with."),
     (
@@ -50,9 +65,41 @@ const MASTER: [Setting; 19] = [
         "Whether the cluster keeps its map in a log of its own, which takes three nodes: then nodes compare what they
          hold and mend it from one another. Never take it back.",
     ),
+    (
+        "issuers",
+        "The public keys of those who may take tracks down, the same on every master. To add one, run `deadwax cluster
+         issuer` where it is to be, name it on all masters and restart them in turns, and only then set `issuer_key`.
+         Never take one out: a master without it would not know what that one took down.",
+    ),
+    (
+        "issuer_key",
+        "issuer_key: the file of this node's own key, if it is one of them. A key is one node's: two that sign with
+         the same one, or an old copy of `system` beside it, are an alarm.",
+    ),
     ("listen", "Where other nodes and gateways reach this one. The map says so too: change both."),
     ("advertise", "host:port that others reach it at, where that is not `listen`. The map must say the same."),
-    INSECURE_LISTEN,
+    (
+        "tls",
+        "Whether nodes and gateways speak TLS with one another, and prove who they are by their keys; the same on all of
+         them. The map's nodes are admitted, and those below.",
+    ),
+    (
+        "clients",
+        "Names of the keys whose owners may read, store and take down tracks, where `tls` is set: gateways. SIGHUP reads
+         them again.",
+    ),
+    ("admins", "The same for operators' tools, which may command, too. cluster.toml's folder has their key, admin.key."),
+    (
+        INSECURE_LISTEN,
+        "Allows to listen elsewhere than on loopback without `tls`. Then nothing is encrypted and nobody is asked who he
+         is: whoever reaches the port reads, stores and takes down tracks.",
+    ),
+    (
+        "protocol_max",
+        "The newest version of the protocol that the node speaks; what the program does, unless set. Holds a new
+         program back while a cluster is upgraded. Take it out before the cluster is finalised at a later version:
+         the node would stop.",
+    ),
     ("volumes", "A directory for each drive, each on its own file system. Which volume is whose stands in the map."),
     ("shards", "How many cores serve; all of this machine, unless set. Each takes `io_memory_bytes`."),
     (
@@ -89,9 +136,15 @@ const MASTER: [Setting; 19] = [
     ("drain_timeout_s", "Seconds that requests under way get when it stops. Then they are cut off."),
 ];
 
-const GATEWAY: [Setting; 15] = [
+const GATEWAY: [Setting; 17] = [
     ("listen", "Where clients reach it, by HTTP."),
-    INSECURE_LISTEN,
+    (
+        INSECURE_LISTEN,
+        "Allows to listen elsewhere than on loopback. HTTP is not encrypted and nobody is asked who he is yet: whoever
+         reaches the port reads, stores and takes down tracks.",
+    ),
+    ("tls", "Whether masters are spoken to by TLS; as their settings say."),
+    ("key", "The key by which masters know this gateway, where `tls` is set; their `clients` names it."),
     ("map", "The cluster's map, as the masters have it."),
     ("zone", "Which of the map's zones it is in: masters there are asked first; \"\" prefers none."),
     ("spool", "Where uploads wait whose id is not known yet: up to 512 MiB each. Nothing in it outlives the process."),
@@ -164,6 +217,7 @@ pub(crate) fn master_text(config: &MasterConfig) -> anyhow::Result<String> {
     let mut default = MasterConfig::new(dir, listen, map, volumes);
     // What these are where they are not set follows from the rest, or from the machine.
     default.advertise = Some(default.advertised());
+    default.protocol_max = Some(PROTOCOL_VERSION);
     default.pin = Some(!listen.ip().is_loopback());
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     default.shards = Some(cores.min(NonZeroUsize::new(SHARDS_MAX).expect("some")));
@@ -178,9 +232,16 @@ pub(crate) fn gateway_text(home: &Path, map: &Path, plan: &Plan) -> anyhow::Resu
     // Written even where it is the default: the plan says so, and clients are told.
     let defaults = defaults(&config, &["listen", "map", "spool"])?;
     config.listen = plan.gateway;
+    config.tls = plan.tls;
+    config.key = Some(gateway_key(home));
     config.insecure_listen = plan.insecure_listen && !plan.gateway.ip().is_loopback();
     let title = "A Deadwax gateway. Start it with: deadwax gateway --config THIS_FILE";
     Ok(text(title, &table(&config)?, &defaults, &GATEWAY))
+}
+
+/// Where the key of the gateway lies that lives in `home`.
+pub(crate) fn gateway_key(home: &Path) -> PathBuf {
+    home.join("gateway.key")
 }
 
 /// Reads a gateway's settings; what is wrong with them is named with its line.
@@ -233,6 +294,7 @@ mod tests {
             nodes: Vec::new(),
             gateway,
             insecure_listen: true,
+            tls: false,
             log: true,
             shards: None,
             segment_bytes: None,
@@ -246,13 +308,17 @@ mod tests {
         for address in ["127.0.0.1:7881", "10.1.2.3:7881"] {
             let address = address.parse().expect("an address");
             let spec = NodeSpec { zone: "a".to_owned(), address, volumes: vec!["/drives/a \"b\"".into()] };
-            let mut config = master(Path::new("/home"), Path::new("/map.toml"), &spec, &plan).expect("settings");
+            let admitted =
+                Admitted { clients: vec![NodeId::from_bytes([1; 32])], admins: vec![NodeId::from_bytes([2; 32])] };
+            let home = Path::new("/home");
+            let mut config = master(home, Path::new("/map.toml"), &spec, &plan, &admitted).expect("settings");
             let text = master_text(&config).expect("UTF-8");
             assert_eq!(toml::from_str::<MasterConfig>(&text).expect("parses"), config, "{text}");
             let all = uncommented(&text);
             let parsed: MasterConfig = toml::from_str(&all).unwrap_or_else(|error| panic!("{error} in\n{all}"));
             parsed.validate().expect("good settings");
             (config.advertise, config.pin) = (Some(address.to_string()), Some(!address.ip().is_loopback()));
+            config.protocol_max = Some(PROTOCOL_VERSION);
             assert_eq!(parsed, config);
             assert_complete(&all, &table(&parsed).expect("UTF-8"));
         }
@@ -266,6 +332,7 @@ mod tests {
             let mut config = GatewayConfig::new("/map.toml".into(), "/home/spool".into());
             config.listen = listen.parse().expect("an address");
             config.insecure_listen = !config.listen.ip().is_loopback();
+            config.key = Some("/home/gateway.key".into());
             let all = uncommented(&text);
             for text in [&text, &all] {
                 assert_eq!(toml::from_str::<GatewayConfig>(text).expect("parses"), config, "{text}");

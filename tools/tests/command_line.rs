@@ -1,6 +1,7 @@
 //! What people type wrong, and what needs no cluster. On the real program.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -38,6 +39,10 @@ fn what_is_not_understood_exits_with_2() {
     refused(&["rm"], 2, &["ID"]);
     refused(&["status", "--gateway", "ftp://here"], 2, &["http://HOST:PORT"]);
     refused(&["cluster", "init", "--data", "d", "--node", "nowhere"], 2, &["ZONE@ADDRESS:PORT"]);
+    refused(&["cluster", "join", "nowhere", "--data", "d", "--like", "m"], 2, &["ZONE@ADDRESS:PORT"]);
+    refused(&["cluster", "plan", "weight", "ab", "0"], 2, &["0"]);
+    refused(&["cluster", "plan", "paint", "ab"], 2, &["paint"]);
+    refused(&["status", "--map", "a", "--node", "b:1"], 2, &["--map", "--node"]);
     refused(&["completions", "klingon"], 2, &["klingon"]);
 }
 
@@ -62,6 +67,14 @@ fn every_command_has_help_with_an_example() {
         let help = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && help.contains("Example"), "{command}: {help}");
     }
+    for command in ["init", "join", "plan", "apply", "drain", "remove", "rollback", "finalise", "rejoin", "issuer"] {
+        let output = deadwax(&["cluster", command, "--help"]);
+        assert!(String::from_utf8_lossy(&output.stdout).contains("Example"), "cluster {command}");
+    }
+    for command in ["add", "retire"] {
+        let output = deadwax(&["volume", command, "--help"]);
+        assert!(String::from_utf8_lossy(&output.stdout).contains("Example"), "volume {command}");
+    }
     let output = deadwax(&["--help"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("Exit codes: 0"));
 }
@@ -85,6 +98,8 @@ fn a_wrong_setting_is_named_with_its_line() {
 #[test]
 fn without_a_gateway_commands_say_so() {
     // Port 9 is discard's, and nobody's here.
+    refused(&["status", "--node", "127.0.0.1:9"], 1, &["cannot learn of the cluster", "127.0.0.1:9"]);
+    refused(&["cluster", "drain", "a", "--map", "/nowhere.toml"], 1, &["/nowhere.toml", "--node HOST:PORT"]);
     let at = ["--gateway", "http://127.0.0.1:9"];
     for command in [&["status"][..], &["rm", ID], &["import", "."]] {
         refused(&[command, &at].concat(), 1, &["cannot connect", "127.0.0.1:9"]);
@@ -138,9 +153,42 @@ fn a_cluster_is_made_once() {
     assert!(fs::read_dir(at("drive-1")).expect("the volume is made").count() > 0);
     refused(&arguments, 1, &["there already"]);
     // Somebody else's drive.
-    // Where others can reach it, only in so many words.
-    let open = ["cluster", "init", "--data", &at("open"), "--node", "east@0.0.0.0:7001=drive"];
+    // Where others can reach the gateway, only in so many words.
+    let open = ["cluster", "init", "--data", &at("open"), "--listen", "0.0.0.0:7878", "--node", &nodes[0]];
     refused(&open, 1, &["not loopback", "--insecure-listen"]);
+    // Where they can reach nodes, these ask who it is.
+    let far = format!("east@10.255.255.1:7001={}", at("drive-3"));
+    let flags = [(vec![], true), (vec!["--insecure-listen"], false), (vec!["--insecure-listen", "--tls"], true)];
+    for (flags, tls) in flags {
+        let data = at("far");
+        let output = deadwax(&[&["cluster", "init", "--data", &data, "--node", &far][..], &flags].concat());
+        assert!(output.status.success(), "{flags:?}: {}", String::from_utf8_lossy(&output.stderr));
+        for file in ["master-1/master.toml", "gateway/gateway.toml"] {
+            let text = fs::read_to_string(Path::new(&data).join(file)).expect("written");
+            assert_eq!(text.contains("\ntls = true\n"), tls, "{flags:?}, {file}: {text}");
+        }
+        for key in ["admin.key", "gateway/gateway.key", "master-1/node.key"] {
+            let mode = fs::metadata(Path::new(&data).join(key)).expect("a key").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{key}");
+        }
+        for dir in [&data, &at("drive-3")] {
+            fs::remove_dir_all(dir).expect("removed");
+        }
+    }
     let theft = ["cluster", "init", "--data", &at("other"), "--node", &nodes[0]];
     refused(&theft, 1, &["drive-1"]);
+}
+
+#[test]
+fn a_drive_is_not_added_to_a_master_that_speaks_tls_without_a_key() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (home, map, drive) = (dir.path().join("home"), dir.path().join("map.toml"), dir.path().join("drive"));
+    let listen = "127.0.0.1:7881".parse().expect("an address");
+    let mut config = deadwax_node::Config::new(home, listen, map, vec![dir.path().join("first")]);
+    config.tls = true;
+    let file = dir.path().join("master.toml");
+    fs::write(&file, config.to_toml()).expect("written");
+    let (drive_text, file) = (drive.to_str().expect("UTF-8"), file.to_str().expect("UTF-8"));
+    refused(&["volume", "add", drive_text, "--config", file], 1, &["speak TLS", "--key FILE"]);
+    assert!(!drive.exists(), "nothing was made");
 }

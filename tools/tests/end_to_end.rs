@@ -90,6 +90,39 @@ fn every_track_goes_in_and_every_byte_comes_back() {
     gets_resume_and_verify(&cluster, &tracks);
 }
 
+#[test]
+fn over_tls_all_is_as_ever_and_strangers_get_nothing() {
+    let _turn = turn();
+    let mut cluster = Cluster::start_with(&["--tls"]);
+    let tracks = import(&cluster, "stored");
+    assert_all_there(&cluster, &tracks);
+    cluster.kill_gateway();
+    cluster.start_gateway();
+    ranges_are_equal(&cluster, &tracks);
+    cluster.kill_master(1);
+    assert_all_there(&cluster, &tracks);
+    cluster.start_master(1);
+    cluster.wait_until_all_up();
+    cluster::wait_until("all is well again", || cluster.status()["healthy"] == true);
+
+    let id = tracks.keys().next().expect("there are tracks");
+    let refused = |cluster: &Cluster, why: &str| {
+        let reply = cluster.get(id);
+        assert_eq!(reply.status, 503, "{}", reply.text());
+        assert!(reply.text().contains(why), "{}", reply.text());
+    };
+    // With a key that no master's settings name.
+    cluster.kill_gateway();
+    let key = cluster.dir().join("gateway/gateway.key");
+    std::fs::write(&key, "ab".repeat(32)).expect("written");
+    cluster.start_gateway_with(|settings| settings);
+    refused(&cluster, "is not admitted");
+    // Without TLS.
+    cluster.kill_gateway();
+    cluster.start_gateway_with(|settings| settings.replace("\ntls = true\n", "\n"));
+    refused(&cluster, "speaks TLS only");
+}
+
 fn ranges_are_equal(cluster: &Cluster, tracks: &BTreeMap<TrackId, Vec<u8>>) {
     let mut random = Random::new(7);
     for (id, bytes) in tracks {
@@ -229,7 +262,7 @@ fn all_masters_die_and_what_was_acknowledged_is_there() {
         assert_eq!(cluster.get(&absent).status, 503);
         (0..3).for_each(|index| cluster.start_master(index));
         cluster.wait_until_all_up();
-        assert_eq!(cluster.get(&absent).status, 404);
+        cluster.wait_until_absence_is_known();
         acknowledged.append(&mut writers.acknowledged.into_inner().expect("no writer panicked"));
         cluster.kill_gateway();
         cluster.start_gateway();
@@ -287,25 +320,20 @@ fn a_taken_down_track_is_gone_for_good() {
     assert_eq!(cluster.status()["tracks"], 0);
 }
 
-/// Waits until the cluster says of what was never stored that it is not there: masters that keep a log have compared what
-/// they hold by then. Until then they cannot tell.
-fn wait_until_absence_is_known(cluster: &Cluster) {
-    let absent = TrackId::of(b"never stored");
-    cluster::wait_until("it is known to be absent", || match cluster.get(&absent).status {
-        404 => true,
-        other => {
-            assert_eq!(other, 503, "nothing else is true of it");
-            false
-        }
-    });
+#[test]
+fn a_log_and_what_is_in_it_are_there_after_all_masters_died() {
+    serves_after_all_masters_died(&[]);
 }
 
 #[test]
-fn a_cluster_with_a_log_serves_like_any_other() {
+fn a_cluster_whose_map_is_fixed_serves_like_any_other() {
+    serves_after_all_masters_died(&["--no-log"]);
+}
+
+fn serves_after_all_masters_died(arguments: &[&str]) {
     let _turn = turn();
-    let mut cluster = Cluster::start_with(&["--log"]);
+    let mut cluster = Cluster::start_with(arguments);
     let mut tracks = import(&cluster, "stored");
-    wait_until_absence_is_known(&cluster);
     cluster.kill_master(1);
     assert_all_there(&cluster, &tracks);
     let bytes = Random::new(77).bytes(300_000);
@@ -316,7 +344,7 @@ fn a_cluster_with_a_log_serves_like_any_other() {
     [0, 2].iter().for_each(|index| cluster.kill_master(*index));
     (0..3).for_each(|index| cluster.start_master(index));
     cluster.wait_until_all_up();
-    wait_until_absence_is_known(&cluster);
+    cluster.wait_until_absence_is_known();
     assert_all_there(&cluster, &tracks);
     let reply = cluster.ask("DELETE", &id, &[], &[]);
     assert_eq!(reply.status, 202, "{}", reply.text());

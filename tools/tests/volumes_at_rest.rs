@@ -3,16 +3,29 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use deadwax_engine::{GlommioHost, Volume, VolumeConfig, VolumeId, VolumeIdentity, format_volume};
 use deadwax_track::{Tags, TrackId};
 use glommio::{LocalExecutorBuilder, Placement};
 use tempfile::TempDir;
 
+/// Held while a volume is open here, or a process starts: from its fork to its exec a child has its parent's open files, and
+/// so the volume's lock.
+static OPEN: Mutex<()> = Mutex::new(());
+
+fn open() -> MutexGuard<'static, ()> {
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn deadwax(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_deadwax"));
-    command.args(arguments).env_remove("DEADWAX_LOG").output().expect("the program starts")
+    command.args(arguments).env_remove("DEADWAX_LOG").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let starting = open();
+    let child = command.spawn().expect("the program starts");
+    drop(starting);
+    child.wait_with_output().expect("it ends")
 }
 
 /// What it prints, and its exit code.
@@ -47,6 +60,7 @@ fn volume() -> (TempDir, [Vec<u8>; 2]) {
         volume.take_down(&TrackId::of(b"gone"), 5).await.expect("takes down");
         volume.close().await;
     };
+    let _none_starts = open();
     LocalExecutorBuilder::new(Placement::Unbound).make().expect("io_uring works here").run(work);
     (dir, tracks)
 }

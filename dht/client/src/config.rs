@@ -1,5 +1,6 @@
 //! How patient a client is, and how much it holds.
 
+use deadwax_dht_tls::Identity;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a [`Client`](crate::Client). They may differ from machine to machine.
@@ -47,8 +48,15 @@ pub struct ClientConfig {
     /// How many bytes of one put may wait for one holder; the sender waits when there are more. Default 4 MiB; at
     /// least 1 MiB.
     pub put_queue_bytes_max: usize,
+    /// How long an operator's command may take, from looking for the node that leads to its answer. Default 60,000. Below
+    /// some 20,000 a command is given up that waits for a new leader.
+    pub command_ms: u64,
     /// How long gathering a status may take. Default 10,000; what did not answer by then counts as down.
     pub status_ms: u64,
+    /// The key that nodes know the client by, which their settings name (`clients`). Default none: connections are plain.
+    /// Set it where the nodes' settings say `tls = true`, and only there. No setting of a file: files hold no keys.
+    #[serde(skip)]
+    pub identity: Option<Identity>,
 }
 
 impl Default for ClientConfig {
@@ -70,7 +78,9 @@ impl Default for ClientConfig {
             idle_max: 64,
             connections_max: 512,
             put_queue_bytes_max: 4 << 20,
+            command_ms: 60_000,
             status_ms: 10_000,
+            identity: None,
         }
     }
 }

@@ -11,6 +11,9 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
+use crate::ClientConfig;
+use crate::secure::{self, Shared};
+
 /// A greeted connection. One request at a time; whoever gives one up in the middle drops the connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -24,6 +27,8 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Sender {
     socket: OwnedWriteHalf,
+    /// Where the connection is TLS.
+    session: Option<Shared>,
     stamp: Stamp,
 }
 
@@ -31,6 +36,8 @@ pub(crate) struct Sender {
 #[derive(Debug)]
 pub(crate) struct Receiver {
     socket: OwnedReadHalf,
+    /// The same as the sender's.
+    session: Option<Shared>,
     decoder: Decoder,
     stamp: Stamp,
     /// The epoch of the node's map, by its last frame.
@@ -43,25 +50,61 @@ impl Connection {
         cluster: &ClusterId,
         epoch: u64,
         node: (&NodeId, &str),
-        connect_ms: u64,
+        config: &ClientConfig,
     ) -> Result<Self, Failure> {
-        let opening = timeout(Duration::from_millis(connect_ms), Self::open_at_leisure(cluster, epoch, node));
+        let connect_ms = config.connect_ms;
+        let opening = Self::open_at_leisure(cluster, epoch, node, config);
+        let opening = timeout(Duration::from_millis(connect_ms), opening);
         let late = || Failure::new(FailureKind::Stalled, format!("did not greet within {connect_ms} ms"));
         opening.await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Asks who is at an address. The node closes after its answer.
+    /// With TLS it has proved that it has the key of the node that it says it is.
+    pub(crate) async fn who(address: &str, config: &ClientConfig) -> Result<(ClusterId, NodeId), Failure> {
+        let stamp = Stamp { request: 0, epoch: 0, cluster: 0 };
+        let (mut connection, proved) = Self::connect(stamp, address, None, config).await?;
+        connection.sender.send(&Message::Who).await?;
+        match connection.receiver.next().await? {
+            (_, Message::Here { node, .. }) if proved.is_some_and(|proved| proved != node) => {
+                Err(Failure::new(FailureKind::Refused, format!("is not node {}, whose name it gives", node.short())))
+            }
+            (_, Message::Here { cluster, node, .. }) => Ok((cluster, node)),
+            (_, Message::Error { code, message }) => Err(Failure::from_reply(code, message)),
+            (_, other) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Connects to `node`, or to whoever is there; with TLS also, whose key that has.
+    async fn connect(
+        stamp: Stamp,
+        address: &str,
+        node: Option<&NodeId>,
+        config: &ClientConfig,
+    ) -> Result<(Self, Option<NodeId>), Failure> {
+        let mut socket = TcpStream::connect(address).await.map_err(|error| broken("connect", &error))?;
+        socket.set_nodelay(true).map_err(|error| broken("set TCP_NODELAY", &error))?;
+        let (session, proved) = match &config.identity {
+            Some(identity) => {
+                let (session, proved) = secure::shake_hands(&mut socket, identity, node).await?;
+                (Some(session), Some(proved))
+            }
+            None => (None, None),
+        };
+        let (receiver, sender) = socket.into_split();
+        let sender = Sender { socket: sender, session: session.clone(), stamp };
+        let receiver = Receiver { socket: receiver, session, decoder: Decoder::new(), stamp, epoch: 0 };
+        Ok((Self { sender, receiver, protocol: PROTOCOL_MIN }, proved))
     }
 
     async fn open_at_leisure(
         cluster: &ClusterId,
         epoch: u64,
         (node, address): (&NodeId, &str),
+        config: &ClientConfig,
     ) -> Result<Self, Failure> {
-        let socket = TcpStream::connect(address).await.map_err(|error| broken("connect", &error))?;
-        socket.set_nodelay(true).map_err(|error| broken("set TCP_NODELAY", &error))?;
-        let (receiver, sender) = socket.into_split();
         let stamp = Stamp::new(0, epoch, cluster);
-        let sender = Sender { socket: sender, stamp };
-        let receiver = Receiver { socket: receiver, decoder: Decoder::new(), stamp, epoch: 0 };
-        let mut connection = Self { sender, receiver, protocol: PROTOCOL_MIN };
+        let (mut connection, _) = Self::connect(stamp, address, Some(node), config).await?;
         let hello = Message::Hello {
             protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL_VERSION,
@@ -89,7 +132,7 @@ impl Connection {
         let (since, protocol) = (request.kind().since(), self.protocol);
         if since > protocol {
             let why = format!("speaks protocol {protocol}, which has no {:?}", request.kind());
-            return Err(Failure::new(FailureKind::Refused, why));
+            return Err(Failure::new(FailureKind::Version, why));
         }
         self.sender.stamp.request = self.sender.stamp.request.wrapping_add(1);
         self.sender.stamp.epoch = epoch;
@@ -99,10 +142,23 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Gives up memory that an idle connection does not need.
+    pub(crate) fn rest(&self) {
+        if let Some(session) = &self.sender.session {
+            secure::lock(session).shrink();
+        }
+    }
+}
+
 impl Sender {
     async fn send(&mut self, message: &Message) -> Result<(), Failure> {
         let frame = message.frame(self.stamp);
-        self.socket.write_all(&frame).await.map_err(|error| broken("send", &error))
+        let sending = match &self.session {
+            None => self.socket.write_all(&frame).await,
+            Some(session) => secure::write(&self.socket, session, &mut [IoSlice::new(&frame)], None).await,
+        };
+        sending.map_err(|error| broken("send", &error))
     }
 
     /// Sends one frame of data, made of `parts`. A peer that takes nothing for `stall_ms` has failed.
@@ -111,11 +167,19 @@ impl Sender {
         let mut slices = Vec::with_capacity(parts.len() + 1);
         slices.push(IoSlice::new(&header));
         slices.extend(parts.iter().map(|part| IoSlice::new(part)));
+        if let Some(session) = &self.session {
+            let stall = Some(Duration::from_millis(stall_ms));
+            return secure::write(&self.socket, session, &mut slices, stall).await.map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::TimedOut => took_nothing(stall_ms),
+                    _ => broken("send", &error),
+                }
+            });
+        }
         let mut rest = slices.as_mut_slice();
         while !rest.is_empty() {
             let writing = timeout(Duration::from_millis(stall_ms), self.socket.write_vectored(rest));
-            let late = || Failure::new(FailureKind::Stalled, format!("took no bytes for {stall_ms} ms"));
-            let wrote = writing.await.map_err(|_| late())?.map_err(|error| broken("send", &error))?;
+            let wrote = writing.await.map_err(|_| took_nothing(stall_ms))?.map_err(|error| broken("send", &error))?;
             if wrote == 0 {
                 return Err(broken("send", &io::Error::from(io::ErrorKind::WriteZero)));
             }
@@ -128,20 +192,28 @@ impl Sender {
 impl Receiver {
     /// The next message. May be dropped while it waits, and called again.
     pub(crate) async fn receive(&mut self) -> Result<Message, Failure> {
+        let (got, message) = self.next().await?;
+        // A node that could not read the request does not know its number.
+        let is_ours = got.request == self.stamp.request && got.cluster == self.stamp.cluster;
+        if !is_ours && message.kind() != Kind::Error {
+            return Err(Failure::new(FailureKind::Internal, "answered another request"));
+        }
+        Ok(message)
+    }
+
+    /// The next message, whatever request it is of.
+    async fn next(&mut self) -> Result<(Stamp, Message), Failure> {
         loop {
             if let Some(frame) = self.decoder.next_frame().map_err(bad_frame)? {
-                let got = frame.header.stamp;
-                self.epoch = got.epoch;
-                // A node that could not read the request does not know its number.
-                if frame.header.kind != Kind::Error
-                    && (got.request != self.stamp.request || got.cluster != self.stamp.cluster)
-                {
-                    return Err(Failure::new(FailureKind::Internal, "answered another request"));
-                }
-                return Message::decode(frame.header.kind, frame.payload)
-                    .map_err(|error| Failure::new(FailureKind::Internal, error.to_string()));
+                self.epoch = frame.header.stamp.epoch;
+                let message = Message::decode(frame.header.kind, frame.payload)
+                    .map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
+                return Ok((frame.header.stamp, message));
             }
-            let read = self.socket.read_buf(self.decoder.space()).await;
+            let read = match &self.session {
+                None => self.socket.read_buf(self.decoder.space()).await,
+                Some(session) => secure::read(&self.socket, session, self.decoder.space()).await,
+            };
             if read.map_err(|error| broken("receive", &error))? == 0 {
                 return Err(Failure::new(FailureKind::Unreachable, "closed the connection"));
             }
@@ -149,14 +221,18 @@ impl Receiver {
     }
 }
 
-fn broken(action: &str, error: &io::Error) -> Failure {
+fn took_nothing(stall_ms: u64) -> Failure {
+    Failure::new(FailureKind::Stalled, format!("took no bytes for {stall_ms} ms"))
+}
+
+pub(crate) fn broken(action: &str, error: &io::Error) -> Failure {
     Failure::new(FailureKind::Unreachable, format!("{action}: {error}"))
 }
 
 fn bad_frame(error: BadFrame) -> Failure {
     let kind = match error {
         BadFrame::HeaderCrc { .. } | BadFrame::PayloadCrc { .. } => FailureKind::Corrupt,
-        BadFrame::Version(_) => FailureKind::Refused,
+        BadFrame::Version(_) | BadFrame::Newer(_) => FailureKind::Version,
         _ => FailureKind::Internal,
     };
     Failure::new(kind, error.to_string())

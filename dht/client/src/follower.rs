@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::connection::Connection;
 use crate::known::Known;
 use crate::read::failure;
 use crate::{Client, ClientConfig};
@@ -74,6 +75,16 @@ impl Client {
     /// A request begins, by the newest map.
     pub(crate) fn course(&self) -> Course {
         Course { known: self.known(), changes: 0, missed: 0 }
+    }
+
+    /// The newest layout that the nodes heard of lately tell of, fetched where it is not known; none where the cluster has no
+    /// log, or nobody gave its records.
+    pub async fn newest(&self) -> Option<Arc<Layout>> {
+        let follower = &self.inner.follower;
+        follower.begin().await;
+        let known = follower.known();
+        let known = if known.told() > known.epoch() { follower.follow(known.told(), None).await } else { known };
+        known.layout().cloned()
     }
 
     /// Has the map of `epoch`, of which a node told, fetched where it is newer, and does not wait for it.
@@ -149,9 +160,19 @@ impl Follower {
                 // A node whose map never changes says so each time.
                 tracing::debug!(node = %known.node_id(node), %why, "node gave no newer map");
             }
-            if self.known().epoch() >= epoch {
+            let known = self.known();
+            if known.epoch() >= epoch && known.layout().is_some() {
                 return;
             }
+        }
+    }
+
+    /// Fetches the map's records, where a map alone is known: that does not say who votes, who leaves and what moves.
+    async fn begin(self: &Arc<Self>) {
+        if self.known().layout().is_none() {
+            let (mut fetch, _) = self.fetch(0);
+            // Nothing is ever sent: this is its end.
+            let _ = timeout(WAIT_MAX, fetch.changed()).await;
         }
     }
 
@@ -165,7 +186,9 @@ impl Follower {
         let working = spawn_blocking(move || taken(history, &before, &bytes).map(|new| (new, before)));
         let (new, before) = working.await.map_err(|why| Failure::new(FailureKind::Internal, why.to_string()))??;
         let (history, layout) = new;
-        tracing::info!(epoch = layout.epoch(), before = before.epoch(), "newer map fetched");
+        if layout.epoch() > before.epoch() {
+            tracing::debug!(epoch = layout.epoch(), before = before.epoch(), "newer map fetched");
+        }
         *locked(&self.history) = Some(history);
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(before.followed_by(layout));
         Ok(())
@@ -173,34 +196,57 @@ impl Follower {
 
     /// The bytes of a batch: all that the node has after an epoch.
     async fn receive(&self, known: &Known, node: usize, after: u64) -> Result<Vec<u8>, Failure> {
-        let stall_ms = self.config.read_stall_ms;
-        let (mut lease, mut reply) = known.ask(node, &Message::EpochsAfter { epoch: after }).await?;
-        let mut bytes = Vec::new();
-        loop {
-            let Message::Epochs { more, bytes: part } = reply else { return Err(failure(reply)) };
-            if bytes.len() + part.len() > BATCH_BYTES_MAX {
-                let why = format!("sent more than the {BATCH_BYTES_MAX} bytes that a batch may have");
-                return Err(Failure::new(FailureKind::Internal, why));
-            }
-            bytes.extend_from_slice(&part);
-            if !more {
-                lease.give_back();
-                return Ok(bytes);
-            }
-            let next = timeout(Duration::from_millis(stall_ms), lease.connection.receiver.receive());
-            let late = |_| Err(Failure::new(FailureKind::Stalled, format!("sent nothing for {stall_ms} ms")));
-            reply = next.await.unwrap_or_else(late)?;
-        }
+        let (mut lease, first) = known.ask(node, &Message::EpochsAfter { epoch: after }).await?;
+        let bytes = receive_batch(&mut lease.connection, first, self.config.read_stall_ms).await?;
+        lease.give_back();
+        Ok(bytes)
     }
+
+    /// Begins with a history that is known already, before anything was asked.
+    pub(crate) fn begin_with(&self, history: History, layout: Arc<Layout>) {
+        let known = self.known().followed_by(layout);
+        *locked(&self.history) = Some(history);
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
+    }
+}
+
+/// The bytes of a batch, of which `reply` is the first part.
+pub(crate) async fn receive_batch(
+    connection: &mut Connection,
+    mut reply: Message,
+    stall_ms: u64,
+) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    loop {
+        let Message::Epochs { more, bytes: part } = reply else { return Err(failure(reply)) };
+        if bytes.len() + part.len() > BATCH_BYTES_MAX {
+            let why = format!("sent more than the {BATCH_BYTES_MAX} bytes that a batch may have");
+            return Err(Failure::new(FailureKind::Internal, why));
+        }
+        bytes.extend_from_slice(&part);
+        if !more {
+            return Ok(bytes);
+        }
+        let next = timeout(Duration::from_millis(stall_ms), connection.receiver.receive());
+        let late = |_| Err(Failure::new(FailureKind::Stalled, format!("sent nothing for {stall_ms} ms")));
+        reply = next.await.unwrap_or_else(late)?;
+    }
+}
+
+/// The history that a batch begins.
+pub(crate) fn first_history(batch: &[u8]) -> Result<History, Failure> {
+    let bad = |why: String| Failure::new(FailureKind::Internal, why);
+    let batch = Batch::decode(batch).map_err(|why| bad(why.to_string()))?;
+    History::from_batch(&batch).map_err(|why| bad(why.to_string()))
 }
 
 /// Where the batch leads from `history`, or from nothing; an error where that is not beyond `before`.
 fn taken(history: Option<History>, before: &Known, batch: &[u8]) -> Result<(History, Arc<Layout>), Failure> {
     let bad = |why: String| Failure::new(FailureKind::Internal, why);
-    let batch = Batch::decode(batch).map_err(|why| bad(why.to_string()))?;
     let history = match history {
-        None => History::from_batch(&batch).map_err(|why| bad(why.to_string()))?,
+        None => first_history(batch)?,
         Some(mut history) => {
+            let batch = Batch::decode(batch).map_err(|why| bad(why.to_string()))?;
             history.catch_up(&batch).map_err(|why| bad(why.to_string()))?;
             history
         }
@@ -209,7 +255,9 @@ fn taken(history: Option<History>, before: &Known, batch: &[u8]) -> Result<(Hist
     if own != got {
         return Err(Failure::new(FailureKind::Refused, format!("gave the map of cluster {got}, not of {own}")));
     }
-    if history.epoch() <= before.epoch() {
+    // Where a map alone was known, its own epoch says more.
+    let known = before.epoch().saturating_sub(u64::from(before.layout().is_none()));
+    if history.epoch() <= known {
         return Err(bad(format!("knows of epoch {} only, {} is known", history.epoch(), before.epoch())));
     }
     // Dropped with what it keeps: nobody asks for an epoch that has passed.

@@ -113,6 +113,16 @@ impl Known {
         self.map.nodes()[node].id
     }
 
+    /// Asks the map's node of this index, which may take longer: see [`NodePool::ask_patiently`].
+    pub(crate) async fn ask_patiently(
+        &self,
+        node: usize,
+        request: &Message,
+        longer_ms: u64,
+    ) -> Result<(Lease, Message), Failure> {
+        self.pools[node].ask_patiently(self.epoch(), request, longer_ms).await
+    }
+
     /// Asks the map's node of this index: see [`NodePool::ask`].
     pub(crate) async fn ask(&self, node: usize, request: &Message) -> Result<(Lease, Message), Failure> {
         self.pools[node].ask(self.epoch(), request).await

@@ -1,4 +1,4 @@
-//! Asks the master nodes for tracks, over TCP, on tokio.
+//! Asks the master nodes for tracks, over TCP or TLS, on tokio.
 //!
 //! **Promise.** A put returns when a write quorum is durable, and fails when none can be. A get goes on from another
 //! holder in mid-stream when one dies. `NotFound` is said only when a quorum of holders said so; otherwise the error
@@ -12,26 +12,34 @@
 //! that never changes have no records; then a request goes on by the map that there is.
 //!
 //! **Where to start.** [`Client`]: [`put`](Client::put), [`get`](Client::get), [`info`](Client::info),
-//! [`presence`](Client::presence), [`take_down`](Client::take_down), [`status`](Client::status). The rules are state
-//! machines of `deadwax-dht`; this crate drives them with sockets and a clock.
+//! [`presence`](Client::presence), [`issue`](Client::issue), [`takedowns`](Client::takedowns), [`feed`](Client::feed),
+//! [`status`](Client::status); operators change the cluster by [`command`](Client::command). The rules are state machines
+//! of `deadwax-dht`; this crate drives them with sockets and a clock.
 //!
 //! **Absent on purpose.** Caching, HTTP, retries of whole requests, asking for a newer map that nobody told of.
 
 mod background;
+mod command;
 mod config;
 mod connection;
 mod copies;
+mod discover;
 mod error;
 mod follower;
 mod get;
 mod known;
+mod log_status;
 mod pool;
 mod put;
 mod put_lane;
 mod read;
+mod secure;
 mod status;
 mod takedown;
+mod takedown_log;
+mod track_feed;
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,14 +47,19 @@ use deadwax_dht::{HedgeBudget, Latency, Map, Readers, Targets};
 use deadwax_track::Partition;
 use tokio::time::Instant;
 
+pub use command::{CommandDone, CommandError};
 pub use config::ClientConfig;
 pub use copies::Copies;
+pub use deadwax_dht_tls::{Identity, KeyError, load_key};
 pub use error::{Error, HolderFailure, Holders};
 pub use get::GetStream;
+pub use log_status::{Leaving, LogStatus};
 pub use put::{Put, PutWriter, Stored};
 pub use read::{Presence, TrackInfo};
 pub use status::{ClusterStatus, NodeReport};
 pub use takedown::TakeDown;
+pub use takedown_log::{BadCursor, Cursor, Issued, Report};
+pub use track_feed::{TrackCursor, TrackFeed, TrackPage};
 
 use background::Background;
 use follower::Follower;
@@ -69,6 +82,9 @@ struct Inner {
     reading: Mutex<Reading>,
     /// The state machines' clock counts from here.
     began: Instant,
+    /// By the map's index: which node signed a takedown last, and which told of some. A hint.
+    issuer: AtomicUsize,
+    told_by: AtomicUsize,
 }
 
 /// What all reads of a client share.
@@ -86,7 +102,10 @@ impl Client {
         let config = Arc::new(config);
         let follower = Arc::new(Follower::new(Known::of_map(map, &config), Arc::clone(&config)));
         let (background, reading) = (Background::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { config, follower, background, reading, began: Instant::now() }) }
+        let (issuer, told_by) = (AtomicUsize::new(usize::MAX), AtomicUsize::new(usize::MAX));
+        Self {
+            inner: Arc::new(Inner { config, follower, background, reading, began: Instant::now(), issuer, told_by }),
+        }
     }
 
     /// The newest map that it knows.

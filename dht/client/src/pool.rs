@@ -120,7 +120,17 @@ impl NodePool {
     /// Where all connections that there may be are in use, it waits for one as long again, and then is Busy: that is
     /// our own limit, and says nothing of the node.
     pub(crate) async fn ask(self: &Arc<Self>, epoch: u64, request: &Message) -> Result<(Lease, Message), Failure> {
-        let first_ms = self.config.first_ms;
+        self.ask_patiently(epoch, request, 0).await
+    }
+
+    /// As [`ask`](Self::ask), of a node that may take so many milliseconds longer, as it waits for others itself.
+    pub(crate) async fn ask_patiently(
+        self: &Arc<Self>,
+        epoch: u64,
+        request: &Message,
+        longer_ms: u64,
+    ) -> Result<(Lease, Message), Failure> {
+        let first_ms = self.config.first_ms + longer_ms;
         let permit = Arc::clone(&self.permits).acquire_owned();
         let Ok(permit) = timeout(Duration::from_millis(first_ms), permit).await else {
             let most = self.config.connections_max;
@@ -153,7 +163,7 @@ impl NodePool {
                 Err(failure) => return Err(failure),
             }
         }
-        let opening = Connection::open(&self.cluster, epoch, (&self.node, &self.address), self.config.connect_ms);
+        let opening = Connection::open(&self.cluster, epoch, (&self.node, &self.address), &self.config);
         let mut connection = opening.await.inspect_err(|failure| {
             if matches!(failure.kind, FailureKind::Unreachable | FailureKind::Stalled) {
                 self.suspect();
@@ -163,6 +173,15 @@ impl NodePool {
         let reply = connection.ask(epoch, request).await?;
         self.heard_of(&connection);
         Ok((lease(connection), reply))
+    }
+
+    /// A fresh connection, for a request that must not be sent twice unasked: where this fails, nothing was.
+    pub(crate) async fn open(&self, epoch: u64) -> Result<Connection, Failure> {
+        let address = (&self.node, self.address.as_str());
+        let opening = Connection::open(&self.cluster, epoch, address, &self.config).await;
+        let connection = opening.inspect_err(|_| self.suspect())?;
+        self.heard_of(&connection);
+        Ok(connection)
     }
 
     /// The idle connection that was used last, if any is young enough.
@@ -179,6 +198,7 @@ impl Lease {
     /// Keeps the connection for another request. The present one's last reply must have come.
     pub(crate) fn give_back(self) {
         let Self { connection, pool, .. } = self;
+        connection.rest();
         pool.state(|state| {
             if state.idle.len() < pool.config.idle_max {
                 state.idle.push((connection, Instant::now()));

@@ -63,7 +63,7 @@ struct Holder {
 
 /// What a holder said to the offer.
 enum Offered {
-    Ready(Lease),
+    Ready(Box<Lease>),
     Already { bytes: u64 },
 }
 
@@ -179,7 +179,7 @@ impl Holder {
     async fn offer(&self) -> Result<Offered, Failure> {
         let (lease, reply) = self.known.ask(self.node, &self.offer).await?;
         match reply {
-            Message::Ready => Ok(Offered::Ready(lease)),
+            Message::Ready => Ok(Offered::Ready(Box::new(lease))),
             Message::Stored { bytes, .. } => {
                 lease.give_back();
                 Ok(Offered::Already { bytes })

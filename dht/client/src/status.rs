@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadwax_dht::wire::{Message, NodeStatus, VolumeState, VolumeStatus};
-use deadwax_dht::{ClusterId, Failure, Map, NodeId};
+use deadwax_dht::wire::{CoreStatus, Message, NodeStatus, VolumeState, VolumeStatus};
+use deadwax_dht::{ClusterId, Failure, FailureKind, Map, NodeId};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::Client;
 use crate::copies::{Copies, VolumeDigests};
 use crate::known::Known;
+use crate::log_status::LogStatus;
 use crate::read::failure;
 
 /// How a cluster is: what `deadwax status` prints.
@@ -30,6 +31,9 @@ pub struct ClusterStatus {
     pub bytes: u64,
     /// How many copies there are and should be.
     pub copies: Copies,
+    /// The cluster's log, and what moves; nothing where the map is a file.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub log: Option<LogStatus>,
     /// What is not as it should be, one sentence each.
     pub warnings: Vec<String>,
     /// Whether there are no warnings.
@@ -64,36 +68,67 @@ pub struct NodeReport {
     pub volumes: Vec<VolumeStatus>,
     /// Whatever it counts.
     pub counters: BTreeMap<String, u64>,
+    /// How its part in the cluster's rules stands, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub core: Option<CoreStatus>,
+    /// Why it did not say how that stands, where it is up otherwise: it is busy, or its core is stuck.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub core_error: Option<String>,
+}
+
+/// A node's word on its core: none where it has none, or speaks a version that has no such word.
+type CoreAnswer = Result<Option<CoreStatus>, Failure>;
+
+/// What one node answered.
+struct Answered {
+    status: NodeStatus,
+    core: CoreAnswer,
+    held: VolumeDigests,
 }
 
 impl Client {
     /// Asks every node how it is and what it holds, and compares. Takes [`status_ms`](crate::ClientConfig::status_ms)
-    /// at most; what did not answer by then counts as down, and the whole never fails. By the newest map that is known;
-    /// where a node tells of a newer one it is fetched for the next time.
+    /// or so at most; what did not answer by then counts as down, and the whole never fails. By the newest map that a node
+    /// tells of, where it can be fetched in time; else that is fetched for the next time.
     pub async fn status(&self) -> ClusterStatus {
-        let known = self.known();
-        let map = known.map();
         let deadline = Instant::now() + Duration::from_millis(self.inner.config.status_ms);
-        let mut asking = JoinSet::new();
-        for node in 0..map.nodes().len() {
-            let known = Arc::clone(&known);
-            asking.spawn(async move { (node, Self::ask_node(&known, node, deadline).await) });
+        let mut known = self.known();
+        let mut nodes = Self::ask_nodes(&known, deadline).await;
+        let has_log = nodes.iter().flatten().any(|answered| !matches!(answered.core, Ok(None)));
+        if has_log && (known.layout().is_none() || known.told() > known.epoch()) {
+            let followed = timeout_at(deadline, self.newest()).await;
+            let newest = self.known();
+            let is_newer = newest.epoch() > known.epoch();
+            if is_newer && followed.is_ok() {
+                nodes = Self::ask_nodes(&newest, deadline).await;
+            }
+            // Where it is no newer, it has the same nodes, and a layout by now.
+            if !is_newer || followed.is_ok() {
+                known = newest;
+            }
         }
-        let mut nodes: Vec<_> = map.nodes().iter().map(|_| None).collect();
-        let mut digests = VolumeDigests::new();
-        while let Some(answer) = asking.join_next().await {
-            let (node, answer) = answer.expect("asking does not panic and is not aborted");
-            nodes[node] = Some(answer.map(|(status, held)| {
-                digests.extend(held);
-                status
-            }));
-        }
-        let nodes: Vec<Result<NodeStatus, Failure>> =
-            nodes.into_iter().map(|node| node.expect("each reports")).collect();
         self.follow_behind(known.told());
-        let counted = Self::count_copies(&known, &digests, deadline).await;
-        let warnings = warnings(map, &nodes, &counted.copies);
-        let volumes = || nodes.iter().flatten().flat_map(|node| &node.volumes);
+        Self::status_of(&known, nodes, deadline).await
+    }
+
+    async fn status_of(known: &Known, nodes: Vec<Result<Answered, Failure>>, deadline: Instant) -> ClusterStatus {
+        let map = known.map();
+        let mut digests = VolumeDigests::new();
+        let mut answers = Vec::with_capacity(nodes.len());
+        for (node, answer) in map.nodes().iter().zip(nodes) {
+            let answer = answer.map(|answered| {
+                digests.extend(answered.held);
+                (Some(answered.status), answered.core)
+            });
+            answers.push(report(node, answer));
+        }
+        let counted = Self::count_copies(known, &digests, deadline).await;
+        let log = LogStatus::of(&answers, known.layout().map(|layout| &**layout));
+        let mut warnings = warnings(map, &answers, &counted.copies, log.is_some());
+        if let Some(log) = &log {
+            warnings.extend(log.warnings(&answers));
+        }
+        let volumes = || answers.iter().flat_map(|node| &node.volumes);
         let all_bytes: u64 = volumes().map(|volume| volume.track_bytes).sum();
         let all_tracks: u64 = volumes().map(|volume| volume.tracks).sum();
         let bytes = u128::from(all_bytes) * u128::from(counted.tracks) / u128::from(all_tracks.max(1));
@@ -103,9 +138,65 @@ impl Client {
             tracks: counted.tracks,
             bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
             copies: counted.copies,
+            log,
             healthy: warnings.is_empty(),
             warnings,
-            nodes: map.nodes().iter().zip(nodes).map(|(node, status)| report(node, status)).collect(),
+            nodes: answers,
+        }
+    }
+
+    /// What each node of the map answers, in the map's order.
+    async fn ask_nodes(known: &Arc<Known>, deadline: Instant) -> Vec<Result<Answered, Failure>> {
+        let mut asking = JoinSet::new();
+        for node in 0..known.map().nodes().len() {
+            let known = Arc::clone(known);
+            asking.spawn(async move { (node, Self::ask_node(&known, node, deadline).await) });
+        }
+        let mut nodes: Vec<_> = known.map().nodes().iter().map(|_| None).collect();
+        while let Some(answer) = asking.join_next().await {
+            let (node, answer) = answer.expect("asking does not panic and is not aborted");
+            nodes[node] = Some(answer);
+        }
+        nodes.into_iter().map(|node| node.expect("each reports")).collect()
+    }
+
+    /// Asks every node how its part in the cluster's rules stands, and nothing else: what whoever waits for moves to end
+    /// asks often. By the newest map that was told of.
+    pub async fn core_status(&self) -> Option<LogStatus> {
+        let layout = self.newest().await;
+        let known = self.known();
+        let mut asking = JoinSet::new();
+        for node in 0..known.map().nodes().len() {
+            let known = Arc::clone(&known);
+            asking.spawn(async move { (node, Self::ask_core(&known, node).await) });
+        }
+        let cores: BTreeMap<usize, CoreAnswer> = asking.join_all().await.into_iter().collect();
+        let nodes = known.map().nodes().iter().zip(cores.into_values());
+        let answer = |core| match core {
+            // Of what is not there nobody knows whether it has a core.
+            Err(why @ Failure { kind: FailureKind::Unreachable, .. }) => Err(why),
+            core => Ok((None, core)),
+        };
+        let reports: Vec<NodeReport> = nodes.map(|(node, core)| report(node, answer(core))).collect();
+        LogStatus::of(&reports, layout.as_deref())
+    }
+
+    /// The newest epoch that this node of the map knows; nothing: it does not answer, or goes by a map that is a file.
+    pub async fn epoch_of(&self, node: &NodeId) -> Option<u64> {
+        let known = self.known();
+        let index = known.map().nodes().iter().position(|each| each.id == *node)?;
+        Some(Self::ask_core(&known, index).await.ok()??.epoch)
+    }
+
+    async fn ask_core(known: &Known, node: usize) -> CoreAnswer {
+        let (lease, reply) = match known.ask(node, &Message::AskCore).await {
+            Err(why) if why.kind == FailureKind::Refused => return Ok(None),
+            answer => answer?,
+        };
+        lease.give_back();
+        match reply {
+            Message::CoreStatus(status) => Ok(status.map(|status| *status)),
+            other => Err(failure(other)),
         }
     }
 
@@ -126,8 +217,9 @@ impl Client {
         answers.iter().filter(|answer: &&Result<(), Failure>| answer.is_ok()).count()
     }
 
-    /// A node's word on itself, and on what each of its volumes holds. All of it, or the node counts as down.
-    async fn ask_node(known: &Known, node: usize, deadline: Instant) -> Result<(NodeStatus, VolumeDigests), Failure> {
+    /// A node's word on itself, and on what each of its volumes holds: all of it, or the node counts as down. And that on
+    /// its core, or why there is none.
+    async fn ask_node(known: &Known, node: usize, deadline: Instant) -> Result<Answered, Failure> {
         let asking = async {
             let (lease, reply) = known.ask(node, &Message::Status).await?;
             lease.give_back();
@@ -141,22 +233,22 @@ impl Client {
             }
             Ok((*status, digests))
         };
-        let late = |_| Err(Failure::new(deadwax_dht::FailureKind::Stalled, "did not report in time"));
-        timeout_at(deadline, asking).await.unwrap_or_else(late)
+        let late = || Failure::new(FailureKind::Stalled, "did not report in time");
+        let (status, held) = timeout_at(deadline, asking).await.unwrap_or_else(|_| Err(late()))?;
+        let core = timeout_at(deadline, Self::ask_core(known, node)).await.unwrap_or_else(|_| Err(late()));
+        Ok(Answered { status, core, held })
     }
 }
 
-fn warnings(map: &Map, nodes: &[Result<NodeStatus, Failure>], copies: &Copies) -> Vec<String> {
+/// `has_log`: how far behind a node may be its log says.
+fn warnings(map: &Map, nodes: &[NodeReport], copies: &Copies, has_log: bool) -> Vec<String> {
     let mut warnings = map.warnings();
     for (node, status) in map.nodes().iter().zip(nodes) {
-        let status = match status {
-            Ok(status) => status,
-            Err(failure) => {
-                warnings.push(format!("node {} is down: {failure}", node.address));
-                continue;
-            }
-        };
-        if status.epoch != map.epoch() {
+        if let Some(failure) = &status.error {
+            warnings.push(format!("node {} is down: {failure}", node.address));
+            continue;
+        }
+        if !has_log && status.epoch != map.epoch() {
             warnings.push(format!("node {} is at epoch {}, not {}", node.address, status.epoch, map.epoch()));
         }
         for volume in &node.volumes {
@@ -184,12 +276,12 @@ fn warnings(map: &Map, nodes: &[Result<NodeStatus, Failure>], copies: &Copies) -
     warnings
 }
 
-fn report(node: &deadwax_dht::Node, status: Result<NodeStatus, Failure>) -> NodeReport {
+fn report(node: &deadwax_dht::Node, answer: Result<(Option<NodeStatus>, CoreAnswer), Failure>) -> NodeReport {
     let mut report = NodeReport {
         id: node.id,
         address: node.address.clone(),
         zone: node.zone.clone(),
-        up: status.is_ok(),
+        up: answer.is_ok(),
         error: None,
         version: String::new(),
         uptime_s: 0,
@@ -198,9 +290,17 @@ fn report(node: &deadwax_dht::Node, status: Result<NodeStatus, Failure>) -> Node
         resident_bytes: 0,
         volumes: vec![],
         counters: BTreeMap::new(),
+        core: None,
+        core_error: None,
     };
-    match status {
-        Ok(NodeStatus { id: _, version, uptime_s, epoch, shards, volumes, resident_bytes, counters }) => {
+    match answer {
+        Ok((status, core)) => {
+            match core {
+                Ok(core) => report.core = core,
+                Err(failure) => report.core_error = Some(failure.to_string()),
+            }
+            let Some(status) = status else { return report };
+            let NodeStatus { id: _, version, uptime_s, epoch, shards, volumes, resident_bytes, counters } = status;
             NodeReport { version, uptime_s, epoch, shards, volumes, resident_bytes, counters, ..report }
         }
         Err(failure) => {

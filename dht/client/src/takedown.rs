@@ -1,4 +1,4 @@
-//! Taking a track down, everywhere.
+//! Taking a track down at each of its holders, in a cluster that has no log of takedowns.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct TakeDown {
 
 impl Client {
     /// Takes a track down on all of its holders, whether or not they have it. On return each has recorded it durably
-    /// and serves the track no more. There is no log yet that would tell a holder later, so one that does not confirm
+    /// and serves the track no more. Without a [log](Self::issue) nobody tells a holder later, so one that does not confirm
     /// makes it `Unavailable`, with what was done left done: ask again, the same number comes back.
     pub async fn take_down(&self, id: TrackId, number: u64) -> Result<TakeDown, Error> {
         let mut course = self.course();

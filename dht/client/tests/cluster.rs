@@ -1,15 +1,19 @@
 //! A client and three nodes that fail in every way they can.
 
+mod commands;
+mod core_status;
 mod epochs;
 mod peer;
+mod secure;
 mod stand_ins;
+mod takedowns;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use deadwax_dht::wire::{ErrorCode, Kind};
 use deadwax_dht::{Map, MapSpec, Node, Policy, Volume};
-use deadwax_dht_client::{Client, ClientConfig, Error, Presence, Put, Stored};
+use deadwax_dht_client::{Client, ClientConfig, Error, Presence, Put, Stored, TrackCursor};
 use deadwax_track::{ByteRange, Tags, TrackId};
 use peer::{CLUSTER, Fault, Peer};
 
@@ -548,5 +552,9 @@ fn futures_may_cross_threads() {
     sent(&|client| client.get_avoiding(id, ByteRange::new(0, 1).expect("not empty"), &[]));
     sent(&|client| client.info(id));
     sent(&|client| client.take_down(id, 1));
+    sent(&|client| client.issue(id, "a reason"));
+    sent(&|client| client.takedown(1));
+    sent(&|client| client.takedowns(Box::leak(Box::default()), std::time::Duration::ZERO));
+    sent(&|client| Box::leak(Box::new(client.feed(0..=1, TrackCursor::After(id)))).next());
     sent(&|client| client.status());
 }

@@ -10,7 +10,7 @@ use deadwax_track::{Partition, TrackId};
 
 use crate::driver::{Turn, Wish};
 use crate::refusal::Refusal;
-use crate::shard::Shard;
+use crate::shard::{Node, Shard};
 use crate::volumes::LocalVolume;
 
 /// Tags and manifest of a track.
@@ -42,13 +42,17 @@ pub(crate) async fn has(shard: &Rc<Shard>, wish: Wish) -> Result<(Message, Optio
     Ok((here, epoch))
 }
 
-/// Takes a track down.
+/// Takes a track down on one volume. Refused where there is a log of takedowns: what went past it no other node would hear of.
 pub(crate) async fn take_down(
     shard: &Rc<Shard>,
     volume: &VolumeId,
     id: TrackId,
     number: u64,
 ) -> Result<Message, Refusal> {
+    if !shard.node.config.issuers.is_empty() {
+        let why = "takedowns go by the cluster's log here, not by volumes: ask the node to issue one";
+        return Err(Refusal::new(ErrorCode::WrongNode, why));
+    }
     let volume = shard.node.volume(volume)?;
     let owner = shard.node.owner(volume, &id);
     let number = shard.on(owner, move |shard| async move { shard.local(volume)?.take_down(id, number).await }).await?;
@@ -143,6 +147,12 @@ pub(crate) async fn status(shard: &Rc<Shard>) -> Result<Message, Refusal> {
         resident_bytes: resident_bytes(),
         counters: node.counters.snapshot(),
     })))
+}
+
+/// Which versions of the protocol the node speaks.
+pub(crate) fn versions(node: &Node) -> Message {
+    let finalised = node.history().map(|history| history.state().protocol());
+    Message::NodeVersions(node.config.protocols(), finalised)
 }
 
 fn worse(a: VolumeState, b: VolumeState) -> VolumeState {

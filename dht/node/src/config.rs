@@ -5,13 +5,17 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use deadwax_dht::wire::{PROTOCOL_MIN, PROTOCOL_OF_NODES, PROTOCOL_VERSION, Protocols};
+use deadwax_dht::{IssuerKey, NodeId};
 use deadwax_track::MIB;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{Error, issuers};
 
 /// The most shards of a node.
 pub const SHARDS_MAX: usize = 1024;
+/// The most clients, and the most admins, of a node.
+const ADMITTED_MAX: usize = 4096;
 const IO_MEMORY_BYTES_MIN: u64 = 8 * MIB;
 
 /// One node's settings. What the cluster must agree on is in the map, not here.
@@ -24,7 +28,8 @@ const IO_MEMORY_BYTES_MIN: u64 = 8 * MIB;
 ///                  transfers_max x 7 MiB)        transfers need them (each takes 7 MiB at most, and all on one volume
 ///                                                216 MiB: `deadwax_engine::VolumeConfig::memory_bytes_max`)
 ///   + shards x transfers_max x 3.3 MiB           receive and crossing buffers, three at most of 1.1 MiB, as needed
-///   + connections_max x 24 KiB                   an idle connection holds 4 KiB of buffer
+///   + connections_max x 24 KiB                   an idle connection holds 4 KiB of buffer; 32 KiB with TLS
+///   + shards x transfers_max x 0.3 MiB           with TLS: records on their way, each way
 ///   + tracks x 18 bytes                          the engine's index: 10 million tracks, 180 MB
 /// ```
 ///
@@ -49,11 +54,25 @@ pub struct Config {
     /// began with, and names addresses to ask first; else it is the map, read at the start and on SIGHUP.
     pub map: PathBuf,
 
-    /// Whether the cluster keeps its map in a log of its own. Default false; `cluster init --log` sets it, for three
+    /// Whether the cluster keeps its map in a log of its own. Default false; `cluster init` sets it, for three
     /// nodes or more. Then the node compares what it holds with the others, and gets from them what it lacks; what it
     /// must remember of the cluster is in `DIR/system`. Never take it back: what the log said since would not count.
     #[serde(default)]
     pub log: bool,
+
+    /// Who may take tracks down by the cluster's log: Ed25519 public keys, the same list on every master. Default none:
+    /// then a takedown goes to each holder, and needs all of them. `cluster init --log` makes a key for each voter. Only
+    /// with [`log`](Self::log). **To add one:** `deadwax cluster issuer` makes its key; name that here on *every* master,
+    /// restart them one after the other, and only then set `issuer_key` on the one that has it: a master that meets a
+    /// takedown of a key that it does not know stops serving. Never take one out.
+    #[serde(default)]
+    pub issuers: Vec<IssuerKey>,
+
+    /// The file of this node's own issuer's key, as `node.key` is. Default none: it follows takedowns and signs none.
+    /// Hazard: no two nodes may have the same key, and no old copy of `system` may come back beside it: two takedowns of
+    /// one number are an alarm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_key: Option<PathBuf>,
 
     /// The volumes' directories, one a drive, each on its own file system. Required. A volume that the map gives this
     /// node and that is missing here keeps the node from starting. Read again on SIGHUP: see [`run`](crate::run).
@@ -118,8 +137,32 @@ pub struct Config {
     #[serde(default = "default::drain_timeout_s")]
     pub drain_timeout_s: u64,
 
-    /// Allows listening where others can reach. Default false. Connections carry neither encryption nor
-    /// authentication yet: whoever reaches the port reads, stores and takes down tracks, and speaks for any node.
+    /// Whether connections, to this node and from it, are TLS 1.3, and both ends prove who they are by their keys. Default
+    /// false; set it in the settings of all nodes and gateways, or of none. Then the map's nodes are admitted, and those
+    /// below. Costs some 0.4 CPU seconds a GB, each way, and 30 KiB a connection.
+    #[serde(default)]
+    pub tls: bool,
+
+    /// Names of the keys (64 hexadecimal digits) whose owners may read, store and take down tracks: gateways. Counts with
+    /// [`tls`](Self::tls). Default: none. Read again on SIGHUP; who is not named any more is refused from his next request
+    /// on.
+    #[serde(default)]
+    pub clients: Vec<NodeId>,
+
+    /// The same for operators' tools: their owners may command, too.
+    #[serde(default)]
+    pub admins: Vec<NodeId>,
+
+    /// The newest version of the protocol that the node speaks. Default: the newest that the program does. Set, it holds a
+    /// new program back: the node is to others as one of that version, as long as the cluster is not finalised at a later
+    /// one. Where the map has a log it is 3 at least. Take it out before the cluster is finalised: nothing else
+    /// reminds of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol_max: Option<u8>,
+
+    /// Allows listening where others can reach without [`tls`](Self::tls). Default false. Connections then carry neither
+    /// encryption nor authentication: whoever reaches the port reads, stores and takes down tracks, and speaks for any
+    /// node.
     #[serde(default)]
     pub insecure_listen: bool,
 
@@ -185,6 +228,8 @@ impl Config {
             advertise: None,
             map,
             log: false,
+            issuers: Vec::new(),
+            issuer_key: None,
             volumes,
             shards: None,
             pin: None,
@@ -198,6 +243,10 @@ impl Config {
             idle_timeout_s: default::idle_timeout_s(),
             stall_timeout_s: default::stall_timeout_s(),
             drain_timeout_s: default::drain_timeout_s(),
+            tls: false,
+            clients: Vec::new(),
+            admins: Vec::new(),
+            protocol_max: None,
             insecure_listen: false,
             source: None,
         }
@@ -252,7 +301,20 @@ impl Config {
         if let Some((setting, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return fail(setting, "at least 1".into());
         }
-        if !self.listen.ip().is_loopback() && !self.insecure_listen {
+        for (setting, names) in [("clients", &self.clients), ("admins", &self.admins)] {
+            if names.len() > ADMITTED_MAX {
+                return fail(setting, format!("at most {ADMITTED_MAX}"));
+            }
+        }
+        if !self.log && (!self.issuers.is_empty() || self.issuer_key.is_some()) {
+            return fail("issuers", "takedowns are signed for a cluster's log: set `log`, if there is one".into());
+        }
+        issuers::check(&self.issuers)?;
+        let least = if self.log { PROTOCOL_OF_NODES } else { PROTOCOL_MIN };
+        if self.protocol_max.is_some_and(|max| !(least..=PROTOCOL_VERSION).contains(&max)) {
+            return fail("protocol_max", format!("from {least} to {PROTOCOL_VERSION}, or not set"));
+        }
+        if !self.listen.ip().is_loopback() && !self.tls && !self.insecure_listen {
             return Err(Error::InsecureListen(self.listen));
         }
         Ok(())
@@ -262,6 +324,12 @@ impl Config {
     #[must_use]
     pub fn advertised(&self) -> String {
         self.advertise.clone().unwrap_or_else(|| self.listen.to_string())
+    }
+
+    /// Which versions of the protocol the node speaks.
+    pub(crate) fn protocols(&self) -> Protocols {
+        let newest = self.protocol_max.unwrap_or(PROTOCOL_VERSION);
+        Protocols::new(PROTOCOL_MIN, newest).unwrap_or(Protocols::BUILD)
     }
 
     pub(crate) fn shard_count(&self) -> usize {
@@ -324,10 +392,22 @@ mod tests {
             config.validate().expect_err("refused").to_string()
         };
         assert!(refused(|c| c.listen = "0.0.0.0:7881".parse().expect("address")).contains("insecure_listen"));
+        assert!(refused(|c| c.clients = vec![NodeId::from_bytes([1; 32]); 5_000]).contains("clients"));
+        let secure = Config { listen: "0.0.0.0:7881".parse().expect("address"), tls: true, ..good.clone() };
+        assert!(secure.validate().is_ok(), "who listens with TLS may do so anywhere");
         assert!(refused(|c| c.listen = "127.0.0.1:0".parse().expect("address")).contains("port 0"));
         assert!(refused(|c| c.volumes.clear()).contains("volumes"));
         assert!(refused(|c| c.volumes.push("/v".into())).contains("twice"));
         assert!(refused(|c| c.io_memory_bytes = 1).contains("io_memory_bytes"));
         assert!(refused(|c| c.transfers_max = 0).contains("transfers_max"));
+        for max in [0, PROTOCOL_MIN - 1, PROTOCOL_VERSION + 1] {
+            let mut config = Config { protocol_max: Some(max), ..good.clone() };
+            assert!(config.validate().expect_err("refused").to_string().contains("protocol_max"), "{max}");
+            (config.protocol_max, config.log) = (Some(PROTOCOL_MIN), true);
+            assert!(config.validate().expect_err("no log then").to_string().contains("protocol_max"));
+        }
+        let held = Config { protocol_max: Some(PROTOCOL_MIN), ..good.clone() };
+        assert!(held.validate().is_ok());
+        assert_eq!((held.protocols().newest(), good.protocols()), (PROTOCOL_MIN, Protocols::BUILD));
     }
 }

@@ -1,36 +1,50 @@
 //! One connection: the greeting, then one request at a time.
 
+mod greeting;
+
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use deadwax_dht::core::{Done, Envelope, Verb};
-use deadwax_dht::wire::{
-    BadFrame, ErrorCode, FrameHeader, Kind, Message, PROTOCOL_MIN, PROTOCOL_VERSION, Stamp, negotiate, parts,
-};
+use deadwax_dht::core::{BadEnvelope, Done, Envelope, Verb};
+use deadwax_dht::wire::{BadFrame, ErrorCode, Feed, FrameHeader, Kind, Message, Newer, Stamp, parts};
 use deadwax_dht::{NodeId, VolumeId};
 use deadwax_engine::Priority;
 use deadwax_track::{ByteRange, TRACK_BYTES_MAX, Tags, TrackId};
 
+use crate::admission::Caller;
 use crate::answers;
 use crate::drain::Guest;
 use crate::driver::{Turn, Wish};
+use crate::operators;
 use crate::parcel::Parcel;
 use crate::refusal::Refusal;
 use crate::shard::Shard;
 use crate::socket::{ReceiveError, Received, Socket};
+use crate::takedowns;
 use crate::transfer::{self, Broken, Put, Stored};
 
 /// A connection being served.
 pub(crate) struct Connection {
     shard: Rc<Shard>,
     socket: Socket,
+    caller: Caller,
+    /// By which version of who is admitted.
+    judged: u64,
     /// Which node is at the other end, and where it listens; none: a client.
     peer: Option<(NodeId, Arc<str>)>,
     /// What came of its message.
     parcel: Parcel,
     /// How long the next request is of use, in ms, where its sender said so.
     within_ms: Option<u32>,
+}
+
+/// What comes next.
+enum Next {
+    /// A request, or what passes for one.
+    Request(Received),
+    /// A frame of a later version than was agreed on. It was passed over.
+    Newer(Newer),
 }
 
 /// Why a connection ended.
@@ -49,23 +63,10 @@ impl From<std::io::Error> for End {
     }
 }
 
-impl From<ReceiveError> for End {
-    fn from(why: ReceiveError) -> Self {
-        match why {
-            ReceiveError::Closed => Self::Closed,
-            ReceiveError::Io(why) => Self::Lost(why),
-            ReceiveError::Frame(why @ BadFrame::Version(_)) => {
-                Self::Refused(0, Refusal::new(ErrorCode::Version, why.to_string()))
-            }
-            ReceiveError::Frame(why) => Self::Refused(0, Refusal::invalid(why.to_string())),
-        }
-    }
-}
-
 impl Connection {
     pub(crate) fn new(shard: Rc<Shard>, socket: Socket) -> Self {
         let parcel = Parcel::new(Arc::clone(&shard.node));
-        Self { shard, socket, peer: None, parcel, within_ms: None }
+        Self { shard, socket, caller: Caller::Anyone, judged: 0, peer: None, parcel, within_ms: None }
     }
 
     /// Its descriptor, for the list of guests.
@@ -91,6 +92,9 @@ impl Connection {
     /// Tells the peer that there are too many connections, and closes.
     pub(crate) async fn turn_away(&mut self) {
         self.shard.node.counters.connections_refused.add(1);
+        if self.let_in().await.is_err() {
+            return;
+        }
         let most = self.shard.node.config.connections_max;
         let busy = Message::error(ErrorCode::Busy, format!("the node serves {most} connections already"));
         self.last_word(0, &busy).await;
@@ -111,7 +115,9 @@ impl Connection {
         }
         while guest.begin_idle() {
             let outcome = match self.next(guest).await {
-                Ok(received @ Received { message: Ok(Message::Put { .. } | Message::StandIn { .. }), .. }) => {
+                Ok(Next::Request(
+                    received @ Received { message: Ok(Message::Put { .. } | Message::StandIn { .. }), .. },
+                )) => {
                     let (host, mut putting) = (self.shard.host.clone(), self);
                     let put = async move {
                         let outcome = putting.request(received).await;
@@ -121,7 +127,11 @@ impl Connection {
                     (self, outcome) = host.run(Priority::Write, put).await;
                     outcome
                 }
-                Ok(received) => self.request(received).await,
+                Ok(Next::Request(Received { header, message: Ok(Message::Feed(feed)) })) => {
+                    self.feed(&header, feed, guest).await
+                }
+                Ok(Next::Request(received)) => self.request(received).await,
+                Ok(Next::Newer(newer)) => self.refuse_newer(newer).await,
                 Err(end) => Err(end),
             };
             if let Err(end) = outcome {
@@ -133,43 +143,36 @@ impl Connection {
     }
 
     /// The next request, as long as it takes to come.
-    async fn next(&mut self, guest: &Guest) -> Result<Received, End> {
+    async fn next(&mut self, guest: &Guest) -> Result<Next, End> {
         let config = &self.shard.node.config;
         self.socket.set_read_timeout(config.idle_timeout());
-        let header = self.socket.header().await?;
+        let header = self.socket.header().await;
         guest.end_idle();
         self.socket.set_read_timeout(config.stall_timeout());
-        Ok(self.socket.receive_after(header).await?)
+        match header {
+            Ok(header) => {
+                // Before its payload is waited for: whoever is shut out meanwhile gets nothing more, whatever he asks.
+                self.judge_again(header.stamp.request)?;
+                Ok(Next::Request(self.socket.receive_after(header).await?))
+            }
+            Err(ReceiveError::Frame(BadFrame::Newer(newer))) => {
+                self.judge_again(newer.request)?;
+                self.socket.pass_over(&newer).await?;
+                Ok(Next::Newer(newer))
+            }
+            Err(why) => Err(why.into()),
+        }
     }
 
-    async fn greet(&mut self) -> Result<(), End> {
-        let Received { header, message } = self.socket.receive().await?;
-        let request = header.stamp.request;
-        let refuse = |code, why: String| Err(End::Refused(request, Refusal::new(code, why)));
-        let (protocol_min, protocol_max, cluster, node) = match message {
-            Ok(Message::Hello { protocol_min, protocol_max, cluster, node }) => {
-                (protocol_min, protocol_max, cluster, node)
-            }
-            Ok(other) => {
-                return refuse(ErrorCode::Invalid, format!("a connection begins with Hello, got {:?}", other.kind()));
-            }
-            Err(why) => return refuse(ErrorCode::Invalid, why.to_string()),
-        };
-        let own = Rc::clone(&self.shard);
-        let Some(protocol) = negotiate(PROTOCOL_MIN..=PROTOCOL_VERSION, protocol_min, protocol_max) else {
-            let ours = format!("{PROTOCOL_MIN} to {PROTOCOL_VERSION}");
-            let why = format!("this node speaks protocol {ours}, you {protocol_min} to {protocol_max}");
-            return refuse(ErrorCode::Version, why);
-        };
-        if cluster != own.node.cluster || header.stamp.cluster != own.node.cluster.prefix() {
-            let why = format!("this node is in cluster {}, you mean {cluster}", own.node.cluster);
-            return refuse(ErrorCode::WrongCluster, why);
-        }
-        if let Some(meant) = node.filter(|meant| *meant != own.node.id) {
-            return refuse(ErrorCode::WrongNode, format!("this is node {}, you mean {meant}", own.node.id));
-        }
-        let welcome = Message::Welcome { protocol, node: own.node.id, epoch: own.node.epoch() };
-        self.reply(request, &welcome).await
+    /// Says of a request that it came after the version agreed on. The stream goes on behind it.
+    async fn refuse_newer(&mut self, newer: Newer) -> Result<(), End> {
+        let spoken = self.shard.node.config.protocols().newest();
+        let why = format!(
+            "the request came with protocol {}, this connection speaks {} and this node {spoken} at most: ask a node that \
+             speaks it, or run a later version of the program here",
+            newer.version, newer.newest
+        );
+        self.refuse(newer.request, Refusal::new(ErrorCode::Version, why)).await
     }
 
     /// Serves one request. An error ends the connection; a refusal that does not is answered here.
@@ -182,11 +185,11 @@ impl Connection {
             // The frame was whole: the stream is sound, only the request is not.
             Err(why) => return self.refuse(request, Refusal::invalid(why.to_string())).await,
         };
-        let epoch = self.shard.node.epoch();
         let fixed = self.shard.node.core.is_none();
-        if fixed && header.stamp.epoch != epoch && !matches!(message, Message::Status) {
-            let why = format!("this node's map has epoch {epoch}, yours {}", header.stamp.epoch);
-            return self.refuse(request, Refusal::new(ErrorCode::Moved { epoch }, why)).await;
+        if !matches!(message, Message::Status | Message::AskCore | Message::Command { .. } | Message::Versions)
+            && let Err(why) = self.check_epoch(&header)
+        {
+            return self.refuse(request, why).await;
         }
         let within_ms = self.within_ms.take();
         let wish = |verb, volume, track| self.wish(&header, within_ms, verb, volume, track);
@@ -227,16 +230,58 @@ impl Connection {
             }
             Message::TakeDown { volume, id, number } => answers::take_down(&self.shard, &volume, id, number).await,
             Message::Status => answers::status(&self.shard).await,
+            Message::Versions => Ok(answers::versions(&self.shard.node)),
             Message::Digests { volume, first, count } => answers::digests(&self.shard, &volume, first, count).await,
             Message::List { volume, partition, after, limit } => {
                 answers::list(&self.shard, &volume, partition, after, limit).await
             }
             other => return self.request_aside(request, other).await,
         };
+        self.answer(request, answer).await
+    }
+
+    async fn answer(&mut self, request: u32, answer: Result<Message, Refusal>) -> Result<(), End> {
         match answer {
             Ok(message) => self.reply(request, &message).await,
             Err(why) => self.refuse(request, why).await,
         }
+    }
+
+    /// Serves a request about takedowns by the cluster's log, or about what is stored.
+    async fn feed(&mut self, header: &FrameHeader, feed: Feed, guest: &Guest) -> Result<(), End> {
+        let (request, shard) = (header.stamp.request, Rc::clone(&self.shard));
+        self.check_cluster(header)?;
+        let within_ms = self.within_ms.take();
+        let answer = match (self.check_epoch(header), feed) {
+            (Err(why), _) => Err(why),
+            (_, Feed::Issue { id, reason }) => takedowns::issue(&shard, id, reason).await,
+            (_, Feed::Receipts { number }) => takedowns::receipts(&shard, number).await,
+            (_, Feed::TakedownsAfter { known, wait_ms, limit }) => {
+                takedowns::after(&shard, guest, known, wait_ms, limit).await
+            }
+            (_, Feed::TakedownHeads) => takedowns::heads(&shard).await,
+            (_, Feed::Tracks { volume, partition, after, limit }) => {
+                let wish = |volume, track| self.wish(header, within_ms, Verb::Get, volume, track);
+                takedowns::tracks(&shard, wish, volume, partition, after, limit).await
+            }
+            (_, other) => {
+                let why = format!("{:?} is no request", Message::Feed(other).kind());
+                return Err(End::Refused(request, Refusal::invalid(why)));
+            }
+        };
+        match answer {
+            Ok(message) => self.reply(request, &message).await,
+            Err(why) => self.refuse(request, why).await,
+        }
+    }
+
+    /// A map that does not change is the same at both ends.
+    fn check_epoch(&self, header: &FrameHeader) -> Result<(), Refusal> {
+        let (epoch, got) = (self.shard.node.epoch(), header.stamp.epoch);
+        if self.shard.node.core.is_some() || got == epoch {
+            return Ok(());
+        }
+        Err(Refusal::new(ErrorCode::Moved { epoch }, format!("this node's map has epoch {epoch}, yours {got}")))
     }
 
     /// What is not about a volume: of the next request, of who asks, and of the cluster's log.
@@ -245,10 +290,21 @@ impl Connection {
         match message {
             Message::Within { ms } => self.within_ms = Some(ms),
             Message::Introduction { node, address } if !fixed && self.peer.is_none() => {
+                self.caller.may_speak_for(&node).map_err(|why| End::Refused(request, why))?;
                 self.peer = Some((node, address.into()));
             }
             Message::Peer { more, bytes } if !fixed => self.envelope(request, more, &bytes)?,
             Message::EpochsAfter { epoch } if !fixed => self.epochs_after(request, epoch).await?,
+            Message::Command { within_ms, forecast, command } => {
+                let node = Arc::clone(&self.shard.node);
+                return self
+                    .answer(request, operators::command(&node, self.caller, within_ms, forecast, command).await)
+                    .await;
+            }
+            Message::AskCore => {
+                let node = Arc::clone(&self.shard.node);
+                return self.answer(request, operators::core_status(&node).await).await;
+            }
             other => {
                 let why = format!("{:?} is no request, or not at this point", other.kind());
                 return Err(End::Refused(request, Refusal::invalid(why)));
@@ -283,12 +339,21 @@ impl Connection {
         let Some((from, address)) = &self.peer else { return Err(not_introduced(request)) };
         let whole = self.parcel.take(bytes, more).map_err(|why| End::Refused(request, why))?;
         let Some(whole) = whole else { return Ok(()) };
-        let envelope =
-            Envelope::decode(&whole).map_err(|why| End::Refused(request, Refusal::invalid(why.to_string())))?;
-        if let Some(core) = &self.shard.node.core
-            && !core.hear(*from, Arc::clone(address), Box::new(envelope))
-        {
-            self.shard.node.counters.messages_dropped.add(1);
+        let node = &self.shard.node;
+        let Some(core) = &node.core else { return Ok(()) };
+        let heard = match Envelope::decode_up_to(node.config.protocols().newest(), &whole) {
+            Ok(envelope) => core.hear(*from, Arc::clone(address), Box::new(envelope)),
+            Err(why @ BadEnvelope::Later { records_at, .. }) => {
+                tracing::debug!(from = from.short(), %why, "a message of a node is dropped");
+                node.counters.messages_later.add(1);
+                // It ends this node: nobody who is not in the map may say so.
+                let epoch = records_at.filter(|_| node.admission.is_node(from));
+                epoch.is_none_or(|epoch| core.hear_later_records(epoch))
+            }
+            Err(why) => return Err(End::Refused(request, Refusal::invalid(why.to_string()))),
+        };
+        if !heard {
+            node.counters.messages_dropped.add(1);
         }
         Ok(())
     }

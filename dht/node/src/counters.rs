@@ -30,6 +30,8 @@ counters! {
     connections_refused,
     /// Connections closed because what came was no frame, or none that belonged there.
     garbage,
+    /// Connections that ended before both sides had greeted: refused, silent, or not what they should be.
+    greetings_failed,
     /// Tracks made durable.
     puts,
     /// Their bytes.
@@ -66,6 +68,8 @@ counters! {
     rotten,
     /// Messages of other nodes for which the core had no time.
     messages_dropped,
+    /// Messages of other nodes that are of a later version than this node speaks.
+    messages_later,
     /// Requests handed to another shard.
     crossings,
 }

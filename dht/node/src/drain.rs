@@ -19,6 +19,9 @@ pub(crate) struct Guests {
     under_way: Arc<AtomicUsize>,
     /// Told when the last one leaves while draining.
     gone: (flume::Sender<()>, flume::Receiver<()>),
+    /// Nothing is sent: it ends when those who wait for something are to leave.
+    stay: RefCell<Option<flume::Sender<()>>>,
+    stays: flume::Receiver<()>,
 }
 
 struct Entry {
@@ -35,7 +38,9 @@ pub(crate) struct Guest {
 impl Guests {
     pub(crate) fn new(under_way: Arc<AtomicUsize>) -> Self {
         let (next, draining) = (Cell::new(0), Cell::new(false));
-        Self { present: RefCell::default(), next, draining, under_way, gone: flume::bounded(1) }
+        let (stay, stays) = flume::bounded(1);
+        let stay = RefCell::new(Some(stay));
+        Self { present: RefCell::default(), next, draining, under_way, gone: flume::bounded(1), stay, stays }
     }
 
     /// Enters a connection whose socket is `fd`; until its first request it counts as idle.
@@ -48,6 +53,7 @@ impl Guests {
     /// Ends the waits for a next request; requests under way go on, and theirs are the last.
     pub(crate) fn drain(&self) {
         self.draining.set(true);
+        drop(self.stay.take());
         self.present.borrow().values().filter(|entry| entry.idle).for_each(|entry| entry.shutdown(Shutdown::Read));
     }
 
@@ -97,6 +103,11 @@ impl Guest {
     /// A request has begun: the connection is left to end it.
     pub(crate) fn end_idle(&self) {
         self.set_idle(false);
+    }
+
+    /// Returns when the node stops: for one that is idle in the middle of a request, as it waits for what may never come.
+    pub(crate) async fn asked_to_leave(&self) {
+        let _ = self.guests.stays.recv_async().await;
     }
 
     fn set_idle(&self, idle: bool) {

@@ -4,7 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use deadwax_dht::wire::Unfit;
 use deadwax_dht::{NodeId, VolumeId};
+use deadwax_dht_tls::KeyError;
 
 use crate::fitness::Check;
 
@@ -38,14 +40,9 @@ pub enum Error {
         /// What is wrong.
         why: io::Error,
     },
-    /// The node key cannot be read or written.
-    #[error("use node key {path}: {why}")]
-    Key {
-        /// The key file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    /// A key, the node's or its issuer's, cannot be read or written.
+    #[error(transparent)]
+    Key(KeyError),
     /// Another process runs this node.
     #[error("node directory {0} is in use by another process")]
     Running(PathBuf),
@@ -118,6 +115,17 @@ pub enum Error {
         /// When it started.
         since_ms: u64,
     },
+    /// The node does not speak the version of the protocol at which its cluster is finalised.
+    #[error("this node takes no part in its cluster: {0}")]
+    Protocol(#[from] Unfit),
+    /// The system drive's state has records of the map's log that this program cannot read.
+    #[error("system state {path}: {why}: a later version of the program wrote it; run that one, or a later one")]
+    SystemLater {
+        /// The file.
+        path: PathBuf,
+        /// Which record, and what is unknown in it.
+        why: String,
+    },
     /// The system drive's state is not what was written. What the node promised since is not known.
     #[error(
         "system state {dir}/{file} is damaged: {why}; remove {dir}, then `deadwax cluster rejoin` takes it from the other nodes, its tracks stay; never put a copy of {dir} back: the node would break what it promised since"
@@ -164,10 +172,11 @@ pub enum Error {
         /// What is wrong.
         why: io::Error,
     },
-    /// Listening where others can reach without TLS and tokens.
+    /// Listening where others can reach without TLS.
     #[error(
-        "refuse to listen on {0}: it is not loopback, and connections carry neither encryption nor authentication yet; \
-         set `insecure_listen = true` if the network is trusted"
+        "refuse to listen on {0}: it is not loopback, and connections carry neither encryption nor authentication; set \
+         `tls = true`, here and in all other nodes' and gateways' settings, or `insecure_listen = true` if the network is \
+         trusted"
     )]
     InsecureListen(SocketAddr),
     /// The system refused a thread, a ring or a signal handler.

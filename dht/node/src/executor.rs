@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use deadwax_dht::wire::CommandAnswer;
 use deadwax_engine::{Beat, Executor};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::sleep;
@@ -37,6 +38,8 @@ pub(crate) enum Event {
     Drained,
     /// SIGHUP, or the program's own word; the answer goes there.
     Reload(Option<flume::Sender<Result<(), Error>>>),
+    /// An operator's command, by the program's own word; what came of it goes there.
+    Command(Box<deadwax_dht::rebalance::Command>, flume::Sender<CommandAnswer>),
     /// SIGTERM, SIGINT, or the program's own word.
     Stop,
 }
@@ -283,7 +286,9 @@ async fn accept(shard: Rc<Shard>, guests: Rc<Guests>, listener: TcpListener) {
 
 /// Serves one connection to its end.
 async fn host(shard: Rc<Shard>, guests: Rc<Guests>, stream: TcpStream) {
-    let socket = match Socket::new(stream, Rc::clone(&shard.buffers), shard.node.config.stall_timeout()) {
+    let config = &shard.node.config;
+    let (stall, newest) = (config.stall_timeout(), config.protocols().newest());
+    let socket = match Socket::new(stream, Rc::clone(&shard.buffers), stall, newest) {
         Ok(socket) => socket,
         Err(why) => return tracing::debug!(%why, "connection lost before it was served"),
     };

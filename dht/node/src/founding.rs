@@ -10,8 +10,9 @@ use crate::{Config, Error, init};
 
 /// Makes the node one of the founders of the cluster that the map file of its settings describes, if that has nodes
 /// enough for a log of its own (3 voters): from then on the map is what the cluster's log says, and the file only names
-/// addresses. Each founder does this once, before it starts, with an equal file. Answers whether there is a log; done
-/// again it changes nothing.
+/// addresses. The cluster begins at the newest version of the protocol that the node speaks. Each founder does this once,
+/// before it starts, with an equal file and equal versions, or they are of two clusters. Answers whether there is a log;
+/// done again it changes nothing.
 ///
 /// # Errors
 /// The map does not name the node, or is none; the node has a part in a cluster already; the directory cannot be
@@ -27,14 +28,16 @@ pub fn found(config: &Config) -> Result<bool, Error> {
     if voters.len() < VOTERS_MIN {
         return Ok(false);
     }
-    let history = History::genesis(spec, voters).map_err(|why| fail(why.to_string()))?;
+    let history =
+        History::genesis_at(config.protocols().newest(), spec, voters).map_err(|why| fail(why.to_string()))?;
     let seat = history.state().seat_of(&node);
     System::found(&config.dir, &history, seat)?;
     Ok(true)
 }
 
-/// Lets a node that lost what it kept of its cluster (`DIR/system`) take it from the other nodes at its next start. Its
-/// key, its volumes and their tracks stay; the node must not run, and others must have what it lost.
+/// Lets a node that is new in its cluster, or lost what it kept of it (`DIR/system`), take it from the other nodes at its next
+/// start. Its key, its volumes and their tracks stay; the node must not run, the map of its settings must name it, and others
+/// must have what it lacks.
 ///
 /// # Errors
 /// It has a state still, or no key.
@@ -58,7 +61,8 @@ pub(crate) fn has_part(config: &Config) -> Result<bool, Error> {
 }
 
 /// The voters of a new cluster: as many as there may be and an odd number, zone by zone.
-fn founding_voters(spec: &MapSpec) -> Vec<NodeId> {
+#[must_use]
+pub fn founding_voters(spec: &MapSpec) -> Vec<NodeId> {
     let mut zones: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
     let mut nodes: Vec<_> = spec.nodes.iter().collect();
     nodes.sort_by_key(|node| node.id);

@@ -1,19 +1,17 @@
 //! Makes a node: its key and its volumes.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use deadwax_dht::{NodeId, NodeKey, VolumeId};
+use deadwax_dht_tls::KeyError;
 use deadwax_engine::VolumeIdentity;
 
 use crate::fitness::{self, Verdict};
 use crate::{Config, Error};
 
 const KEY_FILE: &str = "node.key";
-/// Group and others may not even read the key.
-const KEY_MODE: u32 = 0o600;
 
 /// Where a node stands, for placement.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,7 +37,7 @@ pub fn init(config: &Config, place: &Place) -> Result<deadwax_dht::Node, Error> 
     for dir in config.volumes.iter().chain([&config.dir]) {
         fs::create_dir_all(dir).map_err(|why| Error::Dir { dir: dir.clone(), why })?;
     }
-    let node = load_or_make_key(&config.dir)?.node_id();
+    let node = load_or_make_key(&config.dir.join(KEY_FILE))?.node_id();
     let mut volumes = Vec::with_capacity(config.volumes.len());
     for dir in &config.volumes {
         let id = match owned(dir, &node)? {
@@ -97,52 +95,31 @@ fn random<const N: usize>(what: &str) -> Result<[u8; N], Error> {
     Ok(bytes)
 }
 
-fn load_or_make_key(dir: &Path) -> Result<NodeKey, Error> {
-    match load_key(dir) {
-        Err(Error::NotInitialised { .. }) => make_key(dir),
-        other => other,
-    }
-}
-
 /// The key of the node in `dir`.
 pub(crate) fn load_key(dir: &Path) -> Result<NodeKey, Error> {
-    let path = dir.join(KEY_FILE);
-    let fail = |why: String| Error::Key { path: path.clone(), why };
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(why) if why.kind() == io::ErrorKind::NotFound => {
-            return Err(Error::NotInitialised { what: "the node", path });
-        }
-        Err(why) => return Err(fail(why.to_string())),
-    };
-    let mode = fs::metadata(&path).map_err(|why| fail(why.to_string()))?.mode() & 0o777;
-    if mode & !KEY_MODE != 0 {
-        return Err(fail(format!("its mode is {mode:o}, others could read it: chmod 600 it")));
-    }
-    // 32 bytes as hexadecimal digits are what a node's name is, too; only the parser is shared.
-    let secret: NodeId = text.trim_end().parse().map_err(|why| fail(format!("it is damaged: {why}")))?;
-    Ok(NodeKey::from_bytes(secret.as_bytes()))
+    load_key_at(&dir.join(KEY_FILE), "the node")
 }
 
-/// Durable on return, and never seen half written: a key that was used once must not be lost.
-fn make_key(dir: &Path) -> Result<NodeKey, Error> {
-    let secret: [u8; 32] = random("a node key")?;
-    let path = dir.join(KEY_FILE);
-    let beside = dir.join("node.key.new");
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(KEY_MODE).open(&beside)?;
-        // A file that a crash left behind keeps its mode.
-        file.set_permissions(fs::Permissions::from_mode(KEY_MODE))?;
-        writeln!(file, "{}", NodeId::from_bytes(secret))?;
-        file.sync_all()?;
-        fs::rename(&beside, &path)?;
-        fs::File::open(dir)?.sync_all()
-    };
-    write().map_err(|why: io::Error| match why.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Error::Dir { dir: dir.to_owned(), why },
-        _ => Error::Key { path: path.clone(), why: why.to_string() },
-    })?;
-    Ok(NodeKey::from_bytes(&secret))
+/// The key in a file; `what` is not initialised without it.
+pub(crate) fn load_key_at(path: &Path, what: &'static str) -> Result<NodeKey, Error> {
+    deadwax_dht_tls::load_key(path).map_err(|why| key_error(what, why))
+}
+
+/// The key in a file, which is made where it is missing.
+pub(crate) fn load_or_make_key(path: &Path) -> Result<NodeKey, Error> {
+    deadwax_dht_tls::load_or_make_key(path).map_err(|why| key_error("the node", why))
+}
+
+fn key_error(what: &'static str, why: KeyError) -> Error {
+    match why {
+        KeyError::Missing(path) => Error::NotInitialised { what, path },
+        KeyError::Io { path, why }
+            if matches!(why.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+        {
+            Error::Dir { dir: path.parent().unwrap_or(&path).to_owned(), why }
+        }
+        other => Error::Key(other),
+    }
 }
 
 /// Held while the node runs; the kernel lets it go with the process.

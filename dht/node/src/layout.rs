@@ -17,11 +17,16 @@ use crate::{Config, Error, init, rotation, volumes};
 /// How long may a drive take to say whose it is and to write a block? One that slept must spin up first.
 const DRIVE_PATIENCE: Duration = Duration::from_secs(15);
 
+/// Where a volume is that the map gives the node, and the settings do not.
+const NOWHERE: &str = "in none of its directories";
+
 /// The node as its directory, its volumes and the map agree it is.
 pub(crate) struct Layout {
     pub(crate) id: NodeId,
     pub(crate) cluster: ClusterId,
     pub(crate) epoch: u64,
+    /// All nodes of the map.
+    pub(crate) members: BTreeSet<NodeId>,
     pub(crate) volumes: Vec<NodeVolume>,
 }
 
@@ -29,11 +34,15 @@ pub(crate) struct Layout {
 pub(crate) struct Mapped {
     pub(crate) cluster: ClusterId,
     pub(crate) epoch: u64,
+    /// All nodes of the map.
+    pub(crate) members: BTreeSet<NodeId>,
     pub(crate) volumes: BTreeSet<VolumeId>,
 }
 
 /// Reads all of it. Volumes whose drives fail are fenced, where others can be used.
-/// `history`: what the map's log says, where the node goes by one.
+/// `history`: what the map's log says, where the node goes by one. Such a map changes while nobody edits settings, be it
+/// that a volume was retired, added or brought back by a rollback: what the two do not share is left out or fenced, as the
+/// node's other drives and its vote must not wait for an operator. A map that is a file must agree with the settings.
 pub(crate) fn read(config: &Config, shards: usize, history: Option<&History>) -> Result<Layout, Error> {
     let id = init::load_key(&config.dir)?.node_id();
     let mapped = mapped(config, &id, history)?;
@@ -47,22 +56,40 @@ pub(crate) fn read(config: &Config, shards: usize, history: Option<&History>) ->
         }
     }
     check_once(volumes.iter().map(|volume| (volume.id, &volume.dir)))?;
-    let fail = |why: String| Error::Map { path: config.map.clone(), why };
     let here: BTreeSet<_> = volumes.iter().map(|volume| volume.id).collect();
     let missing: Vec<_> = mapped.volumes.difference(&here).copied().collect();
-    // Which volume should be in which of them only their drives know. With fewer missing than directories that fail,
-    // one of these was never a volume of this node's.
-    if volumes.is_empty() || failed.len() > missing.len() {
-        if let Some((_, why)) = failed.into_iter().next() {
-            return Err(why);
-        }
-    } else if let Some(missing) = missing.get(failed.len()) {
-        return Err(fail(format!("it gives this node volume {missing}, which is in none of its directories")));
-    } else {
-        volumes.extend(fence(&missing, &failed));
+    if volumes.is_empty() && !failed.is_empty() {
+        return Err(failed.swap_remove(0).1);
     }
-    volumes.iter().try_for_each(|volume| check_mapped(config, &mapped, &volume.id, &volume.dir))?;
-    Ok(Layout { id, cluster: mapped.cluster, epoch: mapped.epoch, volumes })
+    if history.is_some() {
+        volumes.retain(|volume| is_given(&mapped, &volume.id, &volume.dir));
+        if volumes.is_empty() {
+            tracing::error!("the map gives this node none of the volumes in its settings: it serves no track");
+        }
+    } else {
+        failed = check_missing(config, &missing, failed)?;
+        volumes.iter().try_for_each(|volume| check_mapped(config, &mapped, &volume.id, &volume.dir))?;
+    }
+    volumes.extend(fence(&missing, &failed));
+    Ok(Layout { id, cluster: mapped.cluster, epoch: mapped.epoch, members: mapped.members, volumes })
+}
+
+/// Without a log: each volume that is missing must be in one of the directories that fail. Which volume should be in
+/// which of them only their drives know; with fewer missing than directories that fail, one of these was never a volume
+/// of this node's.
+fn check_missing<'a>(
+    config: &Config,
+    missing: &[VolumeId],
+    mut failed: Vec<(&'a PathBuf, Error)>,
+) -> Result<Vec<(&'a PathBuf, Error)>, Error> {
+    if let Some(missing) = missing.get(failed.len()) {
+        let why = format!("it gives this node volume {missing}, which is {NOWHERE}");
+        return Err(Error::Map { path: config.map.clone(), why });
+    }
+    if failed.len() > missing.len() {
+        return Err(failed.swap_remove(0).1);
+    }
+    Ok(failed)
 }
 
 /// What the map says of this node, which it must have at its address.
@@ -77,7 +104,8 @@ pub(crate) fn mapped(config: &Config, id: &NodeId, history: Option<&History>) ->
     })?;
     check_address(config, &entry.address).map_err(fail)?;
     let volumes = entry.volumes.iter().map(|volume| volume.id).collect();
-    Ok(Mapped { cluster: *map.cluster(), epoch: map.epoch(), volumes })
+    let members = map.nodes().iter().map(|node| node.id).collect();
+    Ok(Mapped { cluster: *map.cluster(), epoch: map.epoch(), members, volumes })
 }
 
 /// The map must give the volume to this node.
@@ -87,6 +115,20 @@ pub(crate) fn check_mapped(config: &Config, mapped: &Mapped, volume: &VolumeId, 
     }
     let why = format!("it does not give this node volume {volume}, which is in {}", dir.display());
     Err(Error::Map { path: config.map.clone(), why })
+}
+
+/// By a log: whether the map gives the volume to this node. One that it does not give, or not yet, is left out.
+pub(crate) fn is_given(mapped: &Mapped, volume: &VolumeId, dir: &Path) -> bool {
+    let given = mapped.volumes.contains(volume);
+    if !given {
+        let (epoch, dir) = (mapped.epoch, dir.display());
+        tracing::warn!(
+            %volume, %dir, epoch,
+            "the map does not give this node the volume, which is left out: take it out of `volumes` where it was retired, \
+             else send SIGHUP once the map gives it"
+        );
+    }
+    given
 }
 
 /// No volume may be in two directories: one is a copy of the other's drive, and what is written to one is not in the
@@ -143,16 +185,28 @@ pub(crate) const fn is_left_out(why: &Error) -> bool {
     }
 }
 
-/// The volumes that are missing, as many as there are directories that fail.
+/// The volumes that are missing: in the directories that fail, as many as these are, and in none.
 fn fence(missing: &[VolumeId], failed: &[(&PathBuf, Error)]) -> Vec<NodeVolume> {
-    let which = if failed.len() > 1 { " (or in another that fails)" } else { "" };
-    let fenced = |(id, (dir, why)): (&VolumeId, &(&PathBuf, Error))| {
-        tracing::error!(volume = %id, %why, "the volume is fenced{which}");
-        let trouble = Some(Trouble::Out(format!("{why}{which}")));
-        // It has one owner, any: no shard has a part of it.
-        NodeVolume::new(*id, dir.to_path_buf(), Owner::One(0), trouble)
+    for (dir, why) in failed.iter().skip(missing.len()) {
+        tracing::warn!(dir = %dir.display(), %why, "left out: the map gives this node no volume that may be in it");
+    }
+    let which = match (missing.len() > failed.len(), failed.len()) {
+        (true, _) => " (or its drive is not there)",
+        (false, 0 | 1) => "",
+        (false, _) => " (or in another that fails)",
     };
-    missing.iter().zip(failed).map(fenced).collect()
+    let fenced = |(number, id): (usize, &VolumeId)| {
+        let (dir, why) = match failed.get(number) {
+            Some((dir, why)) => (dir.to_path_buf(), format!("{why}{which}")),
+            None => {
+                (PathBuf::new(), format!("{NOWHERE}: mount its drive and name it in `volumes`, or retire the volume"))
+            }
+        };
+        tracing::error!(volume = %id, why, "the volume is fenced");
+        // It has one owner, any: no shard has a part of it.
+        NodeVolume::new(*id, dir, Owner::One(0), Some(Trouble::Out(why)))
+    };
+    missing.iter().enumerate().map(fenced).collect()
 }
 
 /// Whether who goes to the map's address reaches us.

@@ -10,13 +10,14 @@
 //! connection, `transfer` the bytes of a put or get on their way to or from a volume of this shard or another's,
 //! `shard` the way between shards, `volumes` the edge to the engine, `layout` which volumes there are, `reload` how
 //! they change while the node runs, `accord` how shards agree on a drive that fails, `driver` the core of the cluster's
-//! rules, `system` what it remembers, [`found`] how a cluster begins.
+//! rules, `system` what it remembers, [`found`] how a cluster begins, `admission` who may connect, `operators` what they
+//! may ask, `issuers` who may take tracks down, `takedowns` what clients ask of their log.
 //!
-//! **Absent on purpose.** TLS and tokens (until then other than loopback is refused, see
-//! [`Config::insecure_listen`]; which node is at the other end of a connection is what that end says), operators'
-//! commands, takedowns by the cluster's log.
+//! **Absent on purpose.** Tokens. Without [`Config::tls`] nobody is asked who he is, and other than loopback is refused
+//! (see [`Config::insecure_listen`]).
 
 mod accord;
+mod admission;
 mod answers;
 mod buffers;
 mod config;
@@ -29,7 +30,9 @@ mod executor;
 pub mod fitness;
 mod founding;
 mod init;
+mod issuers;
 mod layout;
+mod operators;
 mod parcel;
 mod refusal;
 mod reload;
@@ -38,12 +41,14 @@ mod run;
 mod shard;
 mod socket;
 mod system;
+mod takedowns;
 mod transfer;
 mod volumes;
 
 pub use config::{Config, Rotating, SHARDS_MAX};
 pub use error::Error;
-pub use founding::{found, rejoin};
+pub use founding::{found, founding_voters, rejoin};
 pub use init::{Place, init};
+pub use issuers::make_issuer;
 pub use run::{Ready, Stopper, run};
 pub use volumes::VolumeRecovery;

@@ -1,4 +1,5 @@
-//! Reading the settings again while the node serves: volumes are opened, tried again and retired; all others serve on.
+//! Reading the settings again while the node serves: volumes are opened, tried again and retired, all others serve on; who
+//! is admitted changes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,21 +29,24 @@ struct Plan {
     retired: Vec<usize>,
 }
 
-/// Does all of it, or, where something is not in order, nothing.
+/// Does all of it, or, where something is not in order, nothing but to say who is let in, which only takes settings that can
+/// be read.
 pub(crate) fn reload(
     node: &Node,
     commands: &[flume::Sender<Command>],
     heard: &flume::Receiver<Event>,
 ) -> Result<Reloaded, Error> {
     let planned = settings(node).and_then(|config| {
+        // Before all that may take long or be wrong: somebody's key may have been stolen.
+        node.admission.set_people(&config);
         let history = node.history();
         let mapped = layout::mapped(&config, &node.id, history.as_ref())?;
         check_map(node, &config, &mapped)?;
-        let plan = plan(node, &config, &mapped)?;
+        let plan = plan(node, &config, &mapped, history.is_some())?;
         Ok((config, mapped, plan))
     });
     let (config, mapped, plan) =
-        planned.inspect_err(|why| tracing::error!(%why, "reload refused: nothing was changed"))?;
+        planned.inspect_err(|why| tracing::error!(%why, "reload refused: nothing was changed but who is let in"))?;
     let mut stop = false;
     let opened_before = plan.opened.iter().filter_map(|(number, ..)| *number);
     for number in plan.retired.iter().copied().chain(opened_before) {
@@ -61,6 +65,7 @@ pub(crate) fn reload(
     }
     if node.core.is_none() {
         node.set_epoch(mapped.epoch);
+        node.admission.set_nodes(mapped.members);
     }
     for (number, id, dir) in plan.opened {
         let number = number.unwrap_or_else(|| node.volumes().len());
@@ -92,10 +97,13 @@ fn settings(node: &Node) -> Result<Config, Error> {
     let config = Config::load(path)?;
     let mut same = node.config.clone();
     same.volumes.clone_from(&config.volumes);
+    same.clients.clone_from(&config.clients);
+    same.admins.clone_from(&config.admins);
     if same != config {
-        tracing::warn!(path = %path.display(), "of changed settings only `volumes` counts before the next start");
+        let path = path.display();
+        tracing::warn!(%path, "of changed settings only `volumes`, `clients` and `admins` count before the next start");
     }
-    // Only the volumes are changed: all else stays as the node runs.
+    // Only these are changed: all else stays as the node runs.
     Ok(same)
 }
 
@@ -110,7 +118,8 @@ fn check_map(node: &Node, config: &Config, mapped: &Mapped) -> Result<(), Error>
     Ok(())
 }
 
-fn plan(node: &Node, config: &Config, mapped: &Mapped) -> Result<Plan, Error> {
+/// `has_log`: a volume that the map does not give is left out, as at a start; the settings may be ahead of it, or behind.
+fn plan(node: &Node, config: &Config, mapped: &Mapped, has_log: bool) -> Result<Plan, Error> {
     let known = node.volumes();
     let retired = |volume: &NodeVolume| volume.trouble() == Some(Trouble::Retired);
     let mut plan = Plan::default();
@@ -131,6 +140,9 @@ fn plan(node: &Node, config: &Config, mapped: &Mapped) -> Result<Plan, Error> {
     }
     let kept = plan.kept.iter().map(|number| (known[*number].id, &known[*number].dir));
     layout::check_once(kept.chain(plan.opened.iter().map(|(_, id, dir)| (*id, dir))))?;
+    if has_log {
+        plan.opened.retain(|(_, id, dir)| layout::is_given(mapped, id, dir));
+    }
     for (number, id, dir) in &mut plan.opened {
         layout::check_mapped(config, mapped, id, dir)?;
         // One that was here before, in this directory or another, keeps its number.
@@ -138,7 +150,9 @@ fn plan(node: &Node, config: &Config, mapped: &Mapped) -> Result<Plan, Error> {
     }
     let stays =
         |number: &usize| plan.kept.contains(number) || plan.opened.iter().any(|(again, ..)| *again == Some(*number));
-    plan.retired = (0..known.len()).filter(|number| !stays(number) && !retired(&known[*number])).collect();
+    // What is in no directory stays as it is: there is nothing to close.
+    let closes = |volume: &NodeVolume| !retired(volume) && !volume.dir.as_os_str().is_empty();
+    plan.retired = (0..known.len()).filter(|number| !stays(number) && closes(&known[*number])).collect();
     if plan.kept.is_empty() && plan.opened.is_empty() {
         return Err(no_volume(&config.map));
     }
@@ -157,7 +171,7 @@ fn all_changed(heard: &flume::Receiver<Event>, shards: usize) -> bool {
             Ok(Event::Changed) => changed += 1,
             Ok(Event::Stop) => stop = true,
             // Another reload may be asked for when this one is done.
-            Ok(Event::Reload(_) | Event::Opened(_) | Event::Serving(_) | Event::Drained) => {}
+            Ok(Event::Reload(_) | Event::Command(..) | Event::Opened(_) | Event::Serving(_) | Event::Drained) => {}
             Err(_) => return true,
         }
     }

@@ -8,13 +8,16 @@ use std::time::{Duration, Instant};
 use std::{fs, io, mem};
 
 use deadwax_dht::NodeId;
+use deadwax_dht::rebalance::Command;
+use deadwax_dht::wire::CommandAnswer;
+use deadwax_dht_tls::Identity;
 use deadwax_engine::Pulse;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::driver::{Driver, Handle as Core, Parts};
-use crate::executor::{self, Command, Event, Start};
+use crate::executor::{self, Command as Order, Event, Start};
 use crate::fitness::{self, Verdict};
 use crate::reload::{self, Reloaded};
 use crate::shard::{CALLS_MAX, Node};
@@ -74,6 +77,15 @@ impl Stopper {
         self.0.send(Event::Reload(Some(answer))).map_err(|_| stopping())?;
         answered.recv().unwrap_or_else(|_| Err(stopping()))
     }
+
+    /// Gives the node an operator's command; blocks until it is answered. None: the node stops, is too busy, or has no part
+    /// in a cluster's log; ask again, or another.
+    #[must_use]
+    pub fn command(&self, command: Command) -> Option<CommandAnswer> {
+        let (answer, answered) = flume::bounded(1);
+        self.0.send(Event::Command(Box::new(command), answer)).ok()?;
+        answered.recv().ok()
+    }
 }
 
 /// Runs the node that `config` describes and [`init`](crate::init) made, until SIGTERM, SIGINT or [`Stopper::stop`];
@@ -81,10 +93,11 @@ impl Stopper {
 /// `drain_timeout_s`), then the volumes are closed. A second signal exits at once; nothing acknowledged is lost then.
 ///
 /// **SIGHUP** has the node read its settings and the map again ([`Stopper::reload`] too). A volume directory that is
-/// new there is opened and served: it must have been initialised (`deadwax cluster init`), and the map must give it to
-/// this node. A volume that is no longer there is retired: no request begins on it, those under way end (up to
-/// `drain_timeout_s`), it is closed, and its drive may be unmounted. A volume that is fenced or read-only is tried
-/// again. Where the settings, the map or a new directory are not in order, nothing changes and the log says why. Other
+/// new there is opened and served: it must have been initialised (`deadwax volume add`), and the map must give it to
+/// this node; one that a map by a log does not give is left out. A volume that is no longer there is retired: no request
+/// begins on it, those under way end (up to `drain_timeout_s`), it is closed, and its drive may be unmounted. A volume that
+/// is fenced or read-only is tried again. Who is named in `clients` and `admins` is admitted from then on, and nobody
+/// else. Where the settings, the map or a new directory are not in order, nothing changes and the log says why. Other
 /// settings take effect at the next start.
 ///
 /// A panic on a shard aborts the process.
@@ -92,7 +105,8 @@ impl Stopper {
 /// # Errors
 /// Before anything is served: the machine is not fit, the port is taken, the map does not name this node at this
 /// address with these volumes, a volume is another node's or of a newer version, no drive can be read. Where some can,
-/// the node serves those, and the others are fenced.
+/// the node serves those, and the others are fenced. A node that goes by a log starts whatever volumes the map gives it,
+/// as it may vote, and its other drives serve: one that is in no directory is fenced, one that is not given is left out.
 pub fn run(config: Config, on_ready: impl FnOnce(&Ready)) -> Result<(), Error> {
     config.validate()?;
     check_machine()?;
@@ -155,10 +169,14 @@ fn serve(
     let (calls, incoming): (Vec<_>, Vec<_>) = (0..shards).map(|_| flume::bounded(CALLS_MAX)).unzip();
     let listeners = bind_patiently(config.listen, shards)?;
     let key = init::load_key(&config.dir)?;
+    let identity = config.tls.then(|| Identity::new(&key));
     let parts = if founding::has_part(&config)? { Some(Parts::open(&config, key)?) } else { None };
+    if let Some(history) = parts.as_ref().and_then(Parts::history) {
+        config.protocols().fit(history.state().protocol())?;
+    }
     let layout = layout::read(&config, shards, parts.as_ref().and_then(Parts::history))?;
     let (core, inbox) = parts.is_some().then(Core::new).unzip();
-    let node = Arc::new(Node::new(config, layout, calls, core));
+    let node = Arc::new(Node::new(config, identity, layout, calls, core));
     // One for each shard, and one for the core.
     let pulse = Pulse::start(shards + 1, Some(Arc::clone(&node.under_way)))
         .map_err(|why| Error::Start { what: "the thread pulse".into(), why: why.to_string() })?;
@@ -196,6 +214,9 @@ fn serve(
     }
     result?;
     tracing::info!(node = node.id.short(), "stopped");
+    if let Some(unfit) = node.outdated.get() {
+        return Err(Error::Protocol(*unfit));
+    }
     match node.superseded.get() {
         Some(since_ms) => Err(Error::Superseded { since_ms: *since_ms }),
         None => Ok(()),
@@ -207,7 +228,7 @@ fn until_stopped(
     node: &Node,
     events: &flume::Sender<Event>,
     heard: &flume::Receiver<Event>,
-    commands: &[flume::Sender<Command>],
+    commands: &[flume::Sender<Order>],
     begin: impl FnOnce() -> Result<(), Error>,
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), Error> {
@@ -216,7 +237,7 @@ fn until_stopped(
         return Ok(());
     }
     begin()?;
-    send_all(commands, &Command::Serve);
+    send_all(commands, &Order::Serve);
     if all_shards(heard, commands.len(), &mut recovery)? {
         let recovery = recovery.unwrap_or_default();
         let (id, address, shards) = (node.id, node.config.listen, commands.len());
@@ -236,11 +257,17 @@ fn until_stopped(
                         break;
                     }
                 }
+                Event::Command(command, answer) => {
+                    // Without a core the answer is dropped.
+                    if let Some(core) = &node.core {
+                        core.give_command(command, answer);
+                    }
+                }
                 Event::Opened(_) | Event::Serving(_) | Event::Changed | Event::Drained => {}
             }
         }
     }
-    send_all(commands, &Command::Drain);
+    send_all(commands, &Order::Drain);
     let mut drained = 0;
     while drained < commands.len() {
         match heard.recv() {
@@ -270,7 +297,7 @@ fn all_shards(
             }
             Ok(Event::Serving(serving)) => serving?,
             // Asked too early: all is being read just now.
-            Ok(Event::Reload(_) | Event::Changed) => continue,
+            Ok(Event::Reload(_) | Event::Command(..) | Event::Changed) => continue,
             Ok(Event::Stop | Event::Drained) | Err(_) => return Ok(false),
         }
         reported += 1;
@@ -281,7 +308,7 @@ fn all_shards(
     }
 }
 
-pub(crate) fn send_all(commands: &[flume::Sender<Command>], command: &Command) {
+pub(crate) fn send_all(commands: &[flume::Sender<Order>], command: &Order) {
     for shard in commands {
         // A shard that has ended needs no commands.
         drop(shard.send(command.clone()));

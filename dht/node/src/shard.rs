@@ -14,12 +14,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use deadwax_dht::log::History;
-use deadwax_dht::wire::{ErrorCode, Stamp};
+use deadwax_dht::wire::{ErrorCode, Stamp, Unfit};
 use deadwax_dht::{ClusterId, NodeId, VolumeId};
+use deadwax_dht_tls::Identity;
 use deadwax_engine::GlommioHost;
 use deadwax_track::TrackId;
 
 use crate::Config;
+use crate::admission::{Admission, Handshakes};
 use crate::buffers::Buffers;
 use crate::counters::Counters;
 use crate::driver::{DriveLatency, Handle, Peers};
@@ -38,6 +40,9 @@ pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) id: NodeId,
     pub(crate) cluster: ClusterId,
+    /// What this node proves who it is with. None: connections are plain.
+    pub(crate) identity: Option<Identity>,
+    pub(crate) admission: Admission,
     /// Of the map, as it was last read.
     epoch: AtomicU64,
     /// Only grows: a volume keeps its number. One that is opened again gets a new entry in its place.
@@ -49,12 +54,16 @@ pub(crate) struct Node {
     pub(crate) core: Option<Handle>,
     pub(crate) drive_latency: DriveLatency,
     pub(crate) connections: AtomicUsize,
+    /// Connections of which nobody knows yet who is there.
+    pub(crate) handshakes: Handshakes,
     /// Bytes of messages of other nodes that are not whole yet.
     pub(crate) unfinished_bytes: AtomicUsize,
     /// What the map's log says, where the node goes by one: of the newest epoch that it knows.
     history: RwLock<Option<History>>,
     /// The start of another process of this node's name, where there is a later one: this one ends.
     pub(crate) superseded: OnceLock<u64>,
+    /// Why this node must not take part in its cluster any more, where it must not: it ends.
+    pub(crate) outdated: OnceLock<Unfit>,
     /// What somebody waits for: connections that are in a request, pulls, volumes that are being opened.
     pub(crate) under_way: Arc<AtomicUsize>,
     pub(crate) started: Instant,
@@ -63,6 +72,7 @@ pub(crate) struct Node {
 /// One volume of the node, from when it is opened on all shards to when it is closed on all.
 pub(crate) struct NodeVolume {
     pub(crate) id: VolumeId,
+    /// Empty where the map gives the node the volume, and no directory in the settings has it.
     pub(crate) dir: PathBuf,
     pub(crate) owner: Owner,
     /// What keeps it from serving. What one shard finds out, all act on.
@@ -132,12 +142,20 @@ pub(crate) enum Owner {
 }
 
 impl Node {
-    pub(crate) fn new(config: Config, layout: Layout, calls: Vec<flume::Sender<Call>>, core: Option<Handle>) -> Self {
-        let Layout { id, cluster, epoch, volumes } = layout;
+    pub(crate) fn new(
+        config: Config,
+        identity: Option<Identity>,
+        layout: Layout,
+        calls: Vec<flume::Sender<Call>>,
+        core: Option<Handle>,
+    ) -> Self {
+        let Layout { id, cluster, epoch, members, volumes } = layout;
         Self {
+            admission: Admission::new(members, &config),
             config,
             id,
             cluster,
+            identity,
             epoch: AtomicU64::new(epoch),
             volumes: RwLock::new(volumes.into_iter().map(Arc::new).collect()),
             calls,
@@ -145,9 +163,11 @@ impl Node {
             core,
             drive_latency: DriveLatency::default(),
             connections: AtomicUsize::new(0),
+            handshakes: Handshakes::default(),
             unfinished_bytes: AtomicUsize::new(0),
             history: RwLock::default(),
             superseded: OnceLock::new(),
+            outdated: OnceLock::new(),
             under_way: Arc::default(),
             started: Instant::now(),
         }
@@ -172,6 +192,7 @@ impl Node {
 
     /// The log has come to another epoch.
     pub(crate) fn set_history(&self, history: History) {
+        self.admission.set_nodes(history.state().spec().nodes.iter().map(|node| node.id).collect());
         self.set_epoch(history.epoch());
         *self.history.write().unwrap_or_else(PoisonError::into_inner) = Some(history);
     }

@@ -2,7 +2,10 @@
 //!
 //! Reading: bytes go into one buffer and stay there; a message is decoded from it, and track bytes are handed on from
 //! it without a copy. Between requests the buffer is small, so that thousands of idle connections cost little; a large
-//! frame swaps it for one from the shard's pool. Writing: header and payload slices leave in one `sendmsg`.
+//! frame swaps it for one from the shard's pool. Writing: header and payload slices leave in one `sendmsg`. With TLS
+//! (`secure`) a session stands between: then bytes are decrypted into that buffer, and records of the slices are sent.
+
+mod secure;
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -12,7 +15,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use deadwax_dht::wire::{BadFrame, BadMessage, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, Message, Stamp};
+use deadwax_dht::wire::{
+    BadFrame, BadMessage, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, Message, Newer, Stamp,
+};
+use deadwax_dht_tls::Session;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use glommio::net::TcpStream;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
@@ -60,19 +66,28 @@ impl Chunk {
 /// One connection's socket.
 pub(crate) struct Socket {
     stream: TcpStream,
+    /// None: without TLS, or not yet.
+    session: Option<Box<Session>>,
     buffers: Rc<Buffers>,
     buffer: Vec<u8>,
     /// What was read and not yet consumed.
     unread: Range<usize>,
+    /// The newest version of the protocol that may come.
+    newest: u8,
 }
 
 impl Socket {
-    /// Takes over an accepted connection.
-    pub(crate) fn new(stream: TcpStream, buffers: Rc<Buffers>, stall: Duration) -> io::Result<Self> {
+    /// Takes over a connection, over which at most version `newest` of the protocol is spoken.
+    pub(crate) fn new(stream: TcpStream, buffers: Rc<Buffers>, stall: Duration, newest: u8) -> io::Result<Self> {
         // Small replies wait 40 ms for a delayed acknowledgement without this.
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(stall))?;
-        Ok(Self { stream, buffers, buffer: vec![0; SMALL_BYTES], unread: 0..0 })
+        Ok(Self { stream, session: None, buffers, buffer: vec![0; SMALL_BYTES], unread: 0..0, newest })
+    }
+
+    /// Both sides have agreed on this version of the protocol.
+    pub(crate) const fn agree_on(&mut self, protocol: u8) {
+        self.newest = protocol;
     }
 
     pub(crate) fn fd(&self) -> RawFd {
@@ -97,9 +112,17 @@ impl Socket {
     pub(crate) async fn header(&mut self) -> Result<FrameHeader, ReceiveError> {
         self.fill(HEADER_BYTES).await?;
         let bytes = self.buffer[self.unread.clone()].first_chunk().expect("a header's bytes were read");
-        let header = FrameHeader::decode(bytes)?;
+        let header = FrameHeader::decode_up_to(self.newest, bytes)?;
         self.consume(HEADER_BYTES);
         Ok(header)
+    }
+
+    /// Passes over the frame of which [`header`](Self::header) has just said that it is of a later version.
+    pub(crate) async fn pass_over(&mut self, newer: &Newer) -> Result<(), ReceiveError> {
+        self.consume(HEADER_BYTES);
+        self.fill(newer.payload_bytes).await?;
+        self.consume(newer.payload_bytes);
+        Ok(())
     }
 
     /// Reads and checks the payload of `header`, which [`bytes`](Self::bytes) then shows until it is consumed.
@@ -157,6 +180,9 @@ impl Socket {
             self.unread = 0..self.unread.len();
             self.buffers.give_back(large);
         }
+        if let Some(session) = &mut self.session {
+            session.shrink();
+        }
     }
 
     /// Reads until at least `count` bytes are unread.
@@ -175,7 +201,12 @@ impl Socket {
             // The next frame's header as well, so that a stream of data frames costs no read of its own for headers,
             // but no more: what lies behind it would have to be moved to make room.
             let end = (self.unread.start + count + HEADER_BYTES).max(SMALL_BYTES).min(self.buffer.len());
-            match self.stream.read(&mut self.buffer[self.unread.end..end]).await {
+            let into = &mut self.buffer[self.unread.end..end];
+            let read = match &mut self.session {
+                None => self.stream.read(into).await,
+                Some(session) => secure::read(&mut self.stream, session, into).await,
+            };
+            match read {
                 Ok(0) if self.unread.is_empty() => return Err(ReceiveError::Closed),
                 Ok(0) => return Err(ReceiveError::Io(io::ErrorKind::UnexpectedEof.into())),
                 Ok(read) => self.unread.end += read,
@@ -212,9 +243,12 @@ impl Socket {
 
     /// Writes all slices. The socket is asked first and waited for only when it is full.
     async fn write(&mut self, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+        if let Some(session) = &mut self.session {
+            return secure::write(&mut self.stream, session, slices).await;
+        }
         IoSlice::advance_slices(&mut slices, 0);
         while !slices.is_empty() {
-            let sent = match self.try_write(&slices[..slices.len().min(SLICES_MAX)]) {
+            let sent = match try_write(&self.stream, &slices[..slices.len().min(SLICES_MAX)]) {
                 Ok(sent) => sent,
                 Err(rustix::io::Errno::INTR) => continue,
                 // glommio waits for the socket itself, then sends from the first slice; the rest goes vectored again.
@@ -226,16 +260,17 @@ impl Socket {
         Ok(())
     }
 
-    fn try_write(&self, slices: &[IoSlice<'_>]) -> rustix::io::Result<usize> {
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        sendmsg(borrow(&self.stream), slices, &mut SendAncillaryBuffer::default(), flags)
-    }
-
     /// Closes so that the peer still reads what was sent last: says that no more comes, then drops what it sends until
     /// it closes, bounded in time and bytes. A plain close would answer unread bytes with a reset, and the reset would
     /// overtake the error frame.
     pub(crate) async fn close_politely(&mut self) {
         let linger = async {
+            if let Some(session) = &mut self.session {
+                session.close();
+                if secure::send(&mut self.stream, session).await.is_err() {
+                    return;
+                }
+            }
             if self.stream.shutdown(Shutdown::Write).await.is_err() {
                 return;
             }
@@ -260,6 +295,11 @@ impl Drop for Socket {
             self.buffers.give_back(std::mem::take(&mut self.buffer));
         }
     }
+}
+
+fn try_write(stream: &TcpStream, slices: &[IoSlice<'_>]) -> rustix::io::Result<usize> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    sendmsg(borrow(stream), slices, &mut SendAncillaryBuffer::default(), flags)
 }
 
 /// glommio's stream gives out its descriptor only raw.

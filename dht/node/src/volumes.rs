@@ -247,10 +247,10 @@ impl LocalVolume {
         self.volume.take_down(&id, number).await.map_err(|why| refusal(&why))
     }
 
-    /// Erases a track, durably; `barred`: it is never taken again. The core is told.
-    pub(crate) async fn erase(&self, id: TrackId, barred: bool) -> Result<(), Refusal> {
-        if barred {
-            self.take_down(id, BARRED).await?;
+    /// Erases a track, durably; with the number of a takedown it is never taken again. The core is told.
+    pub(crate) async fn erase(&self, id: TrackId, takedown: Option<u64>) -> Result<(), Refusal> {
+        if let Some(number) = takedown {
+            self.take_down(id, number).await?;
         } else {
             match self.volume.delete(&id).await {
                 Ok(()) => self.told.node.counters.strays_erased.add(1),
@@ -332,9 +332,6 @@ impl LocalVolume {
         self.volume.clone().close().await;
     }
 }
-
-/// The number of a takedown that the cluster's log has: there it is named, here it only bars the track.
-const BARRED: u64 = 0;
 
 /// Tells the core of damaged records, as they are found, until the volume is closed.
 async fn hear_of_damage(volume: Volume<GlommioHost>, told: Rc<Told>) {

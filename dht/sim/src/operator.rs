@@ -129,7 +129,7 @@ impl World {
                 self.probes.hit(Probe::Commands);
                 Some(None)
             }
-            Err(CommandRefused::NotLeader { leader, voters }) => {
+            Err(CommandRefused::NotLeader { leader, voters, .. }) => {
                 let next = leader.or_else(|| self.operator.random.pick(voters));
                 Some(next.and_then(|id| registry.get(&id).copied()).filter(|next| *next != host))
             }
@@ -139,6 +139,8 @@ impl World {
                 | Refused::NotDrained { .. }
                 | Refused::Unheard(_)
                 | Refused::LastVoters(_)
+                | Refused::TooOld { .. }
+                | Refused::Unspoken { .. }
                 | Refused::Log(_),
             )) => None,
             Err(refused) => {

@@ -26,6 +26,7 @@ const fn rules(bug: Bug) -> &'static [Rule] {
         Bug::NeverPull | Bug::IgnoreRot => &[Rule::Convergence],
         Bug::ReceiptEarly => &[Rule::Receipts],
         Bug::NeverBusy => &[Rule::Bounds],
+        Bug::FinaliseUnheard => &[Rule::Versions],
         Bug::PullAgain => &[Rule::Movement],
         Bug::LosePull => &[Rule::Standstill],
         Bug::ReadUnproved | Bug::ResumeAnywhere | Bug::StoreUnproved => &[Rule::Bytes],
@@ -34,7 +35,7 @@ const fn rules(bug: Bug) -> &'static [Rule] {
 
 /// The faults among which a mistake shows that all kinds together seldom lead to; empty: all.
 fn only(bug: Bug) -> Vec<FaultKind> {
-    use FaultKind::{Crash, CrashLoop, DriveOut, Join, Leave, PairCut, SiteLoss, Weight, Zone};
+    use FaultKind::{Crash, CrashLoop, DriveOut, Join, Leave, PairCut, SiteLoss, Upgrade, Weight, Zone};
     use FaultKind::{Isolated, LostDisk, MassTakedown, OldDisk, PartlyCut, RandomSplit, Rot, Takedown, ZoneSplit};
     match bug {
         // A holder comes back without what it missed, amid a move.
@@ -43,6 +44,8 @@ fn only(bug: Bug) -> Vec<FaultKind> {
         Bug::DownIsDead => vec![Crash, CrashLoop, LostDisk, OldDisk, SiteLoss],
         // Nodes and witnesses are together on the small side of a cut.
         Bug::StaleWord => vec![Isolated, MassTakedown, PairCut, PartlyCut, RandomSplit, Takedown, ZoneSplit],
+        // Amid the upgrade.
+        Bug::FinaliseUnheard => vec![Upgrade],
         // A node pulls what it missed from one where it rotted.
         Bug::StoreUnproved => vec![Crash, CrashLoop, DriveOut, Isolated, Rot],
         _ => Vec::new(),

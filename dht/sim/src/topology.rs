@@ -7,6 +7,7 @@ use deadwax_dht::log::History;
 use deadwax_dht::{ClusterId, LayoutCache, MAP_VERSION, Map, MapSpec, Node, NodeId, NodeKey, Policy, Volume, VolumeId};
 use deadwax_track::Partition;
 
+use crate::faults::FOUNDED;
 use crate::random::Random;
 
 /// A node of a topology, in its map from the beginning or a spare that may join.
@@ -118,7 +119,7 @@ impl Topology {
         let spec = MapSpec { version: MAP_VERSION, cluster, epoch: 1, policy, nodes, overrides: Vec::new() };
         let map = Map::settled(spec).expect("a sound map");
         let voters = voters(&seats[..founders], shape.voters);
-        let history = History::genesis(map.spec().clone(), voters).expect("a sound genesis");
+        let history = History::genesis_at(FOUNDED, map.spec().clone(), voters).expect("a sound genesis");
         let layouts = LayoutCache::default();
         layouts.begin(&history, &map).expect("a sound layout");
         let partitions = choose(&map, &seats, founders, shape, &mut random);

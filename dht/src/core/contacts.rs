@@ -22,13 +22,15 @@ const AHEAD_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 
 /// What was heard of a node's newest process.
 #[derive(Clone, Copy)]
-struct Life {
+pub(super) struct Life {
     /// When it started.
     life: u64,
+    /// The newest version of the protocol that it speaks.
+    pub(super) protocol: u8,
     /// The newest epoch that it said it knows.
     epoch: u64,
     /// When it said something last.
-    heard_at: u64,
+    pub(super) heard_at: u64,
 }
 
 /// The machines that know other nodes.
@@ -189,6 +191,8 @@ impl Core {
             Message::Receipts(receipts) => self.take_receipts(&receipts),
             Message::Synced(synced) => self.take_synced(from, &synced),
             Message::Knows => self.take_knows(from, envelope.epoch),
+            Message::SpokenAsk => self.take_spoken_ask(from),
+            Message::Spoken(speakers) => self.take_spoken(from, &speakers),
             // Two that compare under different holders would find what is not there; the one that is behind is told,
             // and what was lost is asked again.
             Message::Sync(message) if same => self.take_sync(from, message),
@@ -204,7 +208,7 @@ impl Core {
 
     /// Whether the sender is the newest process of its name; the others are told.
     fn is_alive(&mut self, from: NodeId, address: &Arc<str>, envelope: &Envelope) -> bool {
-        let Envelope { epoch, life, .. } = *envelope;
+        let Envelope { protocol, epoch, life, .. } = *envelope;
         let known = self.contacts.lives.get_mut(&from);
         let newest = known.as_ref().map(|known| known.life);
         if let Some(known) = known.filter(|known| known.life == life) {
@@ -217,9 +221,14 @@ impl Core {
             return false;
         }
         if newest.is_some() || self.contacts.lives.len() < LIVES_MAX {
-            self.contacts.lives.insert(from, Life { life, epoch, heard_at: self.now });
+            self.contacts.lives.insert(from, Life { life, protocol, epoch, heard_at: self.now });
         }
         true
+    }
+
+    /// What was heard of a node's newest process.
+    pub(super) fn life(&self, node: &NodeId) -> Option<&Life> {
+        self.contacts.lives.get(node)
     }
 
     /// The process of a node that is up, if it knows an epoch.

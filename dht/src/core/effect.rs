@@ -1,5 +1,6 @@
 //! What a core wants done.
 
+use std::fmt;
 use std::sync::Arc;
 
 use deadwax_track::{Partition, TrackId};
@@ -9,8 +10,9 @@ use super::message::Envelope;
 use crate::log::{Batch, Persist};
 use crate::rebalance::Answer;
 use crate::repair::Pull;
-use crate::takedown::{Name, Standing, Takedown};
-use crate::{NodeId, VolumeId};
+use crate::takedown::{CopyState, Name, Spread, Standing, Takedown};
+use crate::wire::Unfit;
+use crate::{IssuerKey, NodeId, VolumeId};
 use crate::{rebalance, routing};
 
 /// One thing to do. A driver carries them out in order; none need be waited for before the next input.
@@ -113,6 +115,21 @@ pub enum Effect {
         /// The takedown's name, or why there is none.
         result: Result<Name, crate::takedown::IssueError>,
     },
+    /// How far the takedown of an [`Input::TakeDown`](super::Input::TakeDown) has come that has, or had, a name: follows
+    /// [`Effect::TakenDown`] once a majority of the takedowns' members has it, or when it is clear that it will not soon.
+    Spread {
+        /// The input's number.
+        number: u64,
+        /// How far.
+        spread: Spread,
+    },
+    /// The answer to [`Input::WantReceipts`](super::Input::WantReceipts).
+    Receipts {
+        /// Its number.
+        number: u64,
+        /// What is known. None: this node does not follow receipts, or too many already; ask another voter.
+        report: Option<ReceiptReport>,
+    },
     /// The answer to [`Input::Command`](super::Input::Command).
     Answer {
         /// Its number.
@@ -125,6 +142,55 @@ pub enum Effect {
         /// When the other one started.
         life: u64,
     },
+    /// The node must not take part in the cluster any more, as it does not speak what that is finalised at: stop serving, say
+    /// so, and end.
+    Outdated(Unfit),
+    /// An operator must look: say so, once a minute at most.
+    Alarm(Alarm),
+}
+
+/// Something about takedowns that no node can mend. The text says what to do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Alarm {
+    /// An issuer signed two takedowns of one number: both are followed.
+    Forked {
+        /// Its public key.
+        issuer: [u8; 32],
+    },
+    /// Another node follows takedowns of an issuer that this one's settings do not name: they are dropped.
+    Stranger {
+        /// Its public key.
+        issuer: [u8; 32],
+    },
+}
+
+impl fmt::Display for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Forked { issuer } => write!(
+                f,
+                "issuer {} signed two takedowns of one number, so its key is in two places: take `issuer_key` out of the \
+                 settings of all masters that have it, and make new ones by `deadwax cluster issuer`; the key stays named \
+                 in `issuers`",
+                IssuerKey::from_bytes(*issuer)
+            ),
+            Self::Stranger { issuer } => write!(
+                f,
+                "takedowns of issuer {} came and are dropped, so this node may serve what was taken down: add that key to \
+                 `issuers` in its settings and restart it; if it is no issuer of this cluster, look who sent them",
+                IssuerKey::from_bytes(*issuer)
+            ),
+        }
+    }
+}
+
+/// What a voter knows of the copies of a track that was taken down.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct ReceiptReport {
+    /// Whether every holder has signed, or is dead.
+    pub complete: bool,
+    /// Each copy that is, or was, followed; at most [`COPIES_MAX`](crate::takedown::COPIES_MAX).
+    pub copies: Vec<(VolumeId, NodeId, CopyState)>,
 }
 
 /// Why an operator's command was not carried out.
@@ -137,6 +203,8 @@ pub enum CommandRefused {
         leader: Option<NodeId>,
         /// Those of which one may.
         voters: Vec<NodeId>,
+        /// Whether some of it, or all, may be done: this node led when it was given, and proposed a record of it.
+        begun: bool,
     },
     /// The epoch to roll back to is not kept any more, or never was.
     #[error("epochs are known from {oldest} on")]

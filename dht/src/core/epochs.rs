@@ -151,6 +151,7 @@ impl Core {
             (_, _) => {}
         }
         self.renew_layout();
+        self.stop_if_unfit();
     }
 
     fn start_voter(&mut self, durable: Durable, history: &History) {
@@ -278,6 +279,8 @@ impl Core {
         self.epochs.saved = history.epoch();
         self.effects.push(Effect::Save(Box::new(since.clone())));
         self.spread(&since);
+        // Others are told before: this node may have been the only one to hear of it.
+        self.stop_if_unfit();
     }
 
     fn renew_layout(&mut self) {
@@ -418,6 +421,7 @@ impl Core {
             VoterEffect::Send { to, message } => self.send(to, Message::Raft(Box::new(message))),
             VoterEffect::Committed(batch) => self.take_committed(&batch),
             VoterEffect::Decided { ticket, outcome } => self.take_decided(ticket, outcome),
+            VoterEffect::Unreadable => self.take_later_records(u64::MAX),
             // It does nothing any more, and is dropped at the epoch that ends its seat, which may wait for its turn.
             VoterEffect::Retired => {}
         }

@@ -137,7 +137,8 @@ pub enum Input {
         records: Option<Vec<Takedown>>,
     },
     /// Takes a track down, at a node that has an issuer's key. Answered by
-    /// [`Effect::TakenDown`](super::Effect::TakenDown).
+    /// [`Effect::TakenDown`](super::Effect::TakenDown), and where the takedown has a name then by
+    /// [`Effect::Spread`](super::Effect::Spread).
     TakeDown {
         /// The driver's number for it.
         number: u64,
@@ -147,6 +148,14 @@ pub enum Input {
         time: u64,
         /// Why.
         reason: String,
+    },
+    /// A client asks which holders have erased a track that was taken down. Answered by
+    /// [`Effect::Receipts`](super::Effect::Receipts).
+    WantReceipts {
+        /// The driver's number for it.
+        number: u64,
+        /// Which track.
+        track: TrackId,
     },
     /// An operator wants something. Answered by [`Effect::Answer`](super::Effect::Answer).
     Command {
@@ -161,6 +170,12 @@ pub enum Input {
     Batch(Batch),
     /// The wall clock and `now` parted by more than a second: the machine slept, or somebody set the clock.
     ClockJumped,
+    /// Another node, which is at this epoch and speaks a later version of the protocol, sent records of the map's log that do
+    /// not decode ([`BadEnvelope::Later`](super::BadEnvelope::Later)).
+    LaterRecords {
+        /// The epoch.
+        epoch: u64,
+    },
 }
 
 /// What somebody wants of a track on one of this node's volumes.

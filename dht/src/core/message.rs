@@ -4,16 +4,22 @@ use deadwax_track::TrackId;
 
 use crate::log::{BadBytes, BadState, Batch, Reader, Writer};
 use crate::routing::{Answered, Asked};
-use crate::{VolumeId, log, rebalance, sync, takedown};
+use crate::wire::{PROTOCOL_OF_NODES, PROTOCOL_VERSION};
+use crate::{NodeId, VolumeId, liveness, log, rebalance, sync, takedown};
 
 /// The version of an envelope's bytes. 1: the first.
 const VERSION: u8 = 1;
 /// The bytes before the message's own.
-const HEADER_BYTES: usize = 1 + 8 + 8 + 1;
+const HEADER_BYTES: usize = TAG_AT + 1;
+const TAG_AT: usize = 1 + 1 + 8 + 8;
+/// The tag of records of the map's log.
+const EPOCHS: u8 = 6;
 /// The most bytes of an envelope: a voter's message with a snapshot is the largest.
 pub const ENVELOPE_BYTES_MAX: usize = HEADER_BYTES + log::MESSAGE_BYTES_MAX;
 /// The most tracks of one question for receipts, and the most receipts of one answer.
 pub const RECEIPTS_MAX: usize = 256;
+/// The most nodes of one [`Spoken`](Message::Spoken): a cell.
+pub const SPEAKERS_MAX: usize = liveness::CELL_NODES_MAX;
 
 const _: () = assert!(log::BATCH_BYTES_MAX <= log::MESSAGE_BYTES_MAX);
 const _: () = assert!(takedown::Answer::BYTES_MAX <= log::MESSAGE_BYTES_MAX);
@@ -21,19 +27,24 @@ const _: () = assert!(takedown::Answer::BYTES_MAX <= log::MESSAGE_BYTES_MAX);
 /// A message with what every message says of its sender.
 ///
 /// ```text
-/// version u8 │ epoch u64 │ life u64 │ tag u8 │ the message, to the end
-///   1 swim             its datagram         8 takedown answer  number u64, answer
-///   2 raft             its message          9 receipts ask     volume 16, tracks: count u32, 32 each
-///   3 seek             asked               10 receipts         count u32, 153 each
-///   4 found            answered            11 sync             its message
-///   5 behind           epoch u64           12 synced           its report
-///   6 epochs           batch               13 knows            —
-///   7 takedown ask     number u64, ask     14 superseded       life u64
+/// version u8 │ protocol u8 │ epoch u64 │ life u64 │ tag u8 │ the message, to the end
+///   1 swim             its datagram         9 receipts ask     volume 16, tracks: count u32, 32 each
+///   2 raft             its message         10 receipts         count u32, 153 each
+///   3 seek             asked               11 sync             its message
+///   4 found            answered            12 synced           its report
+///   5 behind           epoch u64           13 knows            —
+///   6 epochs           batch               14 superseded       life u64
+///   7 takedown ask     number u64, ask     15 spoken ask       —
+///   8 takedown answer  number u64, answer  16 spoken           count u32, 37 each: node 32, protocol u8, age u32
 /// ```
 ///
-/// Bytes that are none are an error: drop them; whoever waits for an answer asks again.
+/// Bytes that are none are an error: drop them; whoever waits for an answer asks again. The first two bytes keep their
+/// places in all versions. What is added to the messages is sent only where the cluster is finalised at its version of the
+/// protocol ([`Core::may_use`](super::Core::may_use)).
 #[derive(Clone, PartialEq, Debug)]
 pub struct Envelope {
+    /// The newest version of the protocol that the sender speaks, whatever the cluster is finalised at.
+    pub protocol: u8,
     /// The sender's epoch; 0: it has no map.
     pub epoch: u64,
     /// When the sender's process started, in ms since 1970: of two processes of one name, the later one is the node.
@@ -73,6 +84,21 @@ pub enum Message {
     Knows,
     /// A process of the receiver's name lives that started then.
     Superseded(u64),
+    /// Which versions of the protocol do the nodes of your cell speak?
+    SpokenAsk,
+    /// These, as the sender has lately heard from themselves. At most [`SPEAKERS_MAX`].
+    Spoken(Vec<Speaker>),
+}
+
+/// What a node was heard to speak.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Speaker {
+    /// Which node.
+    pub node: NodeId,
+    /// The newest version of the protocol that it speaks.
+    pub protocol: u8,
+    /// How long ago it was heard, in ms.
+    pub age_ms: u32,
 }
 
 /// The bytes are no envelope.
@@ -92,9 +118,46 @@ pub enum BadEnvelope {
         /// The bound.
         max: usize,
     },
+    /// It does not decode, and its sender speaks a later version of the protocol: it should not have sent it before the
+    /// cluster was finalised at that one. Drop it and count it: whoever carried it does nothing wrong.
+    #[error(
+        "it speaks protocol {protocol}, {newest} is the newest that is spoken here, and its message is none of that"
+    )]
+    Later {
+        /// What its sender speaks.
+        protocol: u8,
+        /// The newest that is spoken here.
+        newest: u8,
+        /// The sender's epoch, where it brings records of the map's log: tell
+        /// [`Input::LaterRecords`](super::Input::LaterRecords).
+        records_at: Option<u64>,
+    },
 }
 
 impl Message {
+    /// The version of the protocol that it came with.
+    #[must_use]
+    pub const fn since(&self) -> u8 {
+        match self {
+            Self::Swim(_)
+            | Self::Raft(_)
+            | Self::Seek(_)
+            | Self::Found(_)
+            | Self::Behind(_)
+            | Self::Epochs(_)
+            | Self::TakedownAsk(..)
+            | Self::TakedownAnswer(..)
+            | Self::ReceiptsAsk(..)
+            | Self::Receipts(_)
+            | Self::Sync(_)
+            | Self::Synced(_)
+            | Self::Knows
+            | Self::Superseded(_)
+            | Self::SpokenAsk
+            | Self::Spoken(_) => PROTOCOL_OF_NODES,
+        }
+    }
+
     const fn tag(&self) -> u8 {
         match self {
             Self::Swim(_) => 1,
@@ -102,7 +165,7 @@ impl Message {
             Self::Seek(_) => 3,
             Self::Found(_) => 4,
             Self::Behind(_) => 5,
-            Self::Epochs(_) => 6,
+            Self::Epochs(_) => EPOCHS,
             Self::TakedownAsk(..) => 7,
             Self::TakedownAnswer(..) => 8,
             Self::ReceiptsAsk(..) => 9,
@@ -111,12 +174,14 @@ impl Message {
             Self::Synced(_) => 12,
             Self::Knows => 13,
             Self::Superseded(_) => 14,
+            Self::SpokenAsk => 15,
+            Self::Spoken(_) => 16,
         }
     }
 
     /// Whether it is sent only to whoever asked.
     pub(super) const fn is_answer(&self) -> bool {
-        matches!(self, Self::Found(_) | Self::TakedownAnswer(..) | Self::Receipts(_))
+        matches!(self, Self::Found(_) | Self::TakedownAnswer(..) | Self::Receipts(_) | Self::Spoken(_))
     }
 
     fn write(&self, out: &mut Writer) {
@@ -142,7 +207,12 @@ impl Message {
             Self::Receipts(receipts) => out.list(receipts.iter(), |out, receipt| out.raw(&receipt.encode())),
             Self::Sync(message) => out.raw(&message.encode()),
             Self::Synced(synced) => out.raw(&synced.encode()),
-            Self::Knows => {}
+            Self::Knows | Self::SpokenAsk => {}
+            Self::Spoken(speakers) => out.list(speakers.iter(), |out, speaker| {
+                out.node(&speaker.node);
+                out.u8(speaker.protocol);
+                out.u32(speaker.age_ms);
+            }),
         }
     }
 
@@ -160,22 +230,29 @@ impl Message {
             3 => Self::Seek(Asked::decode(from.rest())?),
             4 => Self::Found(Answered::decode(from.rest())?),
             5 => Self::Behind(from.u64()?),
-            6 => Self::Epochs(Box::new(Batch::decode(from.rest())?)),
+            EPOCHS => Self::Epochs(Box::new(Batch::decode(from.rest())?)),
             7 => Self::TakedownAsk(from.u64()?, takedown::Ask::decode(from.rest())?),
             8 => Self::TakedownAnswer(from.u64()?, takedown::Answer::decode(from.rest())?),
             9 => {
                 let volume = from.volume()?;
                 let tracks = from.list(32, |from| from.array().map(TrackId::from_bytes))?;
-                Self::ReceiptsAsk(volume, bounded("tracks", tracks)?)
+                Self::ReceiptsAsk(volume, bounded("tracks", tracks, RECEIPTS_MAX)?)
             }
             10 => {
                 let receipt = |from: &mut Reader<'_>| takedown::Receipt::decode(from.raw(takedown::Receipt::BYTES)?);
-                Self::Receipts(bounded("receipts", from.list(takedown::Receipt::BYTES, receipt)?)?)
+                Self::Receipts(bounded("receipts", from.list(takedown::Receipt::BYTES, receipt)?, RECEIPTS_MAX)?)
             }
             11 => Self::Sync(sync::Message::decode(from.rest())?),
             12 => Self::Synced(rebalance::Synced::decode(from.rest())?),
             13 => Self::Knows,
             14 => Self::Superseded(from.u64()?),
+            15 => Self::SpokenAsk,
+            16 => {
+                let speaker = |from: &mut Reader<'_>| {
+                    Ok(Speaker { node: from.node()?, protocol: from.u8()?, age_ms: from.u32()? })
+                };
+                Self::Spoken(bounded("speakers", from.list(37, speaker)?, SPEAKERS_MAX)?)
+            }
             got => return Err(BadBytes::Tag { what: "envelope", got }.into()),
         };
         from.finish()?;
@@ -183,8 +260,8 @@ impl Message {
     }
 }
 
-fn bounded<T>(what: &'static str, items: Vec<T>) -> Result<Vec<T>, BadBytes> {
-    let (got, max) = (items.len(), RECEIPTS_MAX);
+fn bounded<T>(what: &'static str, items: Vec<T>, max: usize) -> Result<Vec<T>, BadBytes> {
+    let got = items.len();
     if got > max { Err(BadBytes::TooLong { what, got, max }) } else { Ok(items) }
 }
 
@@ -194,6 +271,7 @@ impl Envelope {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
         out.u8(VERSION);
+        out.u8(self.protocol);
         out.u64(self.epoch);
         out.u64(self.life);
         out.u8(self.message.tag());
@@ -203,9 +281,32 @@ impl Envelope {
 
     /// The envelope of these bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadEnvelope> {
+        Self::decode_up_to(PROTOCOL_VERSION, bytes)
+    }
+
+    /// As [`decode`](Self::decode), where `newest` is the newest version of the protocol that is spoken: what came after it
+    /// does not decode, as with a program that does not know it.
+    pub fn decode_up_to(newest: u8, bytes: &[u8]) -> Result<Self, BadEnvelope> {
+        let read = Self::read(newest, bytes);
+        match bytes {
+            [version, protocol, ..] if read.is_err() && *protocol > newest && bytes.len() <= ENVELOPE_BYTES_MAX => {
+                let has_records = *version == VERSION && bytes.get(TAG_AT) == Some(&EPOCHS);
+                let epoch = || bytes[2..].first_chunk().copied().map(u64::from_le_bytes);
+                let records_at = if has_records { epoch() } else { None };
+                Err(BadEnvelope::Later { protocol: *protocol, newest, records_at })
+            }
+            _ => read,
+        }
+    }
+
+    fn read(newest: u8, bytes: &[u8]) -> Result<Self, BadEnvelope> {
         let mut from = Reader::new(bytes, "envelope", ENVELOPE_BYTES_MAX)?;
         from.version(VERSION)?;
-        let (epoch, life, tag) = (from.u64()?, from.u64()?, from.u8()?);
-        Ok(Self { epoch, life, message: Message::read(tag, from)? })
+        let (protocol, epoch, life, tag) = (from.u8()?, from.u64()?, from.u64()?, from.u8()?);
+        let message = Message::read(tag, from)?;
+        if message.since() > newest {
+            return Err(BadBytes::Tag { what: "envelope", got: tag }.into());
+        }
+        Ok(Self { protocol, epoch, life, message })
     }
 }

@@ -10,8 +10,8 @@
 //!
 //! **Where to start.** [`Input`] and [`Effect`] are all there is between the two. Inside, each file of this folder owns
 //! one concern and the machines of this crate that it needs: `epochs.rs` the map and its log, `contacts.rs` who is
-//! there and who knows whom, `requests.rs` puts and gets, `copies.rs` anti-entropy and repair, `takedowns.rs`,
-//! `planner.rs` what the leader of the log plans.
+//! there and who knows whom, `versions.rs` what they speak, `requests.rs` puts and gets, `copies.rs` anti-entropy and
+//! repair, `takedowns.rs`, `planner.rs` what the leader of the log plans. [`Core::status`] shows how it stands.
 //!
 //! **The way of a request.** [`Input::Request`], answered by [`Effect::Go`] or [`Effect::Refuse`]; the driver moves the
 //! bytes and says [`Input::Done`]; [`Effect::Finish`] says what the asker may be told. A put is checked at both ends: a
@@ -41,16 +41,18 @@ mod planted;
 mod receipting;
 mod requests;
 mod settings;
+mod status;
 mod takedowns;
+mod versions;
 
 use self::contacts::Contacts;
 use self::copies::Copies;
 use self::duties::Duties;
-pub use self::effect::{CommandRefused, Destination, Effect, Finished, Refused};
+pub use self::effect::{Alarm, CommandRefused, Destination, Effect, Finished, ReceiptReport, Refused};
 pub use self::epochs::EPOCHS_MAX;
 use self::epochs::Epochs;
 pub use self::input::{Done, Input, Request, Verb};
-pub use self::message::{BadEnvelope, ENVELOPE_BYTES_MAX, Envelope, Message, RECEIPTS_MAX};
+pub use self::message::{BadEnvelope, ENVELOPE_BYTES_MAX, Envelope, Message, RECEIPTS_MAX, SPEAKERS_MAX, Speaker};
 use self::planner::Planner;
 #[cfg(feature = "planted")]
 pub use self::planted::Bug;
@@ -58,6 +60,7 @@ use self::receipting::Receipting;
 use self::requests::Requests;
 pub use self::settings::{CoreConfig, CoreSettings, Kept};
 use self::takedowns::Takedowns;
+use self::versions::Versions;
 use crate::NodeId;
 use crate::admission::Admission;
 
@@ -105,6 +108,7 @@ pub struct Core {
     began: u64,
     epochs: Epochs,
     contacts: Contacts,
+    versions: Versions,
     takedowns: Takedowns,
     receipts: Receipting,
     copies: Copies,
@@ -133,6 +137,7 @@ impl Core {
             takedowns: Takedowns::new(now, &config, &mut kept),
             epochs: Epochs::new(kept.history),
             contacts: Contacts::new(now, &config),
+            versions: Versions::default(),
             receipts: Receipting::default(),
             copies: Copies::new(now, &config),
             requests: Requests::new(Admission::new(&config.settings.admission)),
@@ -191,22 +196,24 @@ impl Core {
             Input::Appended { number } => self.take_appended(number),
             Input::TakedownsRead { number, records } => self.take_takedowns_read(number, records),
             Input::TakeDown { number, track, time, reason } => self.take_take_down(number, track, time, &reason),
+            Input::WantReceipts { number, track } => self.take_want_receipts(number, track),
             Input::Command { number, command, forecast } => self.take_command(number, command, forecast),
             Input::Batch(batch) => self.take_batch(&batch),
+            Input::LaterRecords { epoch } => self.take_later_records(epoch),
             Input::ClockJumped => self.take_clock_jump(),
         }
     }
 
     fn refuse_all(&mut self, input: &Input) -> Vec<Effect> {
-        match input {
-            Input::Request(request) => vec![Effect::Refuse { number: request.number, why: Refused::Halted }],
-            _ => Vec::new(),
+        if let Input::Request(request) = input {
+            self.effects.push(Effect::Refuse { number: request.number, why: Refused::Halted });
         }
+        std::mem::take(&mut self.effects)
     }
 
     /// Polls what was touched or is due, until nothing is.
     fn poll_parts(&mut self) {
-        loop {
+        while !self.halted {
             let due = |part: &Part| self.due[*part as usize] <= self.now || self.touched & part.bit() != 0;
             let Some(part) = PARTS.into_iter().find(due) else { return };
             self.touched &= !part.bit();
@@ -225,9 +232,6 @@ impl Core {
             };
             // A part that is due at once has done what it could in this step.
             self.due[part as usize] = next.max(self.now + 1);
-            if self.halted {
-                return;
-            }
         }
     }
 
@@ -240,7 +244,10 @@ impl Core {
     }
 
     fn send_to(&mut self, to: Destination, message: Message) {
-        let envelope = Box::new(Envelope { epoch: self.epoch(), life: self.config.life, message });
+        let (since, usable) = (message.since(), self.protocol());
+        assert!(since <= usable, "a message that came with protocol {since}, where {usable} may be used: {message:?}");
+        let (protocol, epoch, life) = (self.config.protocols.newest(), self.epoch(), self.config.life);
+        let envelope = Box::new(Envelope { protocol, epoch, life, message });
         self.effects.push(Effect::Send { to, envelope });
     }
 }

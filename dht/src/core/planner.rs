@@ -19,7 +19,12 @@ pub(super) struct Planner {
     proposed: BTreeMap<u64, u64>,
     /// Each partition's bytes, as far as this node's volumes tell; for forecasts.
     bytes_mean: u64,
+    /// When it is worked out next how many partitions move at once, in ms.
+    pace_at: u64,
 }
+
+/// How often it is worked out how many partitions move at once, in ms: it follows what the cluster stores.
+const PACE_MS: u64 = 30_000;
 
 impl Core {
     /// What moves and what waits, where this node leads.
@@ -35,8 +40,8 @@ impl Core {
             return;
         }
         if let Some(mut rebalance) = self.planner.rebalance.take() {
-            for number in rebalance.drain_commands() {
-                let why = self.not_leader();
+            for (number, begun) in rebalance.drain_commands() {
+                let why = self.not_leader(begun);
                 self.effects.push(Effect::Answer { number, result: Err(why) });
             }
         }
@@ -45,6 +50,7 @@ impl Core {
             let lease_ms = self.config.settings.lease.lease_ms;
             let settings = rebalance::Settings { lease_ms, ..self.config.settings.rebalance };
             let rebalance = Rebalance::new(settings, self.now, layout.map().clone(), layout.state().clone());
+            self.planner.pace_at = self.now;
             self.planner.rebalance = Some(rebalance);
             self.tell_planner_of_silence();
         }
@@ -101,12 +107,15 @@ impl Core {
         let refuse = |why| Effect::Answer { number, result: Err(why) };
         let command = match (command, self.history()) {
             (Command::RollBack { to, .. }, Some(history)) => match history.state_at(to) {
-                Some(state) => Command::RollBack { to, spec: Box::new(state.spec().clone()) },
+                Some(state) => {
+                    let (spec, leaving) = (Box::new(state.spec().clone()), state.leaving().clone());
+                    Command::RollBack { to, spec, leaving }
+                }
                 None => return self.effects.push(refuse(CommandRefused::Forgotten { oldest: history.oldest() })),
             },
             (command, _) => command,
         };
-        let not_leader = self.not_leader();
+        let not_leader = self.not_leader(false);
         let Some(rebalance) = &mut self.planner.rebalance else {
             return self.effects.push(refuse(not_leader));
         };
@@ -119,10 +128,14 @@ impl Core {
         self.touch(Part::Planner);
     }
 
-    fn not_leader(&self) -> CommandRefused {
+    pub(super) const fn planner_mut(&mut self) -> Option<&mut Rebalance> {
+        self.planner.rebalance.as_mut()
+    }
+
+    fn not_leader(&self, begun: bool) -> CommandRefused {
         let state = self.layout().map(|layout| layout.state().clone());
         let voters = state.iter().flat_map(|state| state.voters()).map(|voter| voter.node).collect();
-        CommandRefused::NotLeader { leader: self.voter().and_then(crate::log::Consensus::leader), voters }
+        CommandRefused::NotLeader { leader: self.voter().and_then(crate::log::Consensus::leader), voters, begun }
     }
 
     /// Tells the planner who may get a seat, where a command may give one. Whoever is named and was not heard of, be it that
@@ -145,6 +158,8 @@ impl Core {
 
     pub(super) fn poll_planner(&mut self) -> u64 {
         self.tell_planner_of_eligible();
+        self.pace_planner();
+        self.tell_planner_of_speakers();
         let bytes = PartitionBytes::Uniform(self.planner.bytes_mean);
         let Some(rebalance) = &mut self.planner.rebalance else { return u64::MAX };
         for effect in rebalance.poll(self.now, bytes) {
@@ -162,6 +177,22 @@ impl Core {
         }
         let rebalance = self.planner.rebalance.as_ref();
         rebalance.and_then(Rebalance::next_deadline).unwrap_or(u64::MAX)
+    }
+
+    /// Small partitions move many at once.
+    fn pace_planner(&mut self) {
+        let settings = self.config.settings.rebalance;
+        if settings.volume_moving_bytes == 0 || self.planner.rebalance.is_none() || self.now < self.planner.pace_at {
+            return;
+        }
+        self.planner.pace_at = self.now.saturating_add(PACE_MS);
+        let most = u32::try_from(settings.moving_max).unwrap_or(u32::MAX).max(settings.volume_moving_max);
+        // Nothing is known of their size where this node has no volume, or an empty one: they count as large.
+        let count = settings.volume_moving_bytes.checked_div(self.copies.partition_bytes_mean()).unwrap_or(0);
+        let max = u32::try_from(count).unwrap_or(u32::MAX).clamp(settings.volume_moving_max, most);
+        if let Some(rebalance) = &mut self.planner.rebalance {
+            rebalance.set_volume_moving_max(self.now, max);
+        }
     }
 
     fn propose(&mut self, number: u64, proposal: &Proposal) {

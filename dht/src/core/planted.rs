@@ -43,6 +43,8 @@ pub enum Bug {
     ReceiptEarly,
     /// Requests are let in however many are under way.
     NeverBusy,
+    /// The cluster is finalised whatever its nodes speak.
+    FinaliseUnheard,
     /// What was stored is pulled once more.
     PullAgain,
     /// What is to be pulled is forgotten, and thought to be under way.
@@ -58,7 +60,7 @@ pub enum Bug {
 impl Bug {
     /// Each of them.
     #[cfg(feature = "planted")]
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::AcknowledgeEarly,
         Self::ForgetStandIn,
         Self::CollectEarly,
@@ -78,6 +80,7 @@ impl Bug {
         Self::IgnoreRot,
         Self::ReceiptEarly,
         Self::NeverBusy,
+        Self::FinaliseUnheard,
         Self::PullAgain,
         Self::LosePull,
         Self::ReadUnproved,

@@ -13,13 +13,13 @@
 //! serve nothing meanwhile: a node that knows a takedown bars it at its gate, erases it on all of its volumes, and goes
 //! through what each volume has when it comes up; one that may lack takedowns does not serve.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use deadwax_track::TrackId;
 
 use super::message::{Message, RECEIPTS_MAX};
 use super::planted::Bug;
-use super::{Core, Effect, Part};
+use super::{Core, Effect, Part, ReceiptReport};
 use crate::takedown::{OPEN_MAX, Progress, Receipt, Receipts, Verdict};
 use crate::{Layout, NodeId, VolumeId};
 
@@ -31,6 +31,10 @@ const OPEN_ASKED: usize = 1_024;
 const ERASING_MAX: usize = 16_384;
 /// Beyond so many open tracks a voter does not go on through the log: there is room for what is taken down meanwhile.
 const OPEN_LOGGED_MAX: usize = OPEN_MAX / 2;
+
+/// The most tracks whose receipts are remembered after the last one came: whoever asks for one before is shown a copy's
+/// time; for those of others all are asked for anew.
+const CLOSED_MAX: usize = 1_024;
 
 /// Whose receipts are awaited, and who awaits ours.
 #[derive(Default)]
@@ -47,6 +51,8 @@ pub(super) struct Receipting {
     erasing: BTreeMap<(VolumeId, TrackId), BTreeSet<NodeId>>,
     /// Tracks of which every copy is receipted, since the process started.
     complete: u64,
+    /// The last of them.
+    closed: VecDeque<(TrackId, ReceiptReport)>,
 }
 
 /// The last barred track that is followed; none: the first one is next.
@@ -106,9 +112,39 @@ impl Core {
         if is_complete(self) {
             self.expect_of_holders(track);
         }
+        let copies: Vec<_> = self.receipts.receipts.copies(track).collect();
         let closed = self.receipts.receipts.close(track);
-        self.receipts.complete += u64::from(closed);
+        if closed {
+            self.receipts.complete += 1;
+            self.receipts.closed.retain(|(other, _)| other != track);
+            self.receipts.closed.truncate(CLOSED_MAX - 1);
+            self.receipts.closed.push_front((*track, ReceiptReport { complete: true, copies }));
+        }
         closed
+    }
+
+    /// A client asks. What is not followed any more is followed anew.
+    pub(super) fn take_want_receipts(&mut self, number: u64, track: TrackId) {
+        let report = self.receipt_report(&track);
+        self.effects.push(Effect::Receipts { number, report });
+    }
+
+    fn receipt_report(&mut self, track: &TrackId) -> Option<ReceiptReport> {
+        if !self.receipts.votes || !matches!(self.gate(track), Verdict::Barred(_)) {
+            return None;
+        }
+        if self.takedown_progress(track).is_none() {
+            if let Some((_, report)) = self.receipts.closed.iter().find(|(other, _)| other == track) {
+                return Some(report.clone());
+            }
+            if !self.expect_of_holders(track) {
+                return None;
+            }
+            self.receipts.due.get_or_insert(self.now + 1);
+            self.touch(Part::Receipts);
+        }
+        let complete = self.takedown_progress(track)?.is_complete();
+        Some(ReceiptReport { complete, copies: self.receipts.receipts.copies(track).collect() })
     }
 
     /// A node that begins to vote goes through the log; one that votes no more follows nothing.

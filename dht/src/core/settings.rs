@@ -8,6 +8,7 @@ use crate::log::{Durable, History};
 use crate::repair::RepairSettings;
 use crate::routing::RouterSettings;
 use crate::takedown::{LeaseRules, Standing, Takedown};
+use crate::wire::Protocols;
 use crate::{ClusterId, LayoutCache, NodeId, NodeKey, rebalance, sync};
 
 /// What a core is, for as long as its process lives.
@@ -35,6 +36,8 @@ pub struct CoreConfig {
     pub life: u64,
     /// Of all its randomness: another for each node and start.
     pub seed: u64,
+    /// Which versions of the protocol it speaks. It takes part only in a cluster that is finalised at one of them.
+    pub protocols: Protocols,
     /// What may be set.
     pub settings: CoreSettings,
     /// A mistake that it makes.
@@ -58,6 +61,7 @@ impl CoreConfig {
             seeds: Vec::new(),
             life,
             seed,
+            protocols: Protocols::BUILD,
             settings: CoreSettings::default(),
             #[cfg(feature = "planted")]
             bug: None,

@@ -6,12 +6,13 @@ use deadwax_track::{Partition, TrackId};
 
 use super::message::Message;
 use super::planted::Bug;
-use super::{Core, CoreConfig, Effect, Kept, Part};
+use super::{Alarm, Core, CoreConfig, Effect, Kept, Part};
 use crate::random::Random;
 use crate::takedown::{
-    Answer, Ask, Follow, FollowEffect, IssueError, Name, Stale, Standing, Takedown, TakedownLog, Verdict,
+    Answer, Ask, Follow, FollowEffect, Heads, IssueError, Name, Quorum, SPREADS_MAX, Stale, Standing, Takedown,
+    TakedownLog, Verdict,
 };
-use crate::{Layout, NodeId, VolumeId};
+use crate::{Holder, Layout, NodeId, VolumeId};
 
 /// How many barred tracks are looked at, and erased, at a time for a volume that has come up.
 const ERASED_AT_A_TIME: usize = 256;
@@ -132,14 +133,49 @@ impl Core {
 
     pub(super) fn take_take_down(&mut self, number: u64, track: TrackId, time: u64, reason: &str) {
         let issued = match &self.config.issuer {
+            // It may have lost records of its own: the next one would be one number's second.
+            Some(_) if !self.standing().intact => Err(IssueError::Behind),
+            // Nobody could be told how far it has come.
+            Some(_) if self.takedowns.follow.spreads() >= SPREADS_MAX => Err(IssueError::Busy),
             Some(key) => self.takedowns.follow.issue(self.now, key, track, time, reason),
             None => Err(IssueError::Stranger),
         };
+        let name = match &issued {
+            Ok(record) => Some(record.name()),
+            Err(IssueError::Already(name)) => Some(*name),
+            Err(_) => None,
+        };
+        let quorums = self.quorums(&track);
+        let awaited = name.map(|name| self.takedowns.follow.await_spread(self.now, number, &name, quorums));
         match issued {
             Ok(record) => self.takedowns.fresh.push((number, record.name())),
-            Err(error) => self.effects.push(Effect::TakenDown { number, result: Err(error) }),
+            Err(error) => {
+                let error = awaited.and_then(Result::err).unwrap_or(error);
+                self.effects.push(Effect::TakenDown { number, result: Err(error) });
+            }
         }
         self.touch(Part::Takedowns);
+    }
+
+    /// Of each set of the track's holders so many that no write quorum is without one.
+    fn quorums(&self, track: &TrackId) -> Vec<Quorum> {
+        let Some(layout) = self.layout() else { return Vec::new() };
+        let quorum = usize::from(layout.map().policy().write_quorum);
+        let sets = layout.sets(track.partition());
+        let nodes = |set: &[Holder]| set.iter().map(|holder| layout.map().nodes()[holder.node].id).collect();
+        sets.each().map(|set| Quorum { nodes: nodes(set), needed: (set.len() + 1).saturating_sub(quorum) }).collect()
+    }
+
+    /// How far the takedowns on the drive go.
+    #[must_use]
+    pub const fn takedown_heads(&self) -> &Heads {
+        self.takedowns.follow.flushed()
+    }
+
+    /// The slots of at most `limit` takedowns that are on the drive, and that whoever has what `known` says lacks.
+    #[must_use]
+    pub fn takedowns_since(&self, known: &Heads, limit: usize) -> Vec<u32> {
+        self.takedowns.follow.flushed_since(known, limit)
     }
 
     pub(super) fn poll_takedowns(&mut self) -> u64 {
@@ -160,7 +196,12 @@ impl Core {
                     self.effects.push(Effect::Append { number: append, records });
                 }
                 FollowEffect::Erase { tracks } => tracks.into_iter().for_each(|track| self.bar(track)),
-                FollowEffect::Forked { .. } | FollowEffect::Serves(_) => {}
+                FollowEffect::Spread { number, spread } => self.effects.push(Effect::Spread { number, spread }),
+                FollowEffect::Forked { issuers } => {
+                    self.effects.extend(issuers.into_iter().map(|issuer| Effect::Alarm(Alarm::Forked { issuer })));
+                }
+                FollowEffect::Stranger { issuer } => self.effects.push(Effect::Alarm(Alarm::Stranger { issuer })),
+                FollowEffect::Serves(_) => {}
             }
         }
         self.tell_standing();

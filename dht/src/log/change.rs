@@ -9,6 +9,7 @@ use super::spec::{
 };
 use super::state::Grant;
 use super::transition::{Move, Stage};
+use crate::wire::PROTOCOL_OF_NODES;
 use crate::{MapSpec, Node, NodeId, Override, Policy, Volume, VolumeId};
 
 /// One change of the cluster's description. [`State`](super::State) says what each may do.
@@ -20,6 +21,8 @@ pub enum Change {
         spec: Box<MapSpec>,
         /// The nodes that vote, 3 to 7.
         voters: Vec<NodeId>,
+        /// The version of the protocol at which the cluster begins: the founders' newest.
+        protocol: u8,
     },
     /// A node comes.
     AddNode(Node),
@@ -114,6 +117,12 @@ pub enum Change {
         /// Its map: the record stands for itself when that epoch is forgotten.
         spec: Box<MapSpec>,
     },
+    /// The cluster is finalised at a later version of the protocol: what came with it may be used from the next record on,
+    /// and whoever does not speak it takes no part any more. That all do is for the proposer to know.
+    Finalise {
+        /// At which.
+        protocol: u8,
+    },
 }
 
 impl Change {
@@ -127,12 +136,44 @@ impl Change {
         matches!(self, Self::SetVoters(_) | Self::RenewSeats(_))
     }
 
+    /// The version of the protocol that it came with: it can be a record only where the cluster is finalised at that one
+    /// or a later, as others could not read it.
+    #[must_use]
+    pub const fn since(&self) -> u8 {
+        match self {
+            Self::Genesis { .. }
+            | Self::AddNode(_)
+            | Self::RemoveNode(_)
+            | Self::AddVolume { .. }
+            | Self::RetireVolume(_)
+            | Self::SetWeight { .. }
+            | Self::SetZone { .. }
+            | Self::SetRack { .. }
+            | Self::SetAddress { .. }
+            | Self::SetPolicy(_)
+            | Self::SetOverrides(_)
+            | Self::Begin(_)
+            | Self::Advance { .. }
+            | Self::Finish(_)
+            | Self::Abort(_)
+            | Self::SetVoters(_)
+            | Self::RenewSeats(_)
+            | Self::SettleVoters
+            | Self::SetDead { .. }
+            | Self::SetLeaving { .. }
+            | Self::Reshape { .. }
+            | Self::RollBack { .. }
+            | Self::Finalise { .. } => PROTOCOL_OF_NODES,
+        }
+    }
+
     pub(super) fn write(&self, out: &mut Writer) {
         out.u8(self.tag());
         match self {
-            Self::Genesis { spec, voters } => {
+            Self::Genesis { spec, voters, protocol } => {
                 write_spec(out, spec);
                 out.list(voters.iter(), Writer::node);
+                out.u8(*protocol);
             }
             Self::AddNode(node) => write_node(out, node),
             Self::RemoveNode(node) => out.node(node),
@@ -175,6 +216,7 @@ impl Change {
                 out.u64(*to);
                 write_spec(out, spec);
             }
+            Self::Finalise { protocol } => out.u8(*protocol),
         }
     }
 
@@ -202,13 +244,17 @@ impl Change {
             Self::SetLeaving { .. } => 20,
             Self::Reshape { .. } => 21,
             Self::RenewSeats(_) => 22,
+            Self::Finalise { .. } => 23,
         }
     }
 
     pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, BadBytes> {
         let tag = from.u8()?;
         Ok(match tag {
-            1 => Self::Genesis { spec: Box::new(read_spec(from)?), voters: from.list(32, Reader::node)? },
+            1 => {
+                let (spec, voters) = (Box::new(read_spec(from)?), from.list(32, Reader::node)?);
+                Self::Genesis { spec, voters, protocol: from.u8()? }
+            }
             2 => Self::AddNode(read_node(from)?),
             3 => Self::RemoveNode(from.node()?),
             4 => Self::AddVolume { node: from.node()?, volume: read_volume(from)? },
@@ -233,6 +279,7 @@ impl Change {
             20 => Self::SetLeaving { volumes: read_volumes(from)?, leaving: from.bool("leaving")? },
             21 => Self::Reshape { spec: Box::new(read_spec(from)?) },
             22 => Self::RenewSeats(from.list(40, Grant::read)?),
+            23 => Self::Finalise { protocol: from.u8()? },
             got => return Err(BadBytes::Tag { what: "change", got }),
         })
     }

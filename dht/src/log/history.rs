@@ -13,6 +13,7 @@ use super::rules::BadChange;
 use super::state::State;
 use super::touch::{Thing, Touch};
 use super::{RECORD_BYTES_MAX, RECORDS_BYTES_MAX, RECORDS_MAX, STATE_BYTES_MAX};
+use crate::wire::PROTOCOL_VERSION;
 use crate::{BadMap, ClusterId, Map, MapSpec, NodeId};
 
 /// Why records were not taken. The history is what it was before them, or before the one that is named.
@@ -139,10 +140,16 @@ pub struct History {
 }
 
 impl History {
-    /// The history that begins with `spec` (whose epoch is the first) and these voters, 3 to 7 of its nodes.
+    /// The history that begins with `spec` (whose epoch is the first) and these voters, 3 to 7 of its nodes, finalised at
+    /// the newest version of the protocol that this program speaks.
     pub fn genesis(spec: MapSpec, voters: Vec<NodeId>) -> Result<Self, BadChange> {
-        let state = State::genesis(&spec, &voters)?;
-        let change = Change::Genesis { spec: Box::new(spec), voters };
+        Self::genesis_at(PROTOCOL_VERSION, spec, voters)
+    }
+
+    /// As [`genesis`](Self::genesis), finalised at `protocol`.
+    pub fn genesis_at(protocol: u8, spec: MapSpec, voters: Vec<NodeId>) -> Result<Self, BadChange> {
+        let state = State::genesis(&spec, &voters, protocol)?;
+        let change = Change::Genesis { spec: Box::new(spec), voters, protocol };
         let record = Record { epoch: state.epoch(), previous: [0; 32], state: state.hash(), change };
         Ok(Self::begin(Arc::new(Checkpoint { record, state })))
     }

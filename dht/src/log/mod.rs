@@ -18,6 +18,11 @@
 //! to know ([`crate::rebalance`]): `Synced` when the new holders have said that they have all, `Settled` only when
 //! enough of the old ones know `Synced`'s epoch. `transition.rs` draws it.
 //!
+//! **The way to a later version.** The bytes here have none of their own that two programs could agree on. A state says
+//! at which version of the protocol the cluster is finalised, each [`Change`] with which it came ([`Change::since`]), and
+//! no state takes a later one. So a node of the version before reads all there is until [`Change::Finalise`], which
+//! it reads, too, and by which it stops.
+//!
 //! **What happens on each failure.**
 //!
 //! - *Fewer than a majority of voters are there:* no change is decided. Every history stays and answers, so that reads
@@ -26,7 +31,8 @@
 //! - *A voter stops:* it goes on from its [`Durable`] state. One that has lost it must not vote in its old seat, and
 //!   does not, since each seat names the process that may begin it ([`Voter::life`]): it
 //!   gets a new one by [`Change::RenewSeats`], or another node does by [`Change::SetVoters`].
-//! - *A voter cannot read what was decided:* it is of a later version. The voter stops until it runs that version.
+//! - *A voter cannot read what was decided:* it is of a later version. The voter stops until it runs that version,
+//!   and its node with it.
 //! - *A node was away for long:* [`History::since`] gives a checkpoint and the records after it.
 //! - *Bytes are forged, or of another chain:* a typed error; nothing is changed.
 //!

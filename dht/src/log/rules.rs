@@ -23,6 +23,10 @@ pub enum BadChange {
     RollBack { to: u64, epoch: u64 },
     #[error("it changes nothing")]
     Nothing,
+    #[error("the cluster is finalised at protocol {is}, which cannot be lowered to {got}")]
+    Lowered { got: u8, is: u8 },
+    #[error("it came with protocol {since}, and the cluster is finalised at {is}")]
+    NotFinalised { since: u8, is: u8 },
     #[error("no node {0} is in the map")]
     NoNode(NodeId),
     #[error("no volume {0} is in the map")]
@@ -73,6 +77,10 @@ pub enum BadChange {
 
 /// `state` with `change` done, its epoch as before. [`check`] has not been asked yet.
 pub(super) fn apply(mut state: State, change: &Change) -> Result<State, BadChange> {
+    let (since, is) = (change.since(), state.protocol);
+    if since > is {
+        return Err(BadChange::NotFinalised { since, is });
+    }
     match change {
         Change::Genesis { .. } => return Err(BadChange::Genesis),
         Change::AddNode(node) => state.spec.nodes.push(node.clone()),
@@ -130,6 +138,8 @@ pub(super) fn apply(mut state: State, change: &Change) -> Result<State, BadChang
         }
         Change::SetLeaving { volumes, leaving } => set_leaving(&mut state, volumes, *leaving)?,
         Change::Reshape { spec } => reshape(&mut state, spec)?,
+        Change::Finalise { protocol: got } if *got < is => return Err(BadChange::Lowered { got: *got, is }),
+        Change::Finalise { protocol } => state.protocol = *protocol,
     }
     Ok(state)
 }
@@ -403,4 +413,38 @@ fn check_transitions(state: &State) -> Result<(), BadChange> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ClusterId, MAP_VERSION, Policy, Volume};
+
+    #[test]
+    fn a_change_comes_to_be_only_where_the_cluster_is_finalised_at_its_version() {
+        let node = |at: u8| {
+            let volumes = vec![Volume { id: VolumeId::from_bytes([at; 16]), weight: 1 }];
+            let (id, address) = (NodeId::from_bytes([at; 32]), format!("10.0.0.{at}:7881"));
+            Node { id, zone: "here".into(), rack: None, address, volumes }
+        };
+        let policy = Policy { copies: 1, write_quorum: 1, zones_min: 1 };
+        let (version, cluster, nodes) = (MAP_VERSION, ClusterId::from_bytes([1; 16]), (1..=4).map(node).collect());
+        let spec = MapSpec { version, cluster, epoch: 1, policy, nodes, overrides: vec![] };
+        let voters: Vec<NodeId> = spec.nodes[..3].iter().map(|node| node.id).collect();
+        let change = Change::SetDead { node: voters[0], dead: true };
+        let since = change.since();
+        let early = State::genesis(&spec, &voters, since - 1).expect("a state");
+        assert_eq!(early.after(&change), Err(BadChange::NotFinalised { since, is: since - 1 }));
+        let state = State::genesis(&spec, &voters, since).expect("a state");
+        assert_eq!(state.after(&change).map(|state| state.protocol()), Ok(since));
+        let raised = state.after(&Change::Finalise { protocol: since + 2 }).expect("it rises");
+        assert_eq!(raised.protocol(), since + 2);
+        for (protocol, why) in [
+            (since + 2, BadChange::Nothing),
+            (since + 1, BadChange::Lowered { got: since + 1, is: since + 2 }),
+            (0, BadChange::Lowered { got: 0, is: since + 2 }),
+        ] {
+            assert_eq!(raised.after(&Change::Finalise { protocol }), Err(why));
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! What an epoch describes: the map, who votes, who is dead, which drives leave, and which partitions move.
+//! What an epoch describes: the map, who votes, who is dead, which drives leave, which partitions move, and at which version
+//! of the protocol the cluster is finalised.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,6 +63,8 @@ pub struct State {
     pub(super) outgoing: Vec<Voter>,
     /// The newest seat that was given.
     pub(super) seats: u64,
+    /// At which version the cluster is finalised.
+    pub(super) protocol: u8,
     pub(super) dead: BTreeSet<NodeId>,
     pub(super) leaving: BTreeSet<VolumeId>,
     pub(super) transitions: BTreeMap<Partition, Transition>,
@@ -69,13 +72,14 @@ pub struct State {
 
 impl State {
     /// The state that a genesis makes.
-    pub(super) fn genesis(spec: &MapSpec, voters: &[NodeId]) -> Result<Self, BadChange> {
+    pub(super) fn genesis(spec: &MapSpec, voters: &[NodeId], protocol: u8) -> Result<Self, BadChange> {
         let grants: Vec<Grant> = voters.iter().map(|node| Grant { node: *node, life: 0 }).collect();
         let empty = Self {
             spec: spec.clone(),
             voters: Vec::new(),
             outgoing: Vec::new(),
             seats: 0,
+            protocol,
             dead: BTreeSet::new(),
             leaving: BTreeSet::new(),
             transitions: BTreeMap::new(),
@@ -141,6 +145,13 @@ impl State {
         self.seats
     }
 
+    /// The version of the protocol at which the cluster is finalised: what came later is neither in the log nor sent from
+    /// node to node.
+    #[must_use]
+    pub const fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
     /// The nodes that were declared dead.
     #[must_use]
     pub const fn dead(&self) -> &BTreeSet<NodeId> {
@@ -201,6 +212,7 @@ impl State {
             });
         }
         out.u64(self.seats);
+        out.u8(self.protocol);
         out.list(self.dead.iter(), Writer::node);
         out.list(self.leaving.iter(), Writer::volume);
         out.list(self.transitions.iter(), |out, (partition, transition)| {
@@ -217,14 +229,14 @@ impl State {
         let spec = read_spec(&mut from)?;
         let voter = |from: &mut Reader<'_>| Ok(Voter { seat: from.u64()?, node: from.node()?, life: from.u64()? });
         let (voters, outgoing) = (from.list(48, voter)?, from.list(48, voter)?);
-        let seats = from.u64()?;
+        let (seats, protocol) = (from.u64()?, from.u8()?);
         let dead = rising("dead nodes", from.list(32, Reader::node)?.into_iter().map(|node| (node, ())))?;
         let leaving = rising("leaving volumes", from.list(16, Reader::volume)?.into_iter().map(|id| (id, ())))?;
         let moves = from.list(11, |from| Ok((read_partition(from)?, Transition::read(from)?)))?;
         let transitions = rising("transitions", moves.into_iter())?;
         from.finish()?;
         let (dead, leaving) = (dead.into_keys().collect(), leaving.into_keys().collect());
-        let state = Self { spec, voters, outgoing, seats, dead, leaving, transitions };
+        let state = Self { spec, voters, outgoing, seats, protocol, dead, leaving, transitions };
         rules::check(&state)?;
         Ok(state)
     }

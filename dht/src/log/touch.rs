@@ -22,6 +22,8 @@ pub enum Thing {
     Policy,
     /// Who votes.
     Voters,
+    /// At which version the cluster is finalised.
+    Protocol,
     /// All there is.
     All,
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Thing {
             Self::Volume(volume) => write!(f, "volume {volume}"),
             Self::Policy => f.write_str("the policy"),
             Self::Voters => f.write_str("the voters"),
+            Self::Protocol => f.write_str("the protocol's version"),
             Self::All => f.write_str("the whole map"),
         }
     }
@@ -50,7 +53,7 @@ pub(super) struct Touch {
 impl Touch {
     /// What `change` touches when it is made to `state`.
     pub(super) fn of(change: &Change, state: &State) -> Self {
-        use Thing::{All, Node, Policy, Volume, Voters};
+        use Thing::{All, Node, Policy, Protocol, Volume, Voters};
         let (mut writes, mut reads) = (BTreeSet::new(), BTreeSet::new());
         let partition_of = |partition: &Partition| Thing::Partition(*partition);
         match change {
@@ -98,6 +101,9 @@ impl Touch {
             }
             Change::SettleVoters => {
                 writes.insert(Voters);
+            }
+            Change::Finalise { .. } => {
+                writes.insert(Protocol);
             }
             Change::SetVoters(voters) | Change::RenewSeats(voters) => {
                 writes.insert(Voters);

@@ -3,6 +3,7 @@
 mod unmet;
 
 use deadwax_track::PARTITIONS;
+use serde::{Deserialize, Serialize};
 
 pub use self::unmet::Unmet;
 use crate::map::{BadMap, Map, MapSpec};
@@ -32,8 +33,8 @@ impl PartitionBytes<'_> {
     }
 }
 
-/// One volume's part in a change. Copies are of partitions.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// One volume's part in a change. Copies are of partitions. The order of the fields is part of the wire format.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct VolumeShare {
     /// Which volume.
     pub volume: VolumeId,

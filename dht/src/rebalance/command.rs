@@ -67,13 +67,16 @@ pub enum Command {
     },
     /// How many zones at least. Copies and the write quorum stay as the cluster was founded.
     SetPolicy(Policy),
-    /// Weights, zones, racks, addresses and policy of an earlier epoch, and the nodes and drives that it had. Those
-    /// that came since are drained, and stay in the map until they are removed.
+    /// Weights, zones, racks, addresses and policy of an earlier epoch, the nodes and drives that it had, and which of
+    /// these were to be emptied. Those that came since are drained, and stay in the map until they are removed. Who is
+    /// dead now stays so: what a node lost meanwhile no map brings back.
     RollBack {
         /// The earlier epoch.
         to: u64,
         /// Its map, from the history.
         spec: Box<MapSpec>,
+        /// The drives that were to be emptied then, from the history.
+        leaving: BTreeSet<VolumeId>,
     },
     /// A node will not come back as it was, or does.
     SetDead {
@@ -86,6 +89,13 @@ pub enum Command {
     /// are new they get their seats by several records. One that votes already and has lost its seat, with its system drive,
     /// gets a new one.
     SetVoters(Vec<NodeId>),
+    /// The cluster is finalised at a later version of the protocol: what came with it is used from then on, and no node can be
+    /// rolled back to a program that does not speak it. Each that is not dead does speak it, as far as the node that leads
+    /// has heard in the last minutes.
+    Finalise {
+        /// At which.
+        protocol: u8,
+    },
 }
 
 /// What an epoch says of all that commands can change.
@@ -135,9 +145,9 @@ fn shape(spec: &MapSpec) -> MapSpec {
 }
 
 impl Command {
-    /// What there is after the command is carried out at `state`. `begun`: a record of it came to be already, so what
-    /// is no more is gone by its own doing.
-    pub(super) fn wish(&self, state: &State, begun: bool) -> Result<Wish, Refused> {
+    /// What there is after the command is carried out at `state`. `proposed`: a record of it may have come to be already,
+    /// so what is no more counts as gone by its own doing.
+    pub(super) fn wish(&self, state: &State, proposed: bool) -> Result<Wish, Refused> {
         let mut wish = Wish::of(state);
         match self {
             Self::AddNode(node) => match wish.spec.nodes.iter().find(|other| other.id == node.id) {
@@ -154,11 +164,11 @@ impl Command {
                 }
             }
             Self::RemoveNode(id) => match wish.node(id) {
-                Err(missing) if !begun => return Err(missing),
+                Err(missing) if !proposed => return Err(missing),
                 _ => wish.spec.nodes.retain(|node| node.id != *id),
             },
             Self::RemoveVolume(id) => match wish.volume(id) {
-                Err(missing) if !begun => return Err(missing),
+                Err(missing) if !proposed => return Err(missing),
                 _ => wish.spec.nodes.iter_mut().for_each(|node| node.volumes.retain(|volume| volume.id != *id)),
             },
             Self::DrainNode { node, drain } => {
@@ -174,7 +184,7 @@ impl Command {
             Self::SetRack { node, rack } => wish.node(node)?.rack.clone_from(rack),
             Self::SetAddress { node, address } => wish.node(node)?.address.clone_from(address),
             Self::SetPolicy(policy) => wish.set_policy(*policy)?,
-            Self::RollBack { to, spec } => wish.roll_back(*to, spec)?,
+            Self::RollBack { to, spec, leaving } => wish.roll_back(*to, spec, leaving)?,
             Self::SetDead { node, dead } => {
                 wish.node(node)?;
                 if *dead {
@@ -183,7 +193,10 @@ impl Command {
                     wish.dead.remove(node)
                 };
             }
-            Self::SetVoters(_) => {}
+            Self::Finalise { protocol: got } if *got < state.protocol() => {
+                return Err(Refused::Lowered { got: *got, finalised: state.protocol() });
+            }
+            Self::SetVoters(_) | Self::Finalise { .. } => {}
         }
         Ok(wish)
     }
@@ -205,6 +218,9 @@ impl Command {
         if let Self::SetVoters(voters) = self {
             // Whether it is so already depends on who is in its seat, too.
             return Some(Change::set_voters(voters.iter().copied(), |_| 0));
+        }
+        if let Self::Finalise { protocol } = *self {
+            return (protocol != state.protocol()).then_some(Change::Finalise { protocol });
         }
         let is = Wish::of(state);
         if wish.spec != is.spec {
@@ -248,7 +264,7 @@ impl Wish {
         Ok(())
     }
 
-    fn roll_back(&mut self, to: u64, spec: &MapSpec) -> Result<(), Refused> {
+    fn roll_back(&mut self, to: u64, spec: &MapSpec, leaving: &BTreeSet<VolumeId>) -> Result<(), Refused> {
         if spec.epoch != to || to >= self.spec.epoch || spec.cluster != self.spec.cluster {
             return Err(Refused::RollBack(to));
         }
@@ -256,6 +272,7 @@ impl Wish {
         let now = std::mem::replace(&mut self.spec.nodes, spec.nodes.clone());
         let then: BTreeSet<VolumeId> =
             spec.nodes.iter().flat_map(|node| &node.volumes).map(|volume| volume.id).collect();
+        self.leaving = leaving.intersection(&then).copied().collect();
         for mut node in now {
             node.volumes.retain(|volume| !then.contains(&volume.id));
             self.leaving.extend(node.volumes.iter().map(|volume| volume.id));

@@ -1,11 +1,13 @@
 //! The bytes of operators' commands.
 
+use std::collections::BTreeSet;
+
 use super::command::Command;
 use crate::log::{
     BadBytes, RECORD_BYTES_MAX, Reader, VOTERS_MAX, Writer, read_node, read_policy, read_rack, read_spec, read_volume,
     write_node, write_policy, write_rack, write_spec, write_volume,
 };
-use crate::{NodeId, Volume};
+use crate::{NodeId, Volume, VolumeId};
 
 /// The version of a command's bytes. 1: the first.
 const VERSION: u8 = 1;
@@ -18,16 +20,17 @@ pub const COMMAND_BYTES_MAX: usize = RECORD_BYTES_MAX;
 ///    2 remove node    node 32                      9 set rack     node 32, rack: option of text
 ///    3 add volume     node 32, volume             10 set address  node 32, address text
 ///    4 remove volume  volume 16                   11 set policy   copies, write quorum, zones: u8 each
-///    5 drain node     node 32, drain u8           12 roll back    to u64, map
+///    5 drain node     node 32, drain u8           12 roll back    to u64, map, leaving: count u32, 16 each, rising
 ///    6 drain volume   volume 16, drain u8         13 set dead     node 32, dead u8
 ///    7 set weight     volume 16, weight u32       14 set voters   nodes: count u32, 32 each, at most 7
+///                                                 15 finalise     protocol u8
 /// ```
 ///
 /// Nodes, volumes and maps are written as in the log's records. Whether what is asked for keeps the rules is not known
 /// before it is carried out.
 impl Command {
-    /// The command's bytes: at most [`COMMAND_BYTES_MAX`]. A [`Core`](crate::core::Core) takes the map of a roll back
-    /// from its own history: who sends one may leave out nodes and overrides.
+    /// The command's bytes: at most [`COMMAND_BYTES_MAX`]. A [`Core`](crate::core::Core) takes the map of a roll back,
+    /// and what was leaving, from its own history: who sends one may leave out nodes, overrides and leaving volumes.
     ///
     /// # Panics
     ///
@@ -63,11 +66,13 @@ impl Command {
                 write_rack(&mut out, rack.as_deref());
             }
             Self::SetPolicy(policy) => write_policy(&mut out, *policy),
-            Self::RollBack { to, spec } => {
+            Self::RollBack { to, spec, leaving } => {
                 out.u64(*to);
                 write_spec(&mut out, spec);
+                out.list(leaving.iter(), Writer::volume);
             }
             Self::SetVoters(voters) => out.list(voters.iter(), Writer::node),
+            Self::Finalise { protocol } => out.u8(*protocol),
         }
         out.finish()
     }
@@ -91,9 +96,12 @@ impl Command {
             9 => Self::SetRack { node: from.node()?, rack: read_rack(&mut from)? },
             10 => Self::SetAddress { node: from.node()?, address: from.text()? },
             11 => Self::SetPolicy(read_policy(&mut from)?),
-            12 => Self::RollBack { to: from.u64()?, spec: Box::new(read_spec(&mut from)?) },
+            12 => {
+                Self::RollBack { to: from.u64()?, spec: Box::new(read_spec(&mut from)?), leaving: leaving(&mut from)? }
+            }
             13 => Self::SetDead { node: from.node()?, dead: from.bool("dead")? },
             14 => Self::SetVoters(voters(&mut from)?),
+            15 => Self::Finalise { protocol: from.u8()? },
             got => return Err(BadBytes::Tag { what: "command", got }),
         };
         from.finish()?;
@@ -116,7 +124,17 @@ impl Command {
             Self::RollBack { .. } => 12,
             Self::SetDead { .. } => 13,
             Self::SetVoters(_) => 14,
+            Self::Finalise { .. } => 15,
         }
+    }
+}
+
+fn leaving(from: &mut Reader<'_>) -> Result<BTreeSet<VolumeId>, BadBytes> {
+    let volumes = from.list(16, Reader::volume)?;
+    if volumes.is_sorted_by(|volume, next| volume < next) {
+        Ok(volumes.into_iter().collect())
+    } else {
+        Err(BadBytes::Order("leaving volumes"))
     }
 }
 

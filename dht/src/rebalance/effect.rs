@@ -130,10 +130,90 @@ pub enum Refused {
     /// The epoch to roll back to is no earlier one, or its map is another cluster's.
     #[error("cannot roll back to the map of epoch {0}")]
     RollBack(u64),
+    /// It only rises.
+    #[error("the cluster is finalised at protocol {finalised} already, which cannot be lowered to {got}")]
+    Lowered {
+        /// What was asked for.
+        got: u8,
+        /// At which it is finalised.
+        finalised: u8,
+    },
+    /// Upgrade these first. They, and no others, keep the cluster from it, but for those that are [`Unspoken`](Self::Unspoken).
+    #[error(
+        "{nodes} not speak protocol {protocol}, as was heard in the last minutes: run a later version of the program there \
+         (or take `protocol_max` out of the settings), or declare dead what will not come back",
+        nodes = .nodes.that("does", "do")
+    )]
+    TooOld {
+        /// At which version the cluster was to be finalised.
+        protocol: u8,
+        /// Who speaks less.
+        nodes: Named,
+    },
+    /// It is not known what these speak: each is down, or started a moment ago. They were asked meanwhile; ask again.
+    #[error(
+        "{nodes} not been heard in the last minutes, so that it is not known whether all speak protocol {protocol}: start \
+         what is down, or declare it dead, wait a minute, and ask again",
+        nodes = .nodes.that("has", "have")
+    )]
+    Unspoken {
+        /// At which version the cluster was to be finalised.
+        protocol: u8,
+        /// Who was not heard.
+        nodes: Named,
+    },
     /// The map would break a rule.
     #[error(transparent)]
     Map(#[from] BadMap),
     /// The log's rules forbid it.
     #[error(transparent)]
     Log(#[from] Refusal),
+}
+
+/// Nodes, of which a few are named.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Named {
+    /// The first of them, [`NAMED_MAX`] at most.
+    pub first: Vec<NodeId>,
+    /// How many there are, at least one.
+    pub count: usize,
+}
+
+/// The most nodes that a refusal names.
+pub const NAMED_MAX: usize = 8;
+
+impl Named {
+    /// These; none where there are none.
+    pub(super) fn of(nodes: &[NodeId]) -> Option<Self> {
+        let first = nodes.iter().take(NAMED_MAX).copied().collect();
+        (!nodes.is_empty()).then_some(Self { first, count: nodes.len() })
+    }
+
+    /// The nodes by name, with a verb for one or for several.
+    fn that(&self, one: &str, several: &str) -> String {
+        let names = self.first.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+        match self.count {
+            1 => format!("node {names} {one}"),
+            count if count == self.first.len() => format!("nodes {names} {several}"),
+            count => format!("nodes {names} and {} more {several}", count - self.first.len()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_a_few_nodes_and_counts_the_others() {
+        let nodes: Vec<NodeId> = (0..10).map(|at| NodeId::from_bytes([at; 32])).collect();
+        let said = |count: usize| {
+            let nodes = Named::of(&nodes[..count]).expect("some");
+            Refused::TooOld { protocol: 5, nodes }.to_string()
+        };
+        assert!(said(1).starts_with(&format!("node {} does not speak protocol 5", nodes[0])), "{}", said(1));
+        assert!(said(2).contains(&format!("{} do not speak", nodes[1])), "{}", said(2));
+        assert!(said(10).contains(&format!("{} and 2 more do not speak", nodes[7])), "{}", said(10));
+        assert_eq!(Named::of(&[]), None);
+    }
 }

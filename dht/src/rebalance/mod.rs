@@ -29,6 +29,7 @@
 //!   begins on account of its dead, either.
 //! - *A node that votes is removed:* another gets its seat first, and its record waits until that is settled.
 //! - *A node that is named as a voter is down, or new:* it gets no seat before it was heard of at an epoch.
+//! - *A node is too old, or not heard, where the cluster is to be finalised:* nothing comes of it, and it is named.
 //! - *No copy is left:* the partition stays where it is and is counted ([`Progress::lost`]): only the dead can bring it
 //!   back.
 //! - *Too few nodes are left for all copies:* nothing moves; the reason is shown.
@@ -52,7 +53,7 @@ mod target;
 
 pub use command::Command;
 pub use command_bytes::COMMAND_BYTES_MAX;
-pub use effect::{Answer, Decision, Effect, Forecast, Refused};
+pub use effect::{Answer, Decision, Effect, Forecast, NAMED_MAX, Named, Refused};
 pub use machine::{COMMANDS_MAX, PROPOSALS_MAX, Rebalance, Settings};
 pub use pin::pin;
 pub use progress::{Progress, Stall};

@@ -25,6 +25,8 @@ pub struct Progress {
     pub braked: usize,
     /// No live copy is left: only its dead holders could bring it back.
     pub lost: usize,
+    /// Something changed since the last plan: there may be more to move.
+    pub planning: bool,
     /// What keeps it from going on, if something does.
     pub stall: Option<Stall>,
 }
@@ -62,4 +64,28 @@ pub enum Stall {
         /// How many.
         partitions: usize,
     },
+}
+
+impl Stall {
+    /// A sentence for people, at `now` in ms of the driver's clock.
+    #[must_use]
+    pub fn sentence(&self, now: u64) -> String {
+        match self {
+            Self::TooFewNodes { nodes, copies } => format!(
+                "{nodes} nodes are neither dead nor leaving, too few for {copies} copies: there is nowhere to move to, add nodes"
+            ),
+            Self::NoDecision { since_ms } => format!(
+                "a change is not decided for {} s: a majority of the voters may be missing",
+                now.saturating_sub(*since_ms) / 1_000
+            ),
+            Self::Brake { zones } => {
+                let zones: Vec<&str> = zones.iter().map(String::as_str).collect();
+                format!("much vanished at once, nothing moves on its account: zone {}", zones.join(", "))
+            }
+            Self::Reports { volume, partitions } => {
+                format!("{partitions} partitions wait for volume {volume}, which copies, or is down")
+            }
+            Self::Lost { partitions } => format!("of {partitions} partitions no live copy is left"),
+        }
+    }
 }

@@ -1,9 +1,10 @@
 //! Which want goes first.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-/// Why a volume should have a track that it lacks; in order of urgency among tracks of as many copies.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+/// Why a volume should have a track that it lacks; in order of urgency among tracks of as many copies. The order is part of
+/// the wire format: append only.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum Reason {
     /// The volume has the track, and a frame of it rotted.
     Rot,

@@ -1,11 +1,13 @@
 //! What people and programs see of repair.
 
-use serde::Serialize;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 use super::class::Reason;
 
 /// Wants of one class.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClassStatus {
     /// How many live copies are known: 1 stands for none, too, and 3 for more.
     pub copies: u8,
@@ -40,6 +42,22 @@ pub enum Stall {
     NoSource,
     /// All that is wanted failed lately, and is tried again.
     Retrying,
+}
+
+impl fmt::Display for Stall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "nothing is wanted",
+            Self::Paused => "paused by an operator",
+            Self::Throttled => "the rate is used up for the moment",
+            Self::DriveFull => "its drives are full",
+            Self::DriveFailed => "its drives fail",
+            Self::SourcesBusy => "the nodes that have copies serve others",
+            Self::NoSourceUp => "no node that has copies can be reached",
+            Self::NoSource => "no node is known to have copies",
+            Self::Retrying => "all that is wanted failed lately, and is tried again",
+        })
+    }
 }
 
 /// A node's repair, as it stands.

@@ -9,7 +9,7 @@ use super::inventory::Contents;
 use super::machine::{Effect, Sync, slot};
 use super::message::{Body, Entry, Message};
 use super::pair::{Pair, Session, WHOLE};
-use super::{ANSWER_MS, LISTS_AFTER_MS, WAIT_MS_MAX};
+use super::{ANSWER_MS, CROSS_MS, FIRST_MS, HURRY_MS, LISTS_AFTER_MS, WAIT_MS_MAX};
 use crate::{NodeId, VolumeId};
 
 impl Sync {
@@ -23,7 +23,7 @@ impl Sync {
         let mut pair = self.pairs[slot(id)].take().expect("the caller knows it");
         let root = pair.entry(self.none_or(&pair.own), Branch::ROOT);
         pair.pending = std::mem::take(&mut pair.unequal);
-        pair.session = Some(Session::new(number, 0, true, now + ANSWER_MS));
+        pair.session = Some(Session::new(number, 0, true, now));
         self.send_compare(now, &mut pair, vec![root], WHOLE, false);
         self.pairs[slot(id)] = Some(pair);
     }
@@ -32,7 +32,7 @@ impl Sync {
     fn send_compare(&mut self, now: u64, pair: &mut Pair, entries: Vec<Entry>, range: (u32, u32), wants: bool) {
         let session = pair.session.as_mut().expect("the caller has one");
         session.sent.clone_from(&entries);
-        session.deadline = now + ANSWER_MS;
+        session.deadline = now + if pair.hurries > 0 { HURRY_MS } else { ANSWER_MS };
         let (number, echo, step) = (session.number, session.peer, session.step);
         let body = Body::Compare { number, echo, step, wants, range, entries };
         let message = Message { from: pair.own, to: pair.peer, body };
@@ -46,20 +46,24 @@ impl Sync {
         let Some(session) = pair.end() else { return };
         pair.compared_at = now;
         let settings = &self.settings;
-        let mut wait = settings.gap_ms;
+        let (mut wait, mut jitter) = (settings.gap_ms, (settings.settle_ms / 2).max(1));
         if answered {
-            pair.failures = 0;
+            (pair.failures, pair.hurries) = (0, 0);
             pair.leaves_at = now + LISTS_AFTER_MS;
             if session.cut {
                 wait = settings.settle_ms;
             } else if session.differs && !session.news && !session.changed {
                 wait = WAIT_MS_MAX;
             }
+        } else if pair.hurries > 0 {
+            // Whoever began it: where both did, and crossed, each may wait for an answer that it no longer takes itself.
+            pair.hurries -= 1;
+            (wait, jitter) = (0, FIRST_MS);
         } else if session.initiator && session.step == 0 {
             pair.failures = pair.failures.saturating_add(1).min(8);
             wait = (ANSWER_MS << (pair.failures - 1)).min(WAIT_MS_MAX);
         }
-        pair.compare_at = now + wait + self.random.draw() % (settings.settle_ms / 2).max(1);
+        pair.compare_at = now + wait + self.random.draw() % jitter;
         self.set_timer(now, id);
     }
 
@@ -99,14 +103,15 @@ impl Sync {
             return false;
         }
         if let Some(session) = &pair.session {
-            // Both began, and the lower volume goes on; or the message came twice.
-            if session.peer == number || session.initiator && pair.own < pair.peer {
+            // Both began, and the lower volume goes on, unless it was not heard; or the message came twice.
+            let is_unheard = session.step == 0 && now - session.began >= CROSS_MS;
+            if session.peer == number || session.initiator && pair.own < pair.peer && !is_unheard {
                 return false;
             }
             pair.end();
         }
         pair.pending = std::mem::take(&mut pair.unequal);
-        pair.session = Some(Session::new(self.random.draw().max(1), number, false, now + ANSWER_MS));
+        pair.session = Some(Session::new(self.random.draw().max(1), number, false, now));
         true
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use deadwax_track::{Partition, TrackId};
 
+use super::FIRST_MS;
 use super::budget::Budget;
 use super::inventory::Inventory;
 use super::lists::Lists;
@@ -213,7 +214,7 @@ impl Sync {
         for id in ids {
             let pair = self.pairs[slot(id)].as_mut().expect("the index names pairs");
             pair.forget(self.inventory.volume(&volume).unwrap_or(&none));
-            pair.compare_at = now + self.random.draw() % self.settings.settle_ms.max(1);
+            pair.compare_at = now + self.random.draw() % FIRST_MS;
             self.set_timer(now, id);
         }
     }

@@ -13,14 +13,16 @@
 //! s later, and every 20 s at most: one message and one answer where all is equal. Else the two descend a tree of 16
 //! children a branch, and for the partitions that differ exchange digests of ranges of ids, then short forms of the ids
 //! in the ranges that differ, then those ids: both directions at once. What is still missing 10 s later is told. Pairs
-//! without a change are compared every 10 minutes, in case a change was not told.
+//! without a change are compared every 10 minutes, in case a change was not told. A volume that was opened is compared
+//! within half a second: it says of nothing that it is absent before.
 //!
 //! A *stray* is a track on a volume that does not hold its partition. It is offered to all holders, by its id; those
 //! that lack it tell it missing.
 //!
 //! **What happens on each failure.**
 //!
-//! - *Messages are lost:* the comparison ends after 5 s and begins anew, after 10, 20, ... 60 s. What follows the
+//! - *Messages are lost:* the comparison ends after 5 s and begins anew, after 10, 20, ... 60 s;
+//!   of a volume that was opened, the first four at once, after 1 s each. What follows the
 //!   descent has no state at all: where it breaks off, the next comparison finds the same difference.
 //! - *Messages come twice, late or in another order:* each names the comparison of both ends and its step, and is
 //!   ignored where it does not fit. The lists' messages can be taken at any time: ids that are there are never missing.
@@ -76,6 +78,18 @@ pub const SUSPECTS_MAX: usize = 16_384;
 pub const OFFERS_MAX: usize = 16;
 /// How long a comparison waits for an answer, in ms.
 pub const ANSWER_MS: u64 = 5_000;
+/// How long a volume that was opened waits with its comparisons at most, in ms. It cannot say that anything is absent
+/// before, and no put is under way on it yet that would have to settle.
+pub const FIRST_MS: u64 = 500;
+/// How often a volume that was opened compares without an answer before it takes its time, and how long it waits for each,
+/// in ms: nodes that are started together are up one after another.
+pub const HURRIES_MAX: u8 = 4;
+/// See [`HURRIES_MAX`].
+pub const HURRY_MS: u64 = 1_000;
+/// Who hears from a peer so long after it began to compare itself, in ms, was not heard: messages that cross each other
+/// on their way come sooner. Longer: a peer that was started later waits for the end of a comparison that it has not
+/// heard of.
+pub const CROSS_MS: u64 = 250;
 /// How long lists wait after a partition was found to differ, in ms: puts under way arrive meanwhile.
 pub const LISTS_AFTER_MS: u64 = 3_000;
 /// The longest wait for a peer that does not answer, in ms.

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use deadwax_track::Partition;
 
-use super::ENTRIES_MAX;
 use super::branch::Branch;
 use super::inventory::Contents;
 use super::message::Entry;
+use super::{ANSWER_MS, ENTRIES_MAX, HURRIES_MAX};
 use crate::partitions::Partitions;
 use crate::random::{Random, mix};
 use crate::{NodeId, VolumeId};
@@ -28,6 +28,7 @@ pub(super) struct Session {
     /// What was sent last, and is to be answered; zero: what differs already. Where it said that the root is equal: the
     /// root.
     pub(super) sent: Vec<Entry>,
+    pub(super) began: u64,
     pub(super) deadline: u64,
     /// Something was found to differ.
     pub(super) differs: bool,
@@ -40,9 +41,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) const fn new(number: u64, peer: u64, initiator: bool, deadline: u64) -> Self {
+    pub(super) const fn new(number: u64, peer: u64, initiator: bool, now: u64) -> Self {
         let (differs, news, cut, changed) = (false, false, false, false);
-        Self { number, peer, initiator, step: 0, sent: Vec::new(), deadline, differs, news, cut, changed }
+        let (began, deadline) = (now, now + ANSWER_MS);
+        Self { number, peer, initiator, step: 0, sent: Vec::new(), began, deadline, differs, news, cut, changed }
     }
 }
 
@@ -84,6 +86,8 @@ pub(super) struct Pair {
     pub(super) compare_at: u64,
     /// Comparisons in a row that were not answered.
     pub(super) failures: u8,
+    /// How many comparisons may go unanswered before that is a failure: see [`HURRIES_MAX`].
+    pub(super) hurries: u8,
     pub(super) timer: Option<u64>,
 }
 
@@ -124,6 +128,7 @@ impl Pair {
             compared_at: 0,
             compare_at: 0,
             failures: 0,
+            hurries: 0,
             timer: None,
         }
     }
@@ -187,6 +192,7 @@ impl Pair {
         self.known.clear();
         self.session = None;
         self.failures = 0;
+        self.hurries = HURRIES_MAX;
     }
 
     /// The partition changed here.

@@ -147,6 +147,11 @@ impl Chain {
         marks
     }
 
+    /// The slots of the records of this number, one a branch that has one.
+    pub(super) fn slots_of(&self, number: u64) -> Vec<u32> {
+        self.0.iter().filter_map(|branch| branch.link(number)).map(|link| link.slot).collect()
+    }
+
     /// Appends to `slots` the slots of at most `limit` records that whoever has `marks` lacks, predecessors first.
     pub(super) fn since(&self, marks: &[Mark], limit: usize, slots: &mut Vec<u32>) {
         let mut covered = vec![0; self.0.len()];

@@ -1,5 +1,7 @@
 //! The rounds by which a node's log follows the witnesses'.
 
+mod spread;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use deadwax_track::TrackId;
@@ -10,6 +12,9 @@ use super::{
 };
 use crate::random::Random;
 use crate::{NodeId, NodeKey};
+
+use self::spread::Spreads;
+pub use self::spread::{Quorum, SPREADS_MAX, Spread};
 
 /// The most questions by others whose records are being read; one more is dropped, and asked again.
 pub const READS_MAX: usize = 64;
@@ -69,8 +74,20 @@ pub enum FollowEffect {
         /// Which.
         issuers: Vec<[u8; 32]>,
     },
+    /// An operator must look: records came of an issuer that is none here, and were dropped.
+    Stranger {
+        /// Which.
+        issuer: [u8; 32],
+    },
     /// This node may serve from now on, or no longer: for status; the [`Gate`] is asked all the same.
     Serves(bool),
+    /// How far a takedown has come whose spread was awaited ([`Follow::await_spread`]): the last word on it.
+    Spread {
+        /// The number that was given with it.
+        number: u64,
+        /// How far.
+        spread: Spread,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -131,9 +148,10 @@ struct Appending {
 /// **Failures.** A question or answer that gets lost is asked again; one that is late or doubled is dropped. A read
 /// that fails: tell `None`, nothing is sent. An append that fails: the driver must stop, as its log's end is not known.
 ///
-/// **Bounds.** [`READS_MAX`], [`APPENDS_MAX`], [`QUESTIONS_MAX`], and one question for each witness.
+/// **Bounds.** [`READS_MAX`], [`APPENDS_MAX`], [`QUESTIONS_MAX`], one question for each witness, and [`SPREADS_MAX`].
 #[derive(Debug)]
 pub struct Follow {
+    me: NodeId,
     log: TakedownLog,
     lease: Lease,
     rules: LeaseRules,
@@ -153,6 +171,8 @@ pub struct Follow {
     heads: Heads,
     slots: u32,
     serves: bool,
+    /// What is waited for to be acknowledged.
+    spreads: Spreads,
     effects: Vec<FollowEffect>,
 }
 
@@ -168,6 +188,7 @@ impl Follow {
         now: u64,
     ) -> Result<Self, BadRules> {
         Ok(Self {
+            me,
             lease: Lease::new(me, rules, kept, now)?,
             rules,
             random: Random(seed),
@@ -183,6 +204,7 @@ impl Follow {
             heads: log.heads(),
             slots: log.slots(),
             serves: false,
+            spreads: Spreads::default(),
             effects: Vec::new(),
             log,
         })
@@ -299,10 +321,7 @@ impl Follow {
         if !self.log.covers(&ask.known) && self.questions.len() < QUESTIONS_MAX && !self.questions.values().any(asked) {
             self.ask(from);
         }
-        let mut slots = self.log.since(&ask.known, RECORDS_MAX);
-        // Each comes after its predecessor, whose slot is lower unless it was held: cut where the first is not flushed.
-        let flushed = slots.iter().position(|slot| *slot >= self.slots).unwrap_or(slots.len());
-        slots.truncate(flushed);
+        let slots = self.flushed_since(&ask.known, RECORDS_MAX);
         let (synced, basis) = (self.lease.synced(), self.lease.basis(now));
         let reading = Reading { from, number, synced, basis, heads: self.heads.clone() };
         if slots.is_empty() {
@@ -312,6 +331,22 @@ impl Follow {
             self.readings.insert(self.number, reading);
             self.effects.push(FollowEffect::Read { read: self.number, slots });
         }
+    }
+
+    /// What is flushed: [`TakedownLog::heads`] of it.
+    #[must_use]
+    pub const fn flushed(&self) -> &Heads {
+        &self.heads
+    }
+
+    /// The slots of at most `limit` flushed records that whoever has what `known` says lacks.
+    #[must_use]
+    pub fn flushed_since(&self, known: &Heads, limit: usize) -> Vec<u32> {
+        let mut slots = self.log.since(known, limit);
+        // Each comes after its predecessor, whose slot is lower unless it was held: cut where the first is not flushed.
+        let flushed = slots.iter().position(|slot| *slot >= self.slots).unwrap_or(slots.len());
+        slots.truncate(flushed);
+        slots
     }
 
     fn answer(&mut self, reading: Reading, records: Vec<Takedown>) {
@@ -337,6 +372,7 @@ impl Follow {
         }
         let question = self.questions.remove(&number).expect("found above");
         let merged = self.log.merge(&answer.records);
+        self.hear_spread(from, &answer.heads);
         let covers = self.log.covers(&answer.heads);
         let has_news = !merged.append.is_empty();
         let Answer { synced, basis, .. } = *answer;
@@ -355,6 +391,9 @@ impl Follow {
     fn append(&mut self, merged: Merged, compared: Vec<Comparison>) {
         if !merged.forked.is_empty() {
             self.effects.push(FollowEffect::Forked { issuers: merged.forked });
+        }
+        if let Some(issuer) = merged.stranger {
+            self.effects.push(FollowEffect::Stranger { issuer });
         }
         if !merged.barred.is_empty() {
             self.effects.push(FollowEffect::Erase { tracks: merged.barred });
@@ -389,6 +428,7 @@ impl Follow {
         while let Some(done) = self.appending.pop_front_if(|next| next.append <= append) {
             (self.heads, self.slots) = (done.heads, done.slots);
             self.count(&done.compared);
+            self.wake_spreads();
             if done.issued {
                 // Each asks back for what it finds there that it lacks.
                 (0..self.witnesses.len()).for_each(|index| self.ask(self.witnesses[index]));
@@ -413,6 +453,7 @@ impl Follow {
             self.ask(to);
             self.due = now + self.pause_ms();
         }
+        self.poll_spreads();
         std::mem::take(&mut self.effects)
     }
 
@@ -463,6 +504,6 @@ impl Follow {
     pub fn next_deadline(&self) -> Option<u64> {
         let lapse = self.serves.then(|| self.lease.until()).filter(|until| *until < u64::MAX);
         let due = (!self.witnesses.is_empty()).then_some(self.due);
-        due.into_iter().chain(lapse).min()
+        due.into_iter().chain(lapse).chain(self.spreads.due()).min()
     }
 }

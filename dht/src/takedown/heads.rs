@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{ISSUERS_MAX, MARKS_MAX};
+use super::chain::half;
+use super::{ISSUERS_MAX, MARKS_MAX, Takedown};
 use crate::log::{BadBytes, Reader, Writer};
 
 /// The version of the bytes of heads. 1: the first.
@@ -40,6 +41,29 @@ impl Heads {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// What whoever had these has when these records have come, which [`TakedownLog::since`](super::TakedownLog::since)
+    /// gave for them: each takes its predecessor's place, or stands beside it where the issuer forked.
+    #[must_use]
+    pub fn advanced(mut self, records: &[Takedown]) -> Self {
+        for record in records {
+            let marks = self.0.entry(record.issuer).or_default();
+            let previous = half(&record.previous);
+            marks.retain(|mark| mark.number.checked_add(1) != Some(record.number) || mark.hash != previous);
+            let new = Mark { number: record.number, hash: half(&record.hash()) };
+            // No log has more branches.
+            if let Err(at) = marks.binary_search(&new)
+                && marks.len() < MARKS_MAX
+            {
+                marks.insert(at, new);
+            }
+        }
+        // No log has more issuers: beyond, the sender is none.
+        while self.0.len() > ISSUERS_MAX {
+            self.0.pop_last();
+        }
+        self
     }
 
     /// BLAKE3 of the bytes. Two logs of equal [`TakedownLog::heads`](super::TakedownLog::heads) are equal.

@@ -45,6 +45,9 @@
 //! knows of is not taken; what was told before that change counts for a sixth of the lease more, in which the asker asks
 //! again.
 //!
+//! **What is acknowledged.** A takedown that is in the flushed chains of a majority: [`Follow::await_spread`] says when it
+//! is. The first bound holds from then on.
+//!
 //! **When witnesses change.** k new ones take the place of k old ones. A takedown that 9 of 16 had is with 9 - k of the
 //! 16 - k that stay. A new one counts for nobody (its answers say that it is not synced) until it has caught up, since
 //! it became one, with 9 of those that count: as 9 and 9 - k are more than 16 - k, it then has the takedown, too. Until
@@ -89,7 +92,7 @@ mod takedown_log;
 mod witnesses;
 
 pub use exchange::{Answer, Ask};
-pub use follow::{APPENDS_MAX, Follow, FollowEffect, QUESTIONS_MAX, READS_MAX};
+pub use follow::{APPENDS_MAX, Follow, FollowEffect, QUESTIONS_MAX, Quorum, READS_MAX, SPREADS_MAX, Spread};
 pub use gate::{Gate, Verdict};
 pub use heads::{Heads, Mark};
 pub use lease::{BadRules, Basis, Lease, LeaseRules, Stale, Standing};

@@ -5,6 +5,7 @@ use std::ops::Bound;
 
 use deadwax_track::TrackId;
 use ed25519_dalek::{Signature, VerifyingKey};
+use serde::{Deserialize, Serialize};
 
 use super::{COPIES_MAX, OPEN_MAX};
 use crate::log::{BadBytes, Reader, Writer};
@@ -99,8 +100,8 @@ pub enum BadReceipt {
     Copies,
 }
 
-/// What is known of a copy.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What is known of a copy. The order is part of the wire format: append only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum CopyState {
     /// Its node was not asked yet, or has not answered.
     Pending,
@@ -157,8 +158,7 @@ struct Copy {
 }
 
 /// The copies of tracks taken down, at the node that answers for them. At most [`OPEN_MAX`] tracks of [`COPIES_MAX`]
-/// copies; complete ones are handed to the drive by [`close`](Self::close). A log of receipts and calls to
-/// [`expect`](Self::expect) rebuilds it.
+/// copies, in memory alone: [`close`](Self::close) forgets complete ones, and after a restart all copies are asked for anew.
 #[derive(Clone, Default, Debug)]
 pub struct Receipts {
     open: BTreeMap<TrackId, BTreeMap<VolumeId, Copy>>,
@@ -278,8 +278,8 @@ impl Receipts {
         copies.map(|(volume, copy)| (*volume, copy.node, self.state(copy)))
     }
 
-    /// Forgets a complete track: its receipts are on the drive. Says whether it was complete. If it has holders again
-    /// later, [`expect`](Self::expect) opens it anew.
+    /// Forgets a complete track, with its receipts. Says whether it was complete. If it has holders again later,
+    /// [`expect`](Self::expect) opens it anew.
     pub fn close(&mut self, track: &TrackId) -> bool {
         let complete = self.progress(track).is_some_and(|progress| progress.is_complete());
         complete && self.open.remove(track).is_some()

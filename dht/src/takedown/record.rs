@@ -29,6 +29,30 @@ pub struct Name {
     pub issuer: [u8; 32],
 }
 
+/// The low bits of a takedown's number in the cluster: its number in the issuer's chain.
+const CHAIN_BITS: u32 = 32;
+/// The bits above them: the issuer's tag. Together 53, so that a reader of JSON whose numbers are floats has it exact.
+const TAG_BITS: u32 = 21;
+
+const _: () = assert!(CHAIN_BITS + TAG_BITS == f64::MANTISSA_DIGITS);
+
+impl Name {
+    /// The takedown's number in the cluster, as people and programs see it: the issuer's tag times 2^32, plus the number in
+    /// its chain. It is stable, and the same on every node. The tag is the first 21 bits of BLAKE3 of the issuer's key:
+    /// [`TakedownLog::allow`](super::TakedownLog::allow) takes no two keys of one tag.
+    #[must_use]
+    pub fn in_cluster(&self) -> u64 {
+        u64::from(tag(&self.issuer)) << CHAIN_BITS | self.number
+    }
+}
+
+/// The tag of an issuer.
+pub(super) fn tag(issuer: &[u8; 32]) -> u32 {
+    let hash = blake3::hash(issuer);
+    let first = hash.as_bytes().first_chunk().expect("4 of 32 bytes");
+    u32::from_be_bytes(*first) >> (u32::BITS - TAG_BITS)
+}
+
 /// A track is to be served no more: who says so, chained to what the issuer said before.
 ///
 /// ```text

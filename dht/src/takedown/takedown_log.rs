@@ -7,7 +7,7 @@ use ed25519_dalek::VerifyingKey;
 
 use super::barred::{Barred, Entry};
 use super::chain::{Chain, Place, half};
-use super::record::{Name, REASON_BYTES_MAX, Takedown};
+use super::record::{Name, REASON_BYTES_MAX, Takedown, tag};
 use super::{HELD_MAX, Heads, ISSUERS_MAX, RECORDS_MAX};
 use crate::{ClusterId, NodeKey};
 
@@ -20,6 +20,9 @@ pub enum BadIssuer {
     /// There are [`ISSUERS_MAX`] already.
     #[error("the most issuers is {ISSUERS_MAX}")]
     Many,
+    /// Another issuer's takedowns would have the same numbers in the cluster: make a new key.
+    #[error("issuer's key has the tag of another issuer's: make a new one")]
+    Tag,
 }
 
 /// The records on the drive are not those of a log. Start with an empty one and `intact` false; peers have the rest.
@@ -71,8 +74,10 @@ pub struct Merged {
     pub forked: Vec<[u8; 32]>,
     /// Records dropped because nothing vouches for them: the sender, or the issuer, is faulty.
     pub forged: usize,
-    /// Records dropped because their issuer is not in the map that is known here: a newer map may list it.
+    /// Records dropped because their issuer is none that is known here: an operator must look.
     pub strangers: usize,
+    /// The last of those issuers.
+    pub stranger: Option<[u8; 32]>,
     /// Records dropped because a bound was reached: branches of an issuer, records held, [`RECORDS_MAX`].
     pub refused: usize,
 }
@@ -130,6 +135,9 @@ impl TakedownLog {
             return Err(BadIssuer::Many);
         }
         let verifying = VerifyingKey::from_bytes(&key).ok().filter(|key| !key.is_weak()).ok_or(BadIssuer::Key)?;
+        if self.issuers.iter().any(|issuer| tag(&issuer.key) == tag(&key)) {
+            return Err(BadIssuer::Tag);
+        }
         let root = Takedown::root(&self.cluster, &key);
         self.issuers.push(Issuer { key, verifying, root, chain: Chain::default() });
         Ok(())
@@ -240,6 +248,7 @@ impl TakedownLog {
         let Some((first, _)) = run.first() else { return };
         let Some(index) = self.index(&first.issuer) else {
             merged.strangers += run.len();
+            merged.stranger = Some(first.issuer);
             return;
         };
         let key = self.issuers[index].verifying;
@@ -339,6 +348,18 @@ impl TakedownLog {
             issuer: self.issuers[usize::from(entry.issuer)].key,
         };
         self.barred.all(track.as_bytes()).map(name).min()
+    }
+
+    /// The names that a takedown's number in the cluster ([`Name::in_cluster`]) stands for: one, where issuers' tags differ.
+    pub fn names(&self, in_cluster: u64) -> impl Iterator<Item = Name> {
+        let name = move |issuer: &Issuer| Name { number: in_cluster & u64::from(u32::MAX), issuer: issuer.key };
+        self.issuers.iter().map(name).filter(move |name| name.in_cluster() == in_cluster)
+    }
+
+    /// The slots of the record of this name: several where its issuer forked, none where it is not in the chains.
+    #[must_use]
+    pub fn slots_of(&self, name: &Name) -> Vec<u32> {
+        self.index(&name.issuer).map_or_else(Vec::new, |index| self.issuers[index].chain.slots_of(name.number))
     }
 
     /// The last record of every branch of every issuer. Equal heads, equal logs, but for records held.

@@ -40,4 +40,7 @@ pub enum ErrorCode {
         /// In so many milliseconds.
         after_ms: u64,
     },
+    /// Whoever has that key may not ask this, or nothing at all: do not repeat it before the settings say otherwise. Said
+    /// over TLS only, which came with version 4.
+    NotAdmitted,
 }

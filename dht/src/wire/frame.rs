@@ -15,8 +15,8 @@
 //! 36  header CRC   u32       CRC-32 (IEEE) of the 36 bytes before it
 //! ```
 //!
-//! What every version keeps: the magic, the place of the version byte and the header's length and CRC, so that
-//! machines of different versions can still tell each other that they differ.
+//! What every version keeps: the header's length, its CRC, and the places of the magic, the version, the request and
+//! the payload's length. So whoever meets a frame of a later version can pass over it and say so ([`Newer`]).
 
 use deadwax_track::{KIB, MIB};
 
@@ -24,8 +24,13 @@ use crate::ClusterId;
 
 /// The newest version that this code speaks. 1: the first. 2: a volume's status says why it does not serve. 3: nodes
 /// speak to one another ([`Peer`](Kind::Peer), [`Pull`](Kind::Pull)), stand-ins, deadlines, the map's records
-/// ([`Epochs`](Kind::Epochs)).
-pub const PROTOCOL_VERSION: u8 = 3;
+/// ([`Epochs`](Kind::Epochs)). 4: operators' commands ([`Command`](Kind::Command)), and how the cluster's rules stand;
+/// takedowns by the cluster's log ([`Issue`](Kind::Issue)), and what gateways follow; a node says which versions it speaks
+/// ([`NodeVersions`](Kind::NodeVersions)); over TLS, as it may be, who is not admitted hears so.
+pub const PROTOCOL_VERSION: u8 = 4;
+/// The first in which nodes speak to one another, and a cluster has a log. The log and what is in the nodes' envelopes
+/// have no versions of their own: what came later to either is of a later version of the protocol.
+pub const PROTOCOL_OF_NODES: u8 = 3;
 /// The oldest: nodes of two versions that follow each other serve together while a cluster is upgraded.
 pub const PROTOCOL_MIN: u8 = 2;
 /// The bytes of a header.
@@ -39,6 +44,7 @@ const MAGIC: [u8; 4] = *b"DWAX";
 const HEADER_CRC_AT: usize = 36;
 
 const _: () = assert!(0 < PROTOCOL_MIN && PROTOCOL_MIN <= PROTOCOL_VERSION);
+const _: () = assert!(PROTOCOL_OF_NODES <= PROTOCOL_VERSION);
 const _: () = assert!(HEADER_CRC_AT + 4 == HEADER_BYTES);
 const _: () = assert!(DATA_BYTES_MAX <= FRAME_PAYLOAD_MAX && FRAME_PAYLOAD_MAX < u32::MAX as usize);
 
@@ -154,6 +160,44 @@ kinds! {
     EpochsAfter = 112, 3, 8, 8;
     /// Node: the records, or a part of them.
     Epochs = 113, 3, 2, FRAME_PAYLOAD_MAX;
+    /// Client: an operator's command.
+    Command = 120, 4, 15, kib(16);
+    /// Node: what came of it.
+    CommandAnswer = 121, 4, 4, FRAME_PAYLOAD_MAX;
+    /// Client: asks how the cluster's rules stand at the node.
+    AskCore = 122, 4, 0, 0;
+    /// Node: how they stand.
+    CoreStatus = 123, 4, 1, kib(128);
+    /// Anybody, first on a connection: asks who is there.
+    Who = 124, 4, 0, 0;
+    /// Node: who is there.
+    Here = 125, 4, 50, 50;
+    /// Client: takes a track down by the cluster's log.
+    Issue = 128, 4, 40, 118;
+    /// Node: enough nodes have the takedown.
+    Issued = 129, 4, 16, 16;
+    /// Node: it signs no takedowns.
+    NotIssuer = 130, 4, 4, 4;
+    /// Client: asks for a takedown and its receipts.
+    Receipts = 131, 4, 8, 8;
+    /// Node: both.
+    ReceiptList = 132, 4, 265, kib(16);
+    /// Client: asks for takedowns that it has not heard of.
+    TakedownsAfter = 133, 4, 21, FRAME_PAYLOAD_MAX;
+    /// Node: some.
+    Takedowns = 134, 4, 8, mib(1);
+    /// Client: asks how far a node's takedowns go.
+    TakedownHeads = 137, 4, 0, 0;
+    /// Node: so far.
+    Heads = 138, 4, 13, FRAME_PAYLOAD_MAX;
+    /// Client: asks for the tracks in a partition.
+    Tracks = 135, 4, 23, 55;
+    /// Node: the tracks, with their tags.
+    TrackList = 136, 4, 9, FRAME_PAYLOAD_MAX;
+    /// Client: asks which versions the node speaks.
+    Versions = 144, 4, 0, 0;
+    /// Node: which, and at which the cluster is finalised.
+    NodeVersions = 145, 4, 3, 4;
 }
 
 /// The version that two sides speak: the newest that both know. None: they have none in common.
@@ -211,9 +255,12 @@ pub enum BadFrame {
         /// What the header says.
         got: u32,
     },
-    /// The sender speaks a version that this code does not.
+    /// The sender speaks a version that this code does not: before the oldest that it reads.
     #[error("frame has protocol version {0}, this program speaks {PROTOCOL_MIN} to {PROTOCOL_VERSION}")]
     Version(u8),
+    /// A whole frame of a version that is not spoken here, or not on this connection. What follows it can be trusted.
+    #[error(transparent)]
+    Newer(Newer),
     /// The version has no such message.
     #[error("frame of protocol version {version} has kind {kind:?}, which came later")]
     TooNew {
@@ -250,6 +297,20 @@ pub enum BadFrame {
         /// What the header says.
         got: u32,
     },
+}
+
+/// A frame of a later version than its receiver speaks: what is known of it all the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("frame has protocol version {version}, {newest} is the newest that is spoken here")]
+pub struct Newer {
+    /// Its version.
+    pub version: u8,
+    /// The newest that the receiver speaks.
+    pub newest: u8,
+    /// Its request's number, by which the sender knows the answer.
+    pub request: u32,
+    /// The bytes after the header, [`FRAME_PAYLOAD_MAX`] at most: to be passed over.
+    pub payload_bytes: usize,
 }
 
 impl FrameHeader {
@@ -299,6 +360,12 @@ impl FrameHeader {
     /// The header that these bytes are. After it, [`payload_bytes`](Self::payload_bytes) is within the kind's bounds,
     /// so a receiver may take memory for them.
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, BadFrame> {
+        Self::decode_up_to(PROTOCOL_VERSION, bytes)
+    }
+
+    /// As [`decode`](Self::decode), where `newest` is the newest version that is spoken: a kind that came after it is
+    /// [`Newer`], as it is for a program that does not know it.
+    pub fn decode_up_to(newest: u8, bytes: &[u8; HEADER_BYTES]) -> Result<Self, BadFrame> {
         let magic = array(bytes, 0);
         if magic != MAGIC {
             return Err(BadFrame::Magic(magic));
@@ -308,8 +375,13 @@ impl FrameHeader {
         if expected != got {
             return Err(BadFrame::HeaderCrc { expected, got });
         }
-        let version = bytes[4];
-        if !(PROTOCOL_MIN..=PROTOCOL_VERSION).contains(&version) {
+        let (version, request) = (bytes[4], u32::from_le_bytes(array(bytes, 8)));
+        let payload_bytes = u32::from_le_bytes(array(bytes, 12));
+        if version > newest && payload_bytes as usize <= FRAME_PAYLOAD_MAX {
+            let payload_bytes = payload_bytes as usize;
+            return Err(BadFrame::Newer(Newer { version, newest, request, payload_bytes }));
+        }
+        if !(PROTOCOL_MIN..=newest).contains(&version) {
             return Err(BadFrame::Version(version));
         }
         let kind = Kind::from_number(bytes[5]).ok_or(BadFrame::Kind(bytes[5]))?;
@@ -320,13 +392,12 @@ impl FrameHeader {
         if flags != 0 {
             return Err(BadFrame::Flags(flags));
         }
-        let payload_bytes = u32::from_le_bytes(array(bytes, 12));
         let (min, max) = kind.payload_bounds();
         if !(min..=max).contains(&(payload_bytes as usize)) {
             return Err(BadFrame::PayloadLength { kind, got: payload_bytes, min, max });
         }
         let stamp = Stamp {
-            request: u32::from_le_bytes(array(bytes, 8)),
+            request,
             epoch: u64::from_le_bytes(array(bytes, 16)),
             cluster: u64::from_le_bytes(array(bytes, 24)),
         };

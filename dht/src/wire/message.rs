@@ -6,24 +6,28 @@
 //! u64. The fields in order are those of the tuples in [`Message::payload`]; golden bytes of each kind are in
 //! `tests/rules/wire_golden.txt`.
 //!
-//! The crate bincode is unmaintained after 2.0.1, so only this file names it.
+//! The crate bincode is unmaintained after 2.0.1, so only this file names it. `feed.rs` has more kinds, packed here.
 
 use bytes::Bytes;
-use deadwax_track::{BadTags, ByteRange, PARTITIONS, PIECES_MAX, Partition, TRACK_BYTES_MAX, Tags, TrackId};
+use deadwax_track::{BadTags, ByteRange, Partition, Tags, TrackId};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
+use super::command_answer::CommandAnswer;
+use super::core_status::CoreStatus;
+use super::digest::PartitionDigest;
 use super::error_code::ErrorCode;
+use super::feed::Feed;
 use super::frame::{FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, Stamp};
-use super::status::{NodeStatus, VOLUMES_PER_NODE_MAX};
+use super::protocols::Protocols;
+use super::status::NodeStatus;
+use crate::rebalance::Command;
 use crate::{ClusterId, NodeId, VolumeId};
 
 /// The most partitions in one [`Digests`](Message::Digests) request.
 pub const DIGEST_PARTITIONS_MAX: u32 = 16_384;
 /// The most ids in one [`Ids`](Message::Ids) reply.
 pub const IDS_MAX: u32 = 16_384;
-/// The most bytes of an envelope in one [`Peer`](Message::Peer) message, and of a batch in one [`Epochs`](Message::Epochs).
-pub const PEER_BYTES_MAX: usize = FRAME_PAYLOAD_MAX - 1;
 /// The most bytes of an [`Error`](Message::Error)'s text.
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 2_048;
 /// The most bytes of an address: a host's name has 255 at most (RFC 1035, section 2.3.4), then come a colon and a port.
@@ -216,7 +220,7 @@ pub enum Message {
     Peer {
         /// Whether more of the envelope follows.
         more: bool,
-        /// 1 to [`PEER_BYTES_MAX`].
+        /// 1 to [`PEER_BYTES_MAX`](super::PEER_BYTES_MAX).
         bytes: Bytes,
     },
     /// Client: asks for the map's records after an epoch; 0: it has none.
@@ -228,29 +232,44 @@ pub enum Message {
     Epochs {
         /// Whether more of the batch follows.
         more: bool,
-        /// 1 to [`PEER_BYTES_MAX`].
+        /// 1 to [`PEER_BYTES_MAX`](super::PEER_BYTES_MAX).
         bytes: Bytes,
     },
-}
-
-/// The parts in which `bytes`, an envelope's or a batch's, go out as [`Peer`](Message::Peer) or
-/// [`Epochs`](Message::Epochs): each with whether more follow.
-pub fn parts(mut bytes: Bytes) -> impl Iterator<Item = (bool, Bytes)> {
-    std::iter::from_fn(move || {
-        let part = bytes.split_to(bytes.len().min(PEER_BYTES_MAX));
-        (!part.is_empty()).then(|| (!bytes.is_empty(), part))
-    })
-}
-
-/// What one partition of a volume holds. Equal sets of tracks give equal digests.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct PartitionDigest {
-    /// Which partition.
-    pub partition: Partition,
-    /// How many tracks.
-    pub tracks: u32,
-    /// XOR of the first 16 bytes of their ids.
-    pub digest: [u8; 16],
+    /// Client: an operator's command. A node that does not lead the map's log says who does.
+    Command {
+        /// How long the answer is waited for, in ms from when it is read; after that it is
+        /// [`Undecided`](CommandAnswer::Undecided).
+        within_ms: u32,
+        /// Whether it is only to be said what it would do.
+        forecast: bool,
+        /// What is wanted. A roll back has the map's nodes and overrides from the node's own history: they are left out.
+        command: Box<Command>,
+    },
+    /// Node: what came of it.
+    CommandAnswer(Box<CommandAnswer>),
+    /// Client: asks how the node's part in the cluster's rules stands.
+    AskCore,
+    /// Node: how it stands; nothing: it has none, the node goes by a map that does not change.
+    CoreStatus(Option<Box<CoreStatus>>),
+    /// Anybody, in place of `Hello`: asks who is there. Answered by `Here`, and the node closes.
+    Who,
+    /// Node: who is there.
+    Here {
+        /// Its cluster.
+        cluster: ClusterId,
+        /// Its name.
+        node: NodeId,
+        /// The oldest protocol version that it speaks.
+        protocol_min: u8,
+        /// The newest.
+        protocol_max: u8,
+    },
+    /// Either: of takedowns by the cluster's log, and of what gateways follow.
+    Feed(Feed),
+    /// Client: asks which versions of the protocol the node speaks.
+    Versions,
+    /// Node: from which to which, as its settings have it, and at which the cluster is finalised, where it has a log.
+    NodeVersions(Protocols, Option<u8>),
 }
 
 /// The payload is no message of its kind.
@@ -327,6 +346,15 @@ impl Message {
             Self::Peer { .. } => Kind::Peer,
             Self::EpochsAfter { .. } => Kind::EpochsAfter,
             Self::Epochs { .. } => Kind::Epochs,
+            Self::Command { .. } => Kind::Command,
+            Self::CommandAnswer(_) => Kind::CommandAnswer,
+            Self::AskCore => Kind::AskCore,
+            Self::CoreStatus(_) => Kind::CoreStatus,
+            Self::Who => Kind::Who,
+            Self::Here { .. } => Kind::Here,
+            Self::Feed(feed) => feed.kind(),
+            Self::Versions => Kind::Versions,
+            Self::NodeVersions(..) => Kind::NodeVersions,
         }
     }
 
@@ -334,7 +362,9 @@ impl Message {
     #[must_use]
     pub fn payload(&self) -> Bytes {
         match self {
-            Self::Ready | Self::End | Self::Absent | Self::Status => Bytes::new(),
+            Self::Ready | Self::End | Self::Absent | Self::Status | Self::AskCore | Self::Who | Self::Versions => {
+                Bytes::new()
+            }
             Self::Data(bytes) => bytes.clone(),
             Self::Hello { protocol_min, protocol_max, cluster, node } => {
                 pack(&(protocol_min, protocol_max, cluster, node))
@@ -360,6 +390,14 @@ impl Message {
             Self::List { volume, partition, after, limit } => pack(&(volume, partition, after, limit)),
             Self::Ids(ids) => pack(ids),
             Self::EpochsAfter { epoch } => pack(epoch),
+            Self::Command { within_ms, forecast, command } => pack(&(within_ms, forecast, command.encode())),
+            Self::CommandAnswer(answer) => pack(answer),
+            Self::CoreStatus(status) => pack(status),
+            Self::Here { cluster, node, protocol_min, protocol_max } => {
+                pack(&(cluster, node, protocol_min, protocol_max))
+            }
+            Self::Feed(feed) => feed.payload(),
+            Self::NodeVersions(spoken, finalised) => pack(&(spoken.oldest(), spoken.newest(), finalised)),
             Self::Peer { more, bytes } | Self::Epochs { more, bytes } => {
                 [&[u8::from(*more)][..], bytes].concat().into()
             }
@@ -385,6 +423,10 @@ impl Message {
         let message = match kind {
             Kind::Data => Self::Data(payload),
             Kind::Peer | Kind::Epochs => Self::decode_part(kind, payload)?,
+            Kind::Command | Kind::CommandAnswer | Kind::AskCore | Kind::CoreStatus | Kind::Who | Kind::Here => {
+                Self::decode_of_operators(kind, &payload)?
+            }
+            kind if Feed::KINDS.contains(&kind) => Self::Feed(Feed::decode(kind, &payload)?),
             Kind::Put
             | Kind::StandIn
             | Kind::Get
@@ -455,6 +497,27 @@ impl Message {
         })
     }
 
+    /// What operators say and are told.
+    fn decode_of_operators(kind: Kind, payload: &[u8]) -> Result<Self, BadMessage> {
+        Ok(match kind {
+            Kind::AskCore => unpack(kind, payload).map(|()| Self::AskCore)?,
+            Kind::Who => unpack(kind, payload).map(|()| Self::Who)?,
+            Kind::CommandAnswer => Self::CommandAnswer(unpack(kind, payload)?),
+            Kind::CoreStatus => Self::CoreStatus(unpack(kind, payload)?),
+            Kind::Here => {
+                let (cluster, node, protocol_min, protocol_max) = unpack(kind, payload)?;
+                Self::Here { cluster, node, protocol_min, protocol_max }
+            }
+            Kind::Command => {
+                let (within_ms, forecast, bytes): (_, _, Vec<u8>) = unpack(kind, payload)?;
+                let command =
+                    Command::decode(&bytes).map_err(|why| BadMessage::Payload { kind, why: why.to_string() })?;
+                Self::Command { within_ms, forecast, command: Box::new(command) }
+            }
+            _ => unreachable!("decode sends only what operators say and are told here, not {kind:?}"),
+        })
+    }
+
     /// All others.
     fn decode_reply(kind: Kind, payload: &[u8]) -> Result<Self, BadMessage> {
         Ok(match kind {
@@ -462,6 +525,13 @@ impl Message {
             Kind::End => unpack(kind, payload).map(|()| Self::End)?,
             Kind::Absent => unpack(kind, payload).map(|()| Self::Absent)?,
             Kind::Status => unpack(kind, payload).map(|()| Self::Status)?,
+            Kind::Versions => unpack(kind, payload).map(|()| Self::Versions)?,
+            Kind::NodeVersions => {
+                let (oldest, newest, finalised) = unpack(kind, payload)?;
+                let why = || format!("it speaks {oldest} to {newest}");
+                let spoken = Protocols::new(oldest, newest).ok_or_else(|| BadMessage::Payload { kind, why: why() })?;
+                Self::NodeVersions(spoken, finalised)
+            }
             Kind::EpochsAfter => Self::EpochsAfter { epoch: unpack(kind, payload)? },
             Kind::Within => Self::Within { ms: unpack(kind, payload)? },
             Kind::Found => Self::Found { bytes: unpack(kind, payload)? },
@@ -494,60 +564,8 @@ impl Message {
                 let (bytes, tags, pieces): (_, Vec<u8>, _) = unpack(kind, payload)?;
                 Self::TrackInfo { bytes, tags: unpack_tags(kind, &tags)?, pieces }
             }
-            _ => unreachable!("decode sends no data and no requests about a volume here, not {kind:?}"),
+            _ => unreachable!("decode sends all other kinds elsewhere, {kind:?} too"),
         })
-    }
-
-    /// The limits that the types do not hold.
-    fn check(&self) -> Result<(), BadMessage> {
-        let limit = |holds: bool, field: &'static str, got: u64| {
-            if holds { Ok(()) } else { Err(BadMessage::Limit { kind: self.kind(), field, got }) }
-        };
-        let track = |bytes: u64| {
-            limit((1..=TRACK_BYTES_MAX).contains(&bytes), "the track's length, which is 1 to 512 MiB,", bytes)
-        };
-        match self {
-            Self::Data(bytes) | Self::Peer { bytes, .. } | Self::Epochs { bytes, .. } => {
-                limit(!bytes.is_empty(), "the data's length, which is not 0,", 0)
-            }
-            Self::Hello { protocol_min, protocol_max, .. } => limit(
-                protocol_min <= protocol_max,
-                "the oldest protocol, which is not above the newest,",
-                u64::from(*protocol_min),
-            ),
-            Self::Error { message, .. } => {
-                limit(message.len() <= ERROR_MESSAGE_BYTES_MAX, "the text's length", message.len() as u64)
-            }
-            Self::Introduction { address, .. } => {
-                limit(address.len() <= ADDRESS_BYTES_MAX, "the address's length", address.len() as u64)
-            }
-            Self::Put { bytes, .. }
-            | Self::StandIn { bytes, .. }
-            | Self::Stored { bytes, .. }
-            | Self::Found { bytes }
-            | Self::Present { bytes } => track(*bytes),
-            Self::TrackInfo { bytes, pieces, .. } => {
-                limit(pieces.len() as u64 <= PIECES_MAX, "the number of pieces", pieces.len() as u64)?;
-                track(*bytes)
-            }
-            Self::NodeStatus(status) => limit(
-                status.volumes.len() <= VOLUMES_PER_NODE_MAX,
-                "the number of volumes",
-                status.volumes.len() as u64,
-            ),
-            Self::Digests { first, count, .. } => {
-                limit(*count <= DIGEST_PARTITIONS_MAX, "the number of partitions", u64::from(*count))?;
-                limit(u32::from(first.0) + count <= PARTITIONS, "the number of partitions", u64::from(*count))
-            }
-            Self::DigestList(digests) => {
-                limit(digests.len() <= DIGEST_PARTITIONS_MAX as usize, "the number of digests", digests.len() as u64)
-            }
-            Self::List { limit: ids, .. } => {
-                limit((1..=IDS_MAX).contains(ids), "the number of ids asked for", u64::from(*ids))
-            }
-            Self::Ids(ids) => limit(ids.len() <= IDS_MAX as usize, "the number of ids", ids.len() as u64),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -560,16 +578,16 @@ fn format() -> bincode::config::Configuration<
     bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<FRAME_PAYLOAD_MAX>()
 }
 
-fn pack(fields: &impl Serialize) -> Bytes {
+pub(super) fn pack(fields: &impl Serialize) -> Bytes {
     bincode::serde::encode_to_vec(fields, format()).expect("plain fields always encode").into()
 }
 
-fn unpack<T: DeserializeOwned>(kind: Kind, payload: &[u8]) -> Result<T, BadMessage> {
+pub(super) fn unpack<T: DeserializeOwned>(kind: Kind, payload: &[u8]) -> Result<T, BadMessage> {
     let (fields, read) = bincode::serde::decode_from_slice(payload, format())
         .map_err(|why| BadMessage::Payload { kind, why: why.to_string() })?;
     if read == payload.len() { Ok(fields) } else { Err(BadMessage::Trailing { kind, bytes: payload.len() - read }) }
 }
 
-fn unpack_tags(kind: Kind, bytes: &[u8]) -> Result<Tags, BadMessage> {
+pub(super) fn unpack_tags(kind: Kind, bytes: &[u8]) -> Result<Tags, BadMessage> {
     Tags::decode(bytes).map_err(|why: BadTags| BadMessage::Payload { kind, why: why.to_string() })
 }

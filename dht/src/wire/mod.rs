@@ -5,8 +5,8 @@
 //!
 //! **Goals.** Every length is bounded before memory is taken; every byte is covered by a checksum; any bytes decode to
 //! a value or an error, never a panic; bulk bytes are passed on without copying; two machines that differ in version,
-//! cluster or identity say so in words. **Non-goals.** Secrecy and authenticity (TLS around it is the transport's
-//! matter), pipelining, compression, machine-independent text.
+//! cluster or identity say so in words. **Non-goals.** Secrecy and authenticity (TLS around it, `deadwax-dht-tls`, is the
+//! transport's matter), pipelining, compression, machine-independent text.
 //!
 //! **Frames.** All traffic, both ways, is frames: a 40-byte [`FrameHeader`] and a payload of at most
 //! [`FRAME_PAYLOAD_MAX`] bytes. `frame.rs` owns the header's bytes, `message.rs` the payloads'.
@@ -15,7 +15,7 @@
 //!
 //! | client sends | node answers |
 //! |---|---|
-//! | `Hello`, first and once | `Welcome`, or `Error` (`Version`, `WrongCluster`, `WrongNode`) and the node closes |
+//! | `Hello`, first and once | `Welcome`, or `Error` (`Version`, `WrongCluster`, `WrongNode`, `NotAdmitted`), and it closes |
 //! | `Put` | `Stored{already: true}`, or `Ready`, or `Error` (`NoSpace`, `Busy`, `TakenDown`, `Fenced`, ...) |
 //! | after `Ready`: `Data`, exactly `bytes` of it | `Stored{already: false}` when all is durable, or `Error` |
 //! | `StandIn`, `Pull` | as `Put`, `Get` |
@@ -28,15 +28,25 @@
 //! | `Digests` | `DigestList`: the partitions that are not empty |
 //! | `List` | `Ids`, sorted, those after `after` |
 //! | `EpochsAfter` | `Epochs`, as many as it takes, or `Error` |
+//! | `Issue` | `Issued`, when a majority of the takedowns' members has it; `NotIssuer`: ask another node; or `Error` |
+//! | `Receipts` | `ReceiptList`, or `Error` (`NotFound`) |
+//! | `TakedownsAfter` | `Takedowns`, as soon as there is one, or empty when the wait is over; or `Error` (`Busy`) |
+//! | `TakedownHeads` | `Heads` |
+//! | `Tracks` | `TrackList`, from a volume that may answer for the partition; else `Error` |
+//! | `Versions` | `NodeVersions` |
 //! | `Introduction`, only a node to a node, before its first `Pull` or `Peer` | nothing |
 //! | `Peer`, only a node to a node | nothing |
+//! | `Command` | `CommandAnswer`, or `Error` |
+//! | `AskCore` | `CoreStatus` |
+//! | `Who`, in place of `Hello` | `Here`, and the node closes |
 //!
 //! A reply repeats its request's number. Every frame carries the sender's epoch and cluster.
 //!
 //! **Versions.** `Hello` names the versions that the client speaks, `Welcome` the newest that both do ([`negotiate`]).
 //! A frame says the oldest version that has its kind of message, so that a new program's old messages are read by old
 //! programs; a kind that came after the version agreed on is not sent. What an old kind means does not change: a change
-//! is a new kind.
+//! is a new kind. What nodes send each other in [`Peer`](Kind::Peer) goes by another version: the one at which the
+//! cluster is finalised, which a record of its log says, so that a node can be rolled back until then ([`Protocols`]).
 //!
 //! **What happens on each failure.**
 //!
@@ -45,26 +55,45 @@
 //!   before `Ready`, or to any other request, leaves the connection usable.)
 //! - *`Data` is too much, or the bytes are not the id's:* `Error` `Invalid`; nothing is stored.
 //! - *The connection breaks in a get, or `Error` comes in mid-stream:* the client asks another holder for the rest.
+//! - *A request came after the version agreed on:* `Error` `Version`; the connection stays usable.
 //! - *A frame fails a checksum, is too long, or is unknown:* the receiver cannot trust what follows. A node answers
 //!   with `Error` `Invalid` (or `Version`) and closes; a client closes and asks another holder.
 //! - *A frame of another cluster:* `Error` `WrongCluster`, close. *An older epoch:* the node may answer `Moved`.
+//! - *The connection breaks after a `Command`:* nobody knows whether it is carried out. It may be given again: what is so
+//!   already is done.
+//! - *TLS at one end only:* a node that has it answers a `Hello` without it in the clear, `Error` `Version`, and closes; one
+//!   that has none answers a TLS hello likewise, which the TLS end tells apart by its first byte.
 //! - *Silence:* the client's deadlines end it. A node closes a connection that is in the middle of a request and
 //!   silent too long; idle connections it may close at any time, and clients must expect that.
 
+mod command_answer;
+mod core_status;
 mod decoder;
+mod digest;
 mod error_code;
+mod feed;
 mod frame;
+mod limits;
 mod message;
+mod parts;
+mod protocols;
 mod status;
 
+pub(crate) use command_answer::sentence;
+pub use command_answer::{CommandAnswer, ForecastReport, RefusalKind, SENTENCES_MAX, SHARES_MAX};
+pub use core_status::{Absence, BRAKES_MAX, CoreStatus, MoveStatus, NOT_UP_MAX, NotUp, PullStatus};
 pub use decoder::{Decoder, Frame};
+pub use digest::PartitionDigest;
 pub use error_code::ErrorCode;
+pub use feed::{
+    Feed, HolderReceipt, HolderReceipts, ListedTrack, TAKEDOWNS_MAX, TAKEDOWNS_WAIT_MS_MAX, TRACK_LIST_TAGS_BYTES,
+    TRACKS_MAX,
+};
 pub use frame::{
-    BadFrame, DATA_BYTES_MAX, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, PROTOCOL_MIN, PROTOCOL_VERSION,
-    Stamp, negotiate,
+    BadFrame, DATA_BYTES_MAX, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, Newer, PROTOCOL_MIN,
+    PROTOCOL_OF_NODES, PROTOCOL_VERSION, Stamp, negotiate,
 };
-pub use message::{
-    ADDRESS_BYTES_MAX, BadMessage, DIGEST_PARTITIONS_MAX, ERROR_MESSAGE_BYTES_MAX, IDS_MAX, Message, PEER_BYTES_MAX,
-    PartitionDigest, parts,
-};
+pub use message::{ADDRESS_BYTES_MAX, BadMessage, DIGEST_PARTITIONS_MAX, ERROR_MESSAGE_BYTES_MAX, IDS_MAX, Message};
+pub use parts::{PEER_BYTES_MAX, parts};
+pub use protocols::{Protocols, Unfit};
 pub use status::{NodeStatus, VOLUMES_PER_NODE_MAX, VolumeState, VolumeStatus};

@@ -22,7 +22,7 @@ fn changes() -> Vec<(&'static str, Change)> {
     let volumes = vec![volume_id(1, 1), volume_id(2, 1), volume_id(3, 1)];
     let partitions = vec![Partition(1), Partition(0x1234)];
     vec![
-        ("genesis", Change::Genesis { spec: Box::new(spec(3)), voters: voters(3) }),
+        ("genesis", Change::Genesis { spec: Box::new(spec(3)), voters: voters(3), protocol: 3 }),
         ("add node", Change::AddNode(node(9))),
         ("remove node", Change::RemoveNode(node_id(9))),
         ("add volume", Change::AddVolume { node: node_id(9), volume: Volume { id: volume_id(9, 9), weight: 5 } }),
@@ -46,6 +46,7 @@ fn changes() -> Vec<(&'static str, Change)> {
         ("reshape", Change::Reshape { spec: Box::new(spec(2)) }),
         ("roll back", Change::RollBack { to: 1, spec: Box::new(spec(1)) }),
         ("renew seats", Change::RenewSeats(vec![Grant { node: node_id(2), life: 9 }])),
+        ("finalise", Change::Finalise { protocol: 4 }),
     ]
 }
 

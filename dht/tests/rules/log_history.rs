@@ -11,7 +11,7 @@ use deadwax_dht::{BadMap, LayoutCache, MapSpec, Override, Policy, Volume, Volume
 use deadwax_track::Partition;
 
 use crate::map_log::cluster::{
-    Random, any_change, history, move_to, node, node_id, proposal, push, rack, spec, volume_id, voters,
+    PROTOCOL, Random, any_change, history, move_to, node, node_id, proposal, push, rack, spec, volume_id, voters,
 };
 
 const P: Partition = Partition(7);
@@ -149,7 +149,7 @@ fn forged_records_are_refused_and_change_nothing_of_themselves() {
     let source = BadChange::Map(BadMap::Weight(volume_id(1, 1)));
     assert_eq!(offer(&forged(&peer, broken)), BadHistory::Rule { epoch: 8, source });
     let again = |record: &mut Record| {
-        record.change = Change::Genesis { spec: Box::new(spec(5)), voters: voters(3) };
+        record.change = Change::Genesis { spec: Box::new(spec(5)), voters: voters(3), protocol: PROTOCOL };
     };
     assert_eq!(offer(&forged(&peer, again)), BadHistory::Rule { epoch: 8, source: BadChange::Genesis });
     let mut missing = peer.since(5);

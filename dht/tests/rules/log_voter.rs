@@ -21,6 +21,8 @@ struct Trio {
     gone: Option<usize>,
     /// A voter of an earlier version, and a proposal that it cannot read.
     older: Option<(usize, Vec<u8>)>,
+    /// Voters that said that they cannot read what was decided.
+    unreadable: Vec<usize>,
     now: u64,
 }
 
@@ -51,6 +53,7 @@ impl Trio {
             all: Vec::new(),
             gone: None,
             older: None,
+            unreadable: Vec::new(),
             now: 0,
         }
     }
@@ -107,6 +110,7 @@ impl Trio {
                     self.sent.push_back((at, to, message));
                 }
                 Effect::Decided { ticket, outcome } => self.outcomes.push((ticket.number, outcome)),
+                Effect::Unreadable => self.unreadable.push(at),
                 Effect::Committed(_) | Effect::Retired => {}
             }
         }
@@ -251,6 +255,7 @@ fn a_voter_that_cannot_read_what_was_decided_stops_until_it_runs_a_version_that_
     let said = trio.all.len();
     (0..100).for_each(|_| trio.tick([older]));
     assert!(trio.all[said..].iter().all(|(from, ..)| *from != older));
+    assert_eq!(trio.unreadable, [older]);
     let disk = of_version(&trio.disks[older].encode(), &later.encode(), 99, 1);
     let disk = Durable::decode(&disk).expect("what was encoded");
     trio.older = None;

@@ -5,12 +5,16 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use deadwax_dht::rebalance::Command;
+use deadwax_dht::repair::{ClassStatus, Reason};
+use deadwax_dht::takedown::{CopyState, Heads, Takedown};
 use deadwax_dht::wire::{
-    BadFrame, Decoder, ErrorCode, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, Message, NodeStatus,
-    PEER_BYTES_MAX, PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest, Stamp, VolumeState, VolumeStatus, negotiate,
-    parts,
+    Absence, BadFrame, CommandAnswer, CoreStatus, Decoder, ErrorCode, FRAME_PAYLOAD_MAX, Feed, ForecastReport,
+    FrameHeader, HEADER_BYTES, HolderReceipt, HolderReceipts, Kind, ListedTrack, Message, MoveStatus, NOT_UP_MAX,
+    Newer, NodeStatus, NotUp, PEER_BYTES_MAX, PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest, Protocols, PullStatus,
+    RefusalKind, SENTENCES_MAX, SHARES_MAX, Stamp, VolumeState, VolumeStatus, negotiate, parts,
 };
-use deadwax_dht::{ClusterId, NodeId, VolumeId};
+use deadwax_dht::{ClusterId, NodeId, NodeKey, VolumeId, VolumeShare};
 use deadwax_track::{ByteRange, Partition, Tags, TrackId};
 
 use crate::golden::{assert_golden, hex};
@@ -48,6 +52,66 @@ fn status() -> NodeStatus {
     }
 }
 
+fn forecast() -> ForecastReport {
+    ForecastReport {
+        shares: vec![VolumeShare {
+            volume: VOLUME,
+            node: NODE,
+            copies_before: 1,
+            copies_after: 2,
+            bytes_before: 3,
+            bytes_after: 4,
+            bytes_arriving: 5,
+            fullness_ppm: 6,
+        }],
+        shares_left_out: 7,
+        bytes_to_move: 8,
+        bytes_unavoidable: 9,
+        unmet: vec!["a sentence".to_owned()],
+    }
+}
+
+fn core_status() -> CoreStatus {
+    CoreStatus {
+        epoch: 1,
+        leader: Some(NODE),
+        seat: Some(2),
+        may_serve: true,
+        moves: Some(MoveStatus {
+            joint: 3,
+            synced: 4,
+            settled: 5,
+            waiting_copies: 6,
+            waiting_zones: 7,
+            waiting_leaving: 8,
+            waiting_balance: 9,
+            braked: 10,
+            lost: 11,
+            planning: true,
+            stall: Some("it waits".to_owned()),
+            stuck: true,
+        }),
+        pulls: PullStatus {
+            classes: vec![ClassStatus { copies: 1, zoneless: true, reason: Reason::Moving, tracks: 12, bytes: 13 }],
+            tracks_left: 14,
+            bytes_left: 15,
+            rate_bytes_s: 16,
+            rate_bytes_s_max: 17,
+            oldest_ms: 18,
+            tracks_pulled: 19,
+            bytes_pulled: 20,
+            pulls_failed: 21,
+            wants_dropped: 22,
+            stall: Some("it is full".to_owned()),
+            stuck: true,
+        },
+        up: 23,
+        down: 24,
+        not_up: vec![NotUp { node: NODE, absence: Absence::Dead, silent_ms: 25 }],
+        brakes: vec!["a zone".to_owned()],
+    }
+}
+
 fn messages() -> Vec<Message> {
     vec![
         Message::Hello { protocol_min: 1, protocol_max: 2, cluster: CLUSTER, node: Some(NODE) },
@@ -80,7 +144,49 @@ fn messages() -> Vec<Message> {
         Message::Peer { more: true, bytes: Bytes::from_static(b"an envelope's beginning") },
         Message::EpochsAfter { epoch: 5 },
         Message::Epochs { more: true, bytes: Bytes::from_static(b"a batch's beginning") },
+        Message::Command {
+            within_ms: 30_000,
+            forecast: true,
+            command: Box::new(Command::DrainNode { node: NODE, drain: true }),
+        },
+        Message::CommandAnswer(Box::new(CommandAnswer::Forecast(forecast()))),
+        Message::AskCore,
+        Message::CoreStatus(Some(Box::new(core_status()))),
+        Message::Who,
+        Message::Here { cluster: CLUSTER, node: NODE, protocol_min: 2, protocol_max: 4 },
+        Message::Feed(Feed::Issue { id: TRACK, reason: "a court's order".to_owned() }),
+        Message::Feed(Feed::Issued { number: 5, have: 2, members: 3 }),
+        Message::Feed(Feed::NotIssuer { issuers: 3 }),
+        Message::Feed(Feed::Receipts { number: 5 }),
+        Message::Feed(Feed::ReceiptList { takedown: Box::new(takedown()), holders: Some(receipts()) }),
+        Message::Feed(Feed::TakedownsAfter {
+            known: Heads::default().advanced(&[takedown()]),
+            wait_ms: 1500,
+            limit: 100,
+        }),
+        Message::Feed(Feed::Takedowns(vec![takedown()])),
+        Message::Feed(Feed::TakedownHeads),
+        Message::Feed(Feed::Heads(Heads::default().advanced(&[takedown()]))),
+        Message::Feed(Feed::Tracks { volume: VOLUME, partition: Partition(0x1234), after: Some(TRACK), limit: 100 }),
+        Message::Feed(Feed::TrackList {
+            tracks: vec![ListedTrack { id: TRACK, bytes: 1000, tags: tags() }],
+            next: Some(TRACK),
+        }),
+        Message::Versions,
+        Message::NodeVersions(Protocols::new(2, 4).expect("some"), Some(3)),
     ]
+}
+
+fn takedown() -> Takedown {
+    let (reason, previous) = ("a court's order".to_owned(), [0x77; 32]);
+    let bare = Takedown { issuer: [0; 32], number: 5, previous, track: TRACK, time: 6, reason, signature: [0; 64] };
+    bare.sign(&NodeKey::from_bytes(&[0x88; 32]))
+}
+
+fn receipts() -> HolderReceipts {
+    let copy = |state| HolderReceipt { volume: VOLUME, node: NODE, state };
+    let states = [CopyState::Pending, CopyState::Unreachable, CopyState::Dead, CopyState::Erased(7)];
+    HolderReceipts { complete: false, copies: states.map(copy).to_vec() }
 }
 
 fn stamp() -> Stamp {
@@ -125,9 +231,33 @@ fn codes_and_states_keep_their_numbers() {
         ErrorCode::Fenced,
         ErrorCode::Internal,
         ErrorCode::Later { after_ms: 5 },
+        ErrorCode::NotAdmitted,
     ];
     for (number, code) in (0..).zip(codes) {
         assert_eq!(Message::error(code, "").frame(stamp())[HEADER_BYTES], number, "{code:?}");
+    }
+    let answers = [
+        CommandAnswer::Done { epoch: 5 },
+        CommandAnswer::Forecast(forecast()),
+        CommandAnswer::NotLeader { leader: None, voters: vec![], begun: false },
+        CommandAnswer::refused(RefusalKind::Never, String::new()),
+        CommandAnswer::Undecided,
+    ];
+    for (number, answer) in (0..).zip(answers) {
+        let text = format!("{answer:?}");
+        assert_eq!(Message::CommandAnswer(Box::new(answer)).frame(stamp())[HEADER_BYTES], number, "{text}");
+    }
+    let kinds = [
+        RefusalKind::Never,
+        RefusalKind::Again,
+        RefusalKind::NotDrained,
+        RefusalKind::NoLog,
+        RefusalKind::Forbidden,
+        RefusalKind::Missing,
+    ];
+    for (number, kind) in (0..).zip(kinds) {
+        let answer = CommandAnswer::refused(kind, String::new());
+        assert_eq!(Message::CommandAnswer(Box::new(answer)).frame(stamp())[HEADER_BYTES + 4], number, "{kind:?}");
     }
     let frame = |state| {
         let mut status = status();
@@ -206,7 +336,14 @@ fn header(change: impl FnOnce(&mut [u8; HEADER_BYTES])) -> [u8; HEADER_BYTES] {
 #[test]
 fn what_is_wrong_with_a_header_is_told_apart() {
     let decode = |bytes: [u8; HEADER_BYTES]| FrameHeader::decode(&bytes).expect_err("a bad header");
-    assert_eq!(decode(header(|bytes| bytes[4] = 9)), BadFrame::Version(9));
+    let later = |version, newest| Newer { version, newest, request: stamp().request, payload_bytes: 0 };
+    assert_eq!(decode(header(|bytes| bytes[4] = 9)), BadFrame::Newer(later(9, PROTOCOL_VERSION)));
+    assert_eq!(decode(header(|bytes| bytes[4] = PROTOCOL_MIN - 1)), BadFrame::Version(PROTOCOL_MIN - 1));
+    let long = header(|bytes| {
+        bytes[4] = 9;
+        bytes[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
+    });
+    assert_eq!(decode(long), BadFrame::Version(9), "what is too long to be passed over");
     assert_eq!(decode(header(|bytes| bytes[5] = 255)), BadFrame::Kind(255));
     assert_eq!(decode(header(|bytes| bytes[7] = 1)), BadFrame::Flags(0x100));
     assert!(matches!(decode(header(|bytes| bytes[12] = 1)), BadFrame::PayloadLength { kind: Kind::Ready, got: 1, .. }));
@@ -243,7 +380,7 @@ impl Program {
 #[test]
 fn programs_of_two_versions_understand_each_other() {
     let (old, new) = (Program(2..=2), Program(PROTOCOL_MIN..=PROTOCOL_VERSION));
-    let future = Program(4..=5);
+    let future = Program(PROTOCOL_VERSION + 1..=PROTOCOL_VERSION + 2);
     assert_eq!((old.agrees(&new), new.agrees(&old)), (Some(2), Some(2)));
     assert_eq!(new.agrees(&new), Some(PROTOCOL_VERSION));
     assert_eq!((new.agrees(&future), future.agrees(&old)), (None, None));
@@ -252,6 +389,12 @@ fn programs_of_two_versions_understand_each_other() {
         assert!(new.reads(&frame), "{kind:?}");
         // Whatever was there before the version that both agree on is read by the old one, and nothing else is.
         assert_eq!(old.reads(&frame), kind.since() <= 2, "{kind:?}");
+        // And so by a new one that is held back; it passes over what came later.
+        let read = FrameHeader::decode_up_to(2, frame.first_chunk().expect("a whole header"));
+        let payload_bytes = frame.len() - HEADER_BYTES;
+        let (version, newest, request) = (kind.since(), 2, stamp().request);
+        let newer = Err(BadFrame::Newer(Newer { version, newest, request, payload_bytes }));
+        assert_eq!(read.map(|header| header.kind), if kind.since() <= 2 { Ok(kind) } else { newer });
     }
     let handshake = [Kind::Hello, Kind::Welcome, Kind::Error];
     assert!(handshake.iter().all(|kind| kind.since() <= PROTOCOL_MIN), "before anything is agreed");
@@ -276,7 +419,40 @@ fn limits_of_messages_hold() {
     refused(Message::Digests { volume: VOLUME, first: Partition(0), count: u32::MAX });
     refused(Message::List { volume: VOLUME, partition: Partition(0), after: None, limit: 0 });
     refused(Message::List { volume: VOLUME, partition: Partition(0), after: None, limit: u32::MAX });
+    let issue = |bytes| Message::Feed(Feed::Issue { id: TRACK, reason: "x".repeat(bytes) });
+    assert!(Message::decode(issue(78).kind(), issue(78).payload()).is_ok());
+    refused(issue(79));
+    let after = |wait_ms, limit| Message::Feed(Feed::TakedownsAfter { known: Heads::default(), wait_ms, limit });
+    refused(after(25_001, 1));
+    refused(after(0, 0));
+    refused(after(0, 1_025));
+    let tracks = |limit| Message::Feed(Feed::Tracks { volume: VOLUME, partition: Partition(0), after: None, limit });
+    refused(tracks(0));
+    refused(tracks(257));
+    let listed = |bytes| {
+        let tracks = vec![ListedTrack { id: TRACK, bytes, tags: Tags::default() }];
+        Message::Feed(Feed::TrackList { tracks, next: None })
+    };
+    refused(listed(0));
+    refused(listed(deadwax_track::TRACK_BYTES_MAX + 1));
     refused(Message::Hello { protocol_min: 3, protocol_max: 2, cluster: CLUSTER, node: None });
+    let forecast_of = |change: fn(&mut ForecastReport)| {
+        let mut forecast = forecast();
+        change(&mut forecast);
+        Message::CommandAnswer(Box::new(CommandAnswer::Forecast(forecast)))
+    };
+    refused(forecast_of(|forecast| forecast.shares = vec![forecast.shares[0].clone(); SHARES_MAX + 1]));
+    refused(forecast_of(|forecast| forecast.unmet = vec![String::new(); SENTENCES_MAX + 1]));
+    refused(forecast_of(|forecast| forecast.unmet[0] = "x".repeat(1_025)));
+    let voters = vec![NODE; 8];
+    refused(Message::CommandAnswer(Box::new(CommandAnswer::NotLeader { leader: None, voters, begun: false })));
+    let mut many = core_status();
+    many.not_up = vec![many.not_up[0].clone(); NOT_UP_MAX + 1];
+    refused(Message::CoreStatus(Some(Box::new(many))));
+    for payload in [[0, 3, 0], [4, 3, 0]] {
+        let payload = Bytes::copy_from_slice(&payload);
+        assert!(Message::decode(Kind::NodeVersions, payload.clone()).is_err(), "{payload:?}");
+    }
     let Message::Error { message, .. } = Message::error(ErrorCode::Internal, "é".repeat(5_000)) else {
         unreachable!()
     };

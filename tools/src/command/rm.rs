@@ -1,42 +1,118 @@
 //! `deadwax rm`.
 
+use std::time::Duration;
+
+use anyhow::Context;
 use deadwax_track::TrackId;
 use hyper::{Method, StatusCode};
+use serde_json::Value;
 
 use super::say;
 use crate::backoff::Backoff;
 use crate::cli::Rm;
 use crate::http::Client;
 
+/// How often the receipts are looked at.
+const RECEIPTS_POLL: Duration = Duration::from_secs(1);
+
 pub(super) async fn run(rm: Rm) -> anyhow::Result<bool> {
     let client = Client::new(rm.asked.gateway);
     let mut well = true;
     for id in &rm.ids {
-        match take_down(&client, id).await {
-            Ok(number) => say(format_args!("{id} is taken down, number {number}"))?,
-            Err(error) => {
-                eprintln!("deadwax: {id}: {error:#}");
-                well = false;
-            }
+        let done = async {
+            let taken = take_down(&client, id, rm.reason.as_deref()).await?;
+            let number = taken["takedown"].as_u64().with_context(|| format!("the gateway gave no number: {taken}"))?;
+            let nodes = match (taken["nodes"].as_u64(), taken["nodes_of"].as_u64()) {
+                (Some(nodes), Some(all)) => format!("; {nodes} of {all} nodes have it"),
+                _ => String::new(),
+            };
+            say(format_args!("{id} is taken down, number {number}{nodes}"))?;
+            // Without a log of takedowns it was answered when all holders had erased the track.
+            if rm.wait && !nodes.is_empty() { erased(&client, id, number).await } else { Ok(()) }
+        };
+        if let Err(error) = done.await {
+            eprintln!("deadwax: {id}: {error:#}");
+            well = false;
         }
     }
     Ok(well)
 }
 
-/// Answers the takedown's number. Tries again while holders are away: a takedown counts only with all of them.
-async fn take_down(client: &Client, id: &TrackId) -> anyhow::Result<u64> {
+/// Answers what the gateway does. Tries again while too few masters are there.
+async fn take_down(client: &Client, id: &TrackId, reason: Option<&str>) -> anyhow::Result<Value> {
     let mut backoff = Backoff::request();
     loop {
-        let reply = client.ask(Method::DELETE, &format!("/v1/tracks/{id}")).await?;
+        let mut request = client.request(Method::DELETE, &format!("/v1/tracks/{id}"));
+        if let Some(reason) = reason {
+            request = request.header("deadwax-reason", reason);
+        }
+        let reply = client.send(request).await?;
         let status = reply.status;
         if status.is_success() {
-            let body = reply.json().await?;
-            return body["takedown"].as_u64().ok_or_else(|| anyhow::anyhow!("the gateway gave no number: {body}"));
+            return Ok(reply.json().await?);
         }
         let said = anyhow::Error::msg(reply.complaint().await);
         match backoff.delay() {
             Some(delay) if status == StatusCode::SERVICE_UNAVAILABLE => tokio::time::sleep(delay).await,
             _ => return Err(said),
         }
+    }
+}
+
+/// Waits until every copy is erased, or on a drive that is declared dead; says each time how far that is.
+async fn erased(client: &Client, id: &TrackId, number: u64) -> anyhow::Result<()> {
+    let mut said = String::new();
+    let mut backoff = Backoff::request();
+    loop {
+        let reply = client.ask(Method::GET, &format!("/v1/takedowns/{number}")).await?;
+        if reply.status.is_success() {
+            backoff.restart();
+            let report = reply.json().await?;
+            let now = progress(id, &report);
+            if now != said {
+                say(&now)?;
+                said = now;
+            }
+            if report["complete"] == true {
+                return Ok(());
+            }
+            tokio::time::sleep(RECEIPTS_POLL).await;
+            continue;
+        }
+        let complaint = anyhow::Error::msg(reply.complaint().await);
+        let Some(delay) = backoff.delay() else { return Err(complaint) };
+        tokio::time::sleep(delay).await;
+    }
+}
+
+/// Which copies are gone, for people.
+fn progress(id: &TrackId, report: &Value) -> String {
+    let Some(copies) = report["copies"].as_array() else {
+        return format!("{id}: no voter answers, so it is not known which copies are erased");
+    };
+    let erased = copies.iter().filter(|copy| copy["state"] == "erased").count();
+    let waits = copies.iter().filter(|copy| copy["state"] != "erased" && copy["state"] != "dead");
+    let waits: Vec<String> = waits
+        .map(|copy| format!("{} ({})", copy["volume"].as_str().unwrap_or("?"), copy["state"].as_str().unwrap_or("?")))
+        .collect();
+    let rest = if waits.is_empty() { String::new() } else { format!("; not yet: {}", waits.join(", ")) };
+    format!("{id}: {erased} of {} copies are erased{rest}", copies.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_waited_for_is_named() {
+        let id = TrackId::of(b"a");
+        let report = serde_json::json!({ "copies": [
+            { "volume": "aa", "state": "erased" },
+            { "volume": "bb", "state": "unreachable" },
+            { "volume": "cc", "state": "dead" },
+        ] });
+        assert_eq!(progress(&id, &report), format!("{id}: 1 of 3 copies are erased; not yet: bb (unreachable)"));
+        let unknown = format!("{id}: no voter answers, so it is not known which copies are erased");
+        assert_eq!(progress(&id, &serde_json::json!({ "copies": null })), unknown);
     }
 }

@@ -1,29 +1,90 @@
 //! `deadwax status`.
 
+use std::io::IsTerminal;
+use std::time::Duration;
+
 use anyhow::Context;
 use deadwax_dht::wire::VolumeState;
-use deadwax_dht_client::ClusterStatus;
+use deadwax_dht_client::{Client as Cluster, ClusterStatus, LogStatus};
 use hyper::{Method, StatusCode};
 
 use super::say;
 use crate::cli::Status;
+use crate::follow;
 use crate::http::Client;
+use crate::masters::newest;
 use crate::progress::size;
+use crate::table::{align, short};
+
+/// How often it is shown anew.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// Whom to ask. Both answer the same: what [`Cluster::status`] puts together.
+enum Source {
+    Gateway(Client),
+    Masters(Box<Cluster>),
+}
 
 pub(super) async fn run(status: Status) -> anyhow::Result<bool> {
-    let client = Client::new(status.asked.gateway);
-    let reply = client.ask(Method::GET, "/v1/status").await?;
-    if reply.status != StatusCode::OK {
-        anyhow::bail!("{}", reply.complaint().await);
-    }
-    let body = reply.whole().await?;
-    let cluster: ClusterStatus = serde_json::from_slice(&body).context("the gateway's status is not understood")?;
-    if status.json {
-        say(String::from_utf8_lossy(&body))?;
+    let source = if status.masters.are_named() {
+        Source::Masters(Box::new(status.masters.client(None).await?))
     } else {
-        table(&cluster).iter().try_for_each(say)?;
+        Source::Gateway(Client::new(status.asked.gateway))
+    };
+    if !status.watch {
+        let cluster = source.ask().await?;
+        show(&cluster, status.json)?;
+        return Ok(cluster.healthy);
     }
-    Ok(cluster.healthy)
+    let redraws = std::io::stdout().is_terminal() && !status.json;
+    loop {
+        match source.ask().await {
+            Ok(cluster) if redraws => {
+                // Home, and clear from there: what was longer before is gone.
+                say(format_args!("\x1b[H\x1b[J{}", table(&cluster).join("\n")))?;
+            }
+            Ok(cluster) if status.json => show(&cluster, true)?,
+            Ok(cluster) => say(line(&cluster))?,
+            // Whoever watches waits for it to come back.
+            Err(why) => eprintln!("deadwax: {why:#}"),
+        }
+        tokio::time::sleep(WATCH_EVERY).await;
+    }
+}
+
+impl Source {
+    async fn ask(&self) -> anyhow::Result<ClusterStatus> {
+        let client = match self {
+            Self::Gateway(client) => client,
+            Self::Masters(cluster) => {
+                // Of a cluster without a log there is nothing newer than its file.
+                drop(newest(cluster).await);
+                return Ok(cluster.status().await);
+            }
+        };
+        let reply = client.ask(Method::GET, "/v1/status").await?;
+        if reply.status != StatusCode::OK {
+            anyhow::bail!("{}", reply.complaint().await);
+        }
+        serde_json::from_slice(&reply.whole().await?).context("the gateway's status is not understood")
+    }
+}
+
+fn show(cluster: &ClusterStatus, json: bool) -> anyhow::Result<()> {
+    if json {
+        return say(serde_json::to_string(cluster).context("the status cannot be written")?);
+    }
+    table(cluster).iter().try_for_each(say)
+}
+
+/// The status as one line.
+fn line(cluster: &ClusterStatus) -> String {
+    let up = cluster.nodes.iter().filter(|node| node.up).count();
+    let health = if cluster.healthy { "healthy" } else { "NOT HEALTHY" };
+    let moving = cluster.log.as_ref().map_or_else(String::new, |log| format!("; {}", follow::moving(log)));
+    let (nodes, missing) = (cluster.nodes.len(), cluster.copies.missing);
+    let warnings = cluster.warnings.iter().map(|warning| format!("; {warning}")).collect::<String>();
+    format!("{health}: {up} of {nodes} nodes up, epoch {}, {missing} copies missing{moving}{warnings}", cluster.epoch)
 }
 
 /// The status as lines for people.
@@ -59,6 +120,9 @@ fn table(cluster: &ClusterStatus) -> Vec<String> {
         copies.seen,
         copies.missing,
     ));
+    if let Some(log) = &cluster.log {
+        lines.extend(log_lines(cluster, log));
+    }
     lines.extend(cluster.warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.push(if cluster.healthy { "healthy" } else { "NOT HEALTHY" }.to_owned());
     lines
@@ -69,20 +133,19 @@ fn row(head: [String; 4], cells: [String; 6]) -> [String; 10] {
     std::array::from_fn(|_| all.next().unwrap_or_default())
 }
 
-/// The first eight digits of an id: enough to tell nodes apart.
-fn short(id: &impl ToString) -> String {
-    id.to_string().chars().take(8).collect()
-}
-
-/// Columns as wide as their widest cell.
-fn align(rows: &[[String; 10]]) -> Vec<String> {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 10] = std::array::from_fn(width);
-    let line = |row: &[String; 10]| {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect()
+/// What the cluster's log says, and what moves.
+fn log_lines(cluster: &ClusterStatus, log: &LogStatus) -> Vec<String> {
+    let address =
+        |id| cluster.nodes.iter().find(|node| node.id == id).map_or_else(|| short(&id), |node| node.address.clone());
+    let leader = log.leader.map_or_else(|| "nobody".to_owned(), address);
+    let votes: Vec<String> = log.voters.iter().map(|voter| address(*voter)).collect();
+    let mut lines = vec![format!("log at epoch {}, led by {leader}; votes: {}", log.epoch, votes.join(", "))];
+    lines.push(format!("moves: {}", follow::moving(log)));
+    if log.leaving.volumes > 0 {
+        let (volumes, copies) = (log.leaving.volumes, log.leaving.partitions);
+        lines.push(format!("drained: {volumes} volumes, with {copies} copies of partitions still on them"));
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -114,6 +177,15 @@ mod tests {
                 node("2", false, vec![]),
             ],
             "warnings": ["node 127.0.0.1:2 is down: refused"],
+            "log": {
+                "epoch": 9, "leader": "1".repeat(64), "voters": ["1".repeat(64), "2".repeat(64)], "dead": [],
+                "leaving": {"volumes": 1, "partitions": 12}, "tracks_left": 7, "bytes_left": 120_000_000,
+                "rate_bytes_s": 1_000_000, "eta_ms": 120_000, "settled": false,
+                "moves": {
+                    "joint": 1, "synced": 2, "settled": 0, "waiting_copies": 0, "waiting_zones": 0, "waiting_leaving": 4,
+                    "waiting_balance": 5, "braked": 0, "lost": 0, "planning": false, "stall": "a volume copies", "stuck": false,
+                },
+            },
         });
         let cluster: ClusterStatus = serde_json::from_value(cluster).expect("a status");
         let text = table(&cluster).join("\n");
@@ -123,9 +195,17 @@ mod tests {
             "DOWN",
             "warning: node 127.0.0.1:2 is down",
             "at least 3 missing",
+            "log at epoch 9, led by 127.0.0.1:1; votes: 127.0.0.1:1, 127.0.0.1:2",
+            "3 partitions move, 9 wait; 7 tracks to copy, 120.0 MB left at 1.0 MB/s, 2 min 0 s (a volume copies)",
+            "drained: 1 volumes, with 12 copies",
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }
         assert!(text.ends_with("NOT HEALTHY"));
+        let line = line(&cluster);
+        assert!(
+            line.starts_with("NOT HEALTHY: 1 of 2 nodes up, epoch 1, 3 copies missing; 3 partitions move"),
+            "{line}"
+        );
     }
 }

@@ -51,18 +51,29 @@ fn prepare(up: &Up) -> anyhow::Result<Layout> {
         permit(gateway, up.insecure_listen)?;
         let mut plan = Plan::loopback(&up.data, masters, gateway, MASTER_PORT_FIRST)?;
         plan.insecure_listen = up.insecure_listen;
+        plan.log = !up.no_log;
         let layout = Layout::create(&up.data, &plan)?;
         eprintln!("Made a new cluster of {masters} masters in {}.", layout.dir().display());
         return Ok(layout);
     };
+    if up.no_log && has_log(&layout)? {
+        bail!("{} has a log, which is for good: leave out --no-log", layout.dir().display());
+    }
     match up.masters {
         Some(masters) if usize::from(masters) != layout.masters() => bail!(
-            "{} has {} masters, not {masters}; nodes cannot be added to or taken from a cluster yet",
+            "{} has {} masters, not {masters}; `up` neither adds nor takes nodes (in a cluster with a log `deadwax cluster \
+             join` does)",
             layout.dir().display(),
             layout.masters()
         ),
         _ => Ok(layout),
     }
+}
+
+/// Whether the cluster's masters keep their map in a log.
+fn has_log(layout: &Layout) -> anyhow::Result<bool> {
+    let mut files = (0..layout.masters()).map(|index| layout.master_config(index));
+    files.next().map_or(Ok(false), |file| Ok(deadwax_node::Config::load(&file)?.log))
 }
 
 fn permit(listen: SocketAddr, insecure: bool) -> anyhow::Result<()> {

@@ -35,6 +35,11 @@ impl Process {
         let _ = self.0.wait();
     }
 
+    pub(crate) fn hang_up(&self) {
+        let sent = Command::new("kill").args(["-HUP", &self.0.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
     pub(crate) fn memory_peak_mib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("the process runs");
         let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
@@ -113,6 +118,7 @@ impl Cluster {
         }
         cluster.start_gateway();
         cluster.wait_until_all_up();
+        cluster.wait_until_absence_is_known();
         cluster
     }
 
@@ -136,6 +142,19 @@ impl Cluster {
         self.dir.path().join(format!("master-{}/master.toml", index + 1))
     }
 
+    /// Makes room for one more master, at an address of its own: its number and the address.
+    pub(crate) fn adopt_master(&mut self) -> (usize, SocketAddr) {
+        let [address] = free_addresses();
+        self.masters.push(None);
+        self.master_addresses.push(address);
+        (self.masters.len() - 1, address)
+    }
+
+    /// Gives master `index` segments that a small disk holds several of, from its next start on.
+    pub(crate) fn use_small_segments(&self, index: usize) {
+        use_small_segments(&self.master_config(index));
+    }
+
     /// Starts master `index`; whoever needs it to serve waits for that.
     pub(crate) fn start_master(&mut self, index: usize) {
         let config = self.master_config(index);
@@ -153,11 +172,37 @@ impl Cluster {
         });
     }
 
+    /// Starts the gateway, which masters will not let in, with other settings than those it was made with.
+    pub(crate) fn start_gateway_with(&mut self, change: impl FnOnce(String) -> String) {
+        let config = self.dir.path().join("gateway/gateway.toml");
+        let changed = change(std::fs::read_to_string(&config).expect("the settings are there"));
+        std::fs::write(&config, changed).expect("written");
+        self.gateway = Some(self.spawn("gateway", &config, "gateway.log"));
+        wait_until("the gateway listens", || http::ask(self.gateway_address, "GET", "/healthz", &[], &[]).is_ok());
+    }
+
+    /// One more gateway, and where it listens. It dies with what is given.
+    pub(crate) fn start_another_gateway(&self) -> (Process, SocketAddr) {
+        let [address] = free_addresses();
+        let config = self.dir.path().join("gateway/gateway.toml");
+        let listen = address.to_string();
+        let gateway = self.spawn_with("gateway", &config, "another.log", &["--listen", &listen]);
+        wait_until("another gateway is ready", || {
+            http::ask(address, "GET", "/readyz", &[], &[]).is_ok_and(|reply| reply.status < 500)
+        });
+        (gateway, address)
+    }
+
     fn spawn(&self, command: &str, config: &Path, log: &str) -> Process {
+        self.spawn_with(command, config, log, &[])
+    }
+
+    fn spawn_with(&self, command: &str, config: &Path, log: &str, arguments: &[&str]) -> Process {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join(log)).expect("a log");
         let child = Command::new(env!("CARGO_BIN_EXE_deadwax"))
             .args([command, "--config"])
             .arg(config)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -195,10 +240,28 @@ impl Cluster {
         });
     }
 
+    /// Waits until the cluster says of what was never stored that it is not there: masters that keep a log have compared
+    /// what they hold by then. Until then they cannot tell.
+    pub(crate) fn wait_until_absence_is_known(&self) {
+        let absent = TrackId::of(b"never stored");
+        wait_until("it is known to be absent", || match self.get(&absent).status {
+            404 => true,
+            other => {
+                assert_eq!(other, 503, "nothing else is true of it");
+                false
+            }
+        });
+    }
+
     /// Waits until every track has all its copies: a put is answered at two of three, and the third follows. Until then
     /// the holder that lacks it is offered the track again.
     pub(crate) fn wait_until_copied(&self) {
         wait_until("no copy is missing", || self.status()["copies"]["missing"] == 0);
+    }
+
+    /// Has master `index` read its settings again.
+    pub(crate) fn hang_up(&self, index: usize) {
+        self.masters[index].as_ref().expect("the master runs").hang_up();
     }
 
     pub(crate) fn gateway_memory_peak_mib(&self) -> u64 {
@@ -243,8 +306,9 @@ impl Drop for Cluster {
         if !std::thread::panicking() {
             return;
         }
-        for log in ["gateway.log", "master-0.log", "master-1.log", "master-2.log"] {
-            let text = std::fs::read_to_string(self.dir.path().join(log)).unwrap_or_default();
+        let masters = (0..self.masters.len()).map(|index| format!("master-{index}.log"));
+        for log in ["gateway.log", "another.log"].map(str::to_owned).into_iter().chain(masters) {
+            let text = std::fs::read_to_string(self.dir.path().join(&log)).unwrap_or_default();
             let tail = text.lines().count().saturating_sub(25);
             let lines: Vec<_> = text.lines().skip(tail).collect();
             eprintln!("--- the end of {log}\n{}", lines.join("\n"));

@@ -12,16 +12,16 @@ use tokio::time::timeout;
 use super::*;
 
 /// Six nodes whose map changes, and a client that was given their first one.
-struct Village {
-    peers: Vec<Peer>,
+pub(crate) struct Village {
+    pub(crate) peers: Vec<Peer>,
     history: History,
-    client: Client,
-    id: TrackId,
+    pub(crate) client: Client,
+    pub(crate) id: TrackId,
     bytes: Bytes,
 }
 
 impl Village {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut peers = Vec::new();
         for number in 1..=6 {
             peers.push(Peer::start(number).await);

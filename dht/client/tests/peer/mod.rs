@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use deadwax_dht::log::History;
+use deadwax_dht::rebalance::Command;
 use deadwax_dht::wire::{
-    Decoder, ErrorCode, FrameHeader, Kind, Message, NodeStatus, PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest, Stamp,
-    VolumeState, VolumeStatus,
+    CommandAnswer, CoreStatus, Decoder, ErrorCode, Feed, FrameHeader, Kind, ListedTrack, Message, NodeStatus,
+    PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest, Stamp, VolumeState, VolumeStatus,
 };
 use deadwax_dht::{ClusterId, NodeId, VolumeId};
 use deadwax_track::{Partition, Tags, TrackHasher, TrackId, piece_count};
@@ -34,6 +35,8 @@ pub(crate) enum Fault {
     Answer(ErrorCode),
     /// Sends no frames at all.
     Garbage,
+    /// Whatever came, says in a frame that it is nothing.
+    PlainError,
     /// Accepts, and never says a word.
     Mute,
     /// Closes the connection after so many bytes of a put.
@@ -66,6 +69,14 @@ pub(crate) struct State {
     pub(crate) history: Option<History>,
     /// The epoch of a map that never changes, if it is not 1.
     pub(crate) fixed_at: Option<u64>,
+    /// How its core stands, or why that is not said. Without it the node has none.
+    pub(crate) core: Option<Result<CoreStatus, ErrorCode>>,
+    /// The answer to a command; none: the connection breaks.
+    pub(crate) says: Option<CommandAnswer>,
+    /// The command that came last, and whether only its forecast was wanted.
+    pub(crate) command: Option<(Command, bool)>,
+    /// What it says of takedowns and of tracks; none: the tracks that it has, by pages of five.
+    pub(crate) says_of_feeds: Option<fn(&Feed) -> Message>,
     /// Records are given only when there is a permit.
     pub(crate) gate: Option<Arc<Semaphore>>,
 }
@@ -106,10 +117,19 @@ impl Peer {
         Self::start_at(number, "127.0.0.1:0", Arc::default()).await
     }
 
+    /// The node of this name, with the volume of this number.
+    pub(crate) async fn start_as(number: u8, node: NodeId) -> Self {
+        Self::listen(number, node, "127.0.0.1:0", Arc::default()).await
+    }
+
     pub(crate) async fn start_at(number: u8, address: &str, state: Arc<Mutex<State>>) -> Self {
+        Self::listen(number, NodeId::from_bytes([number; 32]), address, state).await
+    }
+
+    async fn listen(number: u8, node: NodeId, address: &str, state: Arc<Mutex<State>>) -> Self {
         let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
-        let (node, volume) = (NodeId::from_bytes([number; 32]), VolumeId::from_bytes([number; 16]));
+        let volume = VolumeId::from_bytes([number; 16]);
         let (shared, mut connections) = (Arc::clone(&state), JoinSet::new());
         let serving = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
@@ -182,6 +202,13 @@ impl Served {
                 let _ = self.socket.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
                 return;
             }
+            Fault::PlainError => {
+                let error = Message::error(ErrorCode::Version, "not a frame").frame(self.stamp);
+                let _ = self.socket.write_all(&error).await;
+                // Until the other end has read it: unread bytes would reset the connection.
+                while self.socket.read(&mut [0; 4_096]).await.is_ok_and(|count| count > 0) {}
+                return;
+            }
             Fault::Mute => return std::future::pending().await,
             _ => {}
         }
@@ -250,6 +277,14 @@ impl Served {
                 let pieces = hasher.finish().expect("not empty").1.pieces().to_vec();
                 self.send(Message::TrackInfo { bytes: bytes.len() as u64, tags, pieces }).await
             }
+            Message::Command { command, forecast, .. } => {
+                let says = {
+                    let mut state = self.state.lock().expect("no panic");
+                    state.command = Some((*command, forecast));
+                    state.says.clone()
+                };
+                self.send(Message::CommandAnswer(Box::new(says?))).await
+            }
             other => {
                 let reply = self.reply(&other);
                 self.send(reply).await
@@ -274,6 +309,11 @@ impl Served {
                 Message::TakenDown { number: *state.takedowns.entry(*id).or_insert(*number) }
             }
             Message::Status => Message::NodeStatus(Box::new(self.status(&state))),
+            Message::AskCore => match &state.core {
+                Some(Err(code)) => Message::error(*code, "told to"),
+                Some(Ok(core)) => Message::CoreStatus(Some(Box::new(core.clone()))),
+                None => Message::CoreStatus(None),
+            },
             Message::Digests { first, count, .. } => {
                 let mut digests = BTreeMap::<Partition, PartitionDigest>::new();
                 for id in state
@@ -289,6 +329,16 @@ impl Served {
                     }
                 }
                 Message::DigestList(digests.into_values().collect())
+            }
+            Message::Feed(feed) if state.says_of_feeds.is_some() => state.says_of_feeds.expect("it is some")(feed),
+            Message::Feed(Feed::Tracks { partition, after, limit, .. }) => {
+                let wanted = |id: &TrackId| id.partition() == *partition && after.is_none_or(|after| *id > after);
+                let tracks = state.tracks.iter().filter(|(id, _)| wanted(id)).take((*limit).min(5) as usize);
+                let tracks: Vec<_> = tracks
+                    .map(|(id, (bytes, tags))| ListedTrack { id: *id, bytes: bytes.len() as u64, tags: tags.clone() })
+                    .collect();
+                let next = tracks.last().map(|last| last.id).filter(|_| tracks.len() == 5);
+                Message::Feed(Feed::TrackList { tracks, next })
             }
             Message::List { partition, after, limit, .. } => {
                 let wanted = |id: &&TrackId| id.partition() == *partition && after.is_none_or(|after| **id > after);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadwax_dht::core::{Destination, Done, Effect, Envelope, Input};
-use deadwax_dht::wire::{ErrorCode, PartitionDigest};
+use deadwax_dht::wire::{CommandAnswer, ErrorCode, PartitionDigest};
 use deadwax_dht::{NodeId, VolumeId};
 use deadwax_engine::Priority;
 use deadwax_track::{Partition, TrackId};
@@ -46,7 +46,9 @@ impl Driver {
             }
             Effect::Erase { volume, track, barred } => {
                 let node = Arc::clone(&self.node);
-                glommio::spawn_local(async move { erase(&node, volume, track, barred).await }).detach();
+                let name = self.core.takedown_log().number_of(&track).filter(|_| barred);
+                let takedown = name.map(|name| name.in_cluster());
+                glommio::spawn_local(async move { erase(&node, volume, track, takedown).await }).detach();
             }
             Effect::TakeSeat(seat) => self.keep(SystemOp::TakeSeat(seat)),
             Effect::Persist { seat, step } => self.keep(SystemOp::Persist(seat, step)),
@@ -66,8 +68,23 @@ impl Driver {
                     drop(answer.try_send(batch));
                 }
             }
+            Effect::Outdated(unfit) => {
+                tracing::error!(%unfit, "the node stops");
+                self.node.outdated.get_or_init(|| unfit);
+                drop(self.events.try_send(Event::Stop));
+            }
+            Effect::Answer { number, result } => {
+                if let Some(answer) = self.commands.remove(&number) {
+                    // Whoever asked may have given up.
+                    drop(answer.try_send(CommandAnswer::of(&result)));
+                }
+            }
+            Effect::TakenDown { number, result } => self.issued(number, result),
+            Effect::Spread { number, spread } => self.spread(number, spread),
+            Effect::Receipts { number, report } => self.receipts_told(number, report),
+            Effect::Alarm(alarm) => self.alarm(alarm),
             // Nobody asks for these yet.
-            Effect::Told { .. } | Effect::TakenDown { .. } | Effect::Answer { .. } => {}
+            Effect::Told { .. } => {}
         }
     }
 
@@ -96,7 +113,7 @@ impl Driver {
         self.order(Order::Keep(op));
     }
 
-    fn order(&self, order: Order) {
+    pub(super) fn order(&self, order: Order) {
         // The thread ends after this one, or has ended the process.
         drop(self.orders.send(order));
     }
@@ -144,14 +161,15 @@ async fn list(node: &Arc<Node>, volume: &VolumeId, partition: Partition) -> Resu
 }
 
 /// Erases until the drive has done it, or takes no part any more. What it tells the core is told where it happens.
-async fn erase(node: &Arc<Node>, volume: VolumeId, track: TrackId, barred: bool) {
+/// `takedown`: the number of the takedown that bars the track.
+async fn erase(node: &Arc<Node>, volume: VolumeId, track: TrackId, takedown: Option<u64>) {
     let Ok(number) = node.volume(&volume) else { return };
     let (owner, begun) = (node.owner(number, &track), node.at(number));
     // Once it is out, or was opened anew, the core asks again when it knows what is there.
     while Arc::ptr_eq(&begun, &node.at(number)) && !begun.trouble().is_some_and(|trouble| trouble.is_out()) {
         let there = move |shard: std::rc::Rc<Shard>| async move {
             let local = shard.local(number)?;
-            shard.host.clone().run(Priority::Write, async move { local.erase(track, barred).await }).await
+            shard.host.clone().run(Priority::Write, async move { local.erase(track, takedown).await }).await
         };
         match node.on(owner, there).await {
             Ok(()) => return,

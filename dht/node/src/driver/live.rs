@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use deadwax_dht::core::{Core, CoreConfig, Input};
 use deadwax_dht::log::{Batch, History};
+use deadwax_dht::wire::CommandAnswer;
 use deadwax_dht::{Map, NodeKey};
 use deadwax_engine::{Beat, Executor};
 use glommio::timer::sleep;
@@ -14,11 +15,12 @@ use glommio::timer::sleep;
 use super::clock::Jumps;
 use super::links::Links;
 use super::system_thread::{self, Order};
+use super::takedowns::Desk;
 use super::{Asked, Inbox, Told, Word, now_ms};
 use crate::executor::{AbortOnPanic, Event};
 use crate::shard::Node;
 use crate::system::{Found, System};
-use crate::{Config, Error};
+use crate::{Config, Error, issuers};
 
 /// How often the core is told how slow the drives are, and whether a clock was set.
 const WATCH: Duration = Duration::from_secs(1);
@@ -26,6 +28,9 @@ const WATCH: Duration = Duration::from_secs(1);
 const IO_MEMORY_BYTES: usize = 64 << 10;
 /// How many addresses the core is given to join by.
 const SEEDS_MAX: usize = 8;
+/// As much comes to a volume at once, where its partitions are small: in a cluster with little in it, each costs more time
+/// to agree on than to copy.
+const VOLUME_MOVING_BYTES: u64 = 16 << 30;
 /// How many steps the core makes before others on its executor have a turn.
 const STEPS_MAX: usize = 64;
 
@@ -34,6 +39,8 @@ pub(crate) struct Parts {
     pub(crate) system: System,
     pub(crate) found: Found,
     pub(crate) key: NodeKey,
+    /// Takes tracks down, where this node is an issuer.
+    pub(crate) issuer: Option<NodeKey>,
     /// Other nodes' addresses, to ask first.
     pub(crate) seeds: Vec<Arc<str>>,
     /// Of the core's randomness.
@@ -43,7 +50,9 @@ pub(crate) struct Parts {
 impl Parts {
     /// Reads what the node kept.
     pub(crate) fn open(config: &Config, key: NodeKey) -> Result<Self, Error> {
+        let issuer = issuers::load_own(config)?;
         let (system, found) = System::open(&config.dir, super::clock::wall_ms())?;
+        issuers::check_known(config, &found.kept.takedowns)?;
         // The map file is as old as the node's part in the cluster; it need not be there any more.
         let known = Map::load(&config.map).ok();
         let others = known.iter().flat_map(Map::nodes).map(|node| node.address.as_str());
@@ -51,7 +60,7 @@ impl Parts {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed)
             .map_err(|why| Error::Start { what: "the core's randomness".into(), why: why.to_string() })?;
-        Ok(Self { system, found, key, seeds, seed: u64::from_le_bytes(seed) })
+        Ok(Self { system, found, key, issuer, seeds, seed: u64::from_le_bytes(seed) })
     }
 
     /// The history that the node kept, if it has one.
@@ -71,6 +80,11 @@ pub(crate) struct Driver {
     pub(super) requests: HashMap<u64, flume::Sender<Word>>,
     /// Who waits for the map's records, by the core's numbers for them.
     pub(super) epochs: HashMap<u64, flume::Sender<Box<Batch>>>,
+    /// Who waits for what comes of a command, by the core's numbers for them. The core holds as many as it has room for, and
+    /// answers each.
+    pub(super) commands: HashMap<u64, flume::Sender<CommandAnswer>>,
+    /// Who waits for something of the takedowns.
+    pub(super) desk: Desk,
     numbers: u64,
     /// What the shards were told last.
     epoch: u64,
@@ -87,21 +101,27 @@ impl Driver {
     ) -> Result<Vec<thread::JoinHandle<()>>, Error> {
         let (orders, system) = system_thread::spawn(Arc::clone(&node), parts.system)?;
         let fail = |why: String| Error::Start { what: "the thread core".into(), why };
-        let (found, key, seeds, seed) = (parts.found, parts.key, parts.seeds, parts.seed);
+        let (found, key, issuer, seeds, seed) = (parts.found, parts.key, parts.issuer, parts.seeds, parts.seed);
         let core = thread::Builder::new()
             .name("core".into())
             .spawn(move || {
                 let _guard = AbortOnPanic("the core".into());
                 let executor = Executor::new("core", None, IO_MEMORY_BYTES).expect("as the shards' executors");
                 executor.run(beat, async move {
-                    let config = CoreConfig {
+                    let mut config = CoreConfig {
                         seeds,
+                        issuer,
+                        issuers: node.config.issuers.iter().map(|key| *key.as_bytes()).collect(),
+                        protocols: node.config.protocols(),
                         ..CoreConfig::new(key, node.cluster, node.config.advertised().into(), found.life, seed)
                     };
+                    config.settings.rebalance.volume_moving_bytes = VOLUME_MOVING_BYTES;
                     let links = Links::new(Arc::clone(&node));
                     let core = Core::start(now_ms(), config, found.kept);
-                    let (requests, epochs) = (HashMap::new(), HashMap::new());
-                    let driver = Self { node, core, links, orders, events, requests, epochs, numbers: 0, epoch: 0 };
+                    let (requests, epochs, commands) = (HashMap::new(), HashMap::new(), HashMap::new());
+                    let (desk, numbers, epoch) = (Desk::default(), 0, 0);
+                    let driver =
+                        Self { node, core, links, orders, events, requests, epochs, commands, desk, numbers, epoch };
                     driver.live(inbox).await;
                 });
             })
@@ -177,10 +197,18 @@ impl Driver {
                 self.step(Input::Request(request));
             }
             Asked::EpochsAfter(since, answer) => {
-                self.numbers += 1;
-                self.epochs.insert(self.numbers, answer);
-                self.step(Input::WantEpochs { number: self.numbers, since });
+                let number = self.number();
+                self.epochs.insert(number, answer);
+                self.step(Input::WantEpochs { number, since });
             }
+            Asked::LaterRecords(epoch) => self.step(Input::LaterRecords { epoch }),
+            Asked::Command { command, forecast, answer } => {
+                let number = self.number();
+                self.commands.insert(number, answer);
+                self.step(Input::Command { number, command: *command, forecast });
+            }
+            Asked::Status(answer) => drop(answer.try_send(Box::new(self.core.status()))),
+            Asked::OfTakedowns(asked) => self.take_takedown_asked(asked),
             Asked::Message { from, address, envelope } => self.step(Input::Message { from, address, envelope }),
         }
     }
@@ -197,7 +225,14 @@ impl Driver {
         self.links.tidy();
     }
 
-    fn step(&mut self, input: Input) {
+    /// A number of the driver's own, that nothing else has.
+    pub(super) const fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    pub(super) fn step(&mut self, input: Input) {
+        let is_news = matches!(input, Input::Appended { .. });
         let effects = self.core.step(now_ms(), input);
         if let Some(history) = self.core.history()
             && (history.epoch() != self.epoch)
@@ -208,6 +243,9 @@ impl Driver {
         }
         for effect in effects {
             self.carry_out(effect);
+        }
+        if is_news {
+            self.tell_news();
         }
     }
 

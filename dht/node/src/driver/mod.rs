@@ -9,10 +9,10 @@
 //!
 //! **What happens on each failure.** *The core's queue is full:* requests are Busy, messages are lost, as on any
 //! network. *The system drive fails:* the process ends: nobody knows what it kept. *Another process of the node's name
-//! started later:* this one stops.
+//! started later, or the cluster is finalised at a version of the protocol that it does not speak:* this one stops.
 //!
 //! **Where to start.** `live` is the core's loop, `effects` does what it says; `turn` is a request's part, `links` the
-//! connections to other nodes, `pull` fetches a track from one, `system_thread` keeps.
+//! connections to other nodes, `pull` fetches a track from one, `system_thread` keeps, `takedowns` is the log's clients.
 
 mod clock;
 mod effects;
@@ -22,6 +22,7 @@ mod live;
 mod peer;
 mod pull;
 mod system_thread;
+mod takedowns;
 mod turn;
 
 use std::sync::Arc;
@@ -30,12 +31,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use deadwax_dht::NodeId;
 use deadwax_dht::core::{Envelope, Input, Request};
 use deadwax_dht::log::Batch;
-use deadwax_dht::wire::ErrorCode;
+use deadwax_dht::rebalance::Command;
+use deadwax_dht::wire::{CommandAnswer, CoreStatus, ErrorCode};
 
 pub(crate) use self::clock::now_ms;
 pub(crate) use self::latency::DriveLatency;
 pub(crate) use self::live::{Driver, Parts};
 pub(crate) use self::pull::Peers;
+pub(crate) use self::takedowns::{Taken, news};
 pub(crate) use self::turn::{Turn, Wish, Word};
 use crate::refusal::Refusal;
 
@@ -48,6 +51,14 @@ pub(crate) enum Asked {
     Request(Request, flume::Sender<Word>),
     /// The map's records after an epoch.
     EpochsAfter(u64, flume::Sender<Box<Batch>>),
+    /// A node of a later version, at this epoch, sent records of the map's log that cannot be read.
+    LaterRecords(u64),
+    /// An operator's, or what it would do; whoever waits is answered, or learns that nobody will.
+    Command { command: Box<Command>, forecast: bool, answer: flume::Sender<CommandAnswer> },
+    /// How it stands.
+    Status(flume::Sender<Box<CoreStatus>>),
+    /// About what is taken down by the cluster's log.
+    OfTakedowns(takedowns::TakedownAsked),
     /// From another node.
     Message { from: NodeId, address: Arc<str>, envelope: Box<Envelope> },
 }
@@ -100,10 +111,34 @@ impl Handle {
         self.asked.try_send(Asked::Message { from, address, envelope }).is_ok()
     }
 
+    /// A node that is at this epoch sent records of the map's log that cannot be read; lost where too much waits.
+    pub(crate) fn hear_later_records(&self, epoch: u64) -> bool {
+        self.asked.try_send(Asked::LaterRecords(epoch)).is_ok()
+    }
+
+    /// Gives the core an operator's command, not to be waited for here. Where it is too busy, `answer` is dropped.
+    pub(crate) fn give_command(&self, command: Box<Command>, answer: flume::Sender<CommandAnswer>) {
+        drop(self.asked.try_send(Asked::Command { command, forecast: false, answer }));
+    }
+
     /// The map's records after an epoch.
     pub(crate) async fn epochs_after(&self, epoch: u64) -> Result<Box<Batch>, Refusal> {
         let (answer, answered) = flume::bounded(1);
         self.ask(Asked::EpochsAfter(epoch, answer))?;
+        answered.recv_async().await.map_err(|_| Refusal::shard_ended())
+    }
+
+    /// Has a command carried out, or foretold. Where nobody waits for the answer any more, it goes on all the same.
+    pub(crate) async fn command(&self, command: Box<Command>, forecast: bool) -> Result<CommandAnswer, Refusal> {
+        let (answer, answered) = flume::bounded(1);
+        self.ask(Asked::Command { command, forecast, answer })?;
+        answered.recv_async().await.map_err(|_| Refusal::shard_ended())
+    }
+
+    /// How the core stands.
+    pub(crate) async fn status(&self) -> Result<Box<CoreStatus>, Refusal> {
+        let (answer, answered) = flume::bounded(1);
+        self.ask(Asked::Status(answer))?;
         answered.recv_async().await.map_err(|_| Refusal::shard_ended())
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use deadwax_dht::NodeId;
-use deadwax_dht::wire::{ErrorCode, Message, PROTOCOL_MIN, PROTOCOL_VERSION, Stamp};
+use deadwax_dht::wire::{ErrorCode, Message, PROTOCOL_OF_NODES, Stamp};
 use glommio::net::TcpStream;
 use glommio::timer::sleep;
 
@@ -18,10 +18,6 @@ use crate::socket::{ReceiveError, Received, Socket};
 const CONNECT: Duration = Duration::from_secs(4);
 /// How long it may take for the next bytes, either way.
 const STALL: Duration = Duration::from_secs(15);
-/// The first version of the protocol in which nodes speak to one another.
-const PROTOCOL_OF_NODES: u8 = 3;
-
-const _: () = assert!(PROTOCOL_OF_NODES <= PROTOCOL_VERSION);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -64,12 +60,14 @@ impl Peer {
         let stream = TcpStream::connect_timeout(resolve(address).await?, CONNECT)
             .await
             .map_err(|why| PeerError::Lost(why.to_string()))?;
-        let socket = Socket::new(stream, buffers, STALL)?;
+        let spoken = node.config.protocols();
+        let mut socket = Socket::new(stream, buffers, STALL, spoken.newest())?;
         socket.set_read_timeout(CONNECT);
+        let proved = secure(node, &mut socket, meant).await?;
         let mut peer = Self { socket, node: node.id, request: 0 };
         let hello = Message::Hello {
-            protocol_min: PROTOCOL_MIN,
-            protocol_max: PROTOCOL_VERSION,
+            protocol_min: spoken.oldest(),
+            protocol_max: spoken.newest(),
             cluster: node.cluster,
             node: meant,
         };
@@ -77,8 +75,12 @@ impl Peer {
             Message::Welcome { protocol, .. } if protocol < PROTOCOL_OF_NODES => Err(PeerError::Lost(format!(
                 "it speaks protocol {protocol}, in which nodes do not speak to one another"
             ))),
-            Message::Welcome { node: id, .. } => {
+            Message::Welcome { node: id, .. } if proved.is_some_and(|proved| proved != id) => {
+                Err(PeerError::Lost(format!("it says that it is node {id}, and does not have that key")))
+            }
+            Message::Welcome { node: id, protocol, .. } => {
                 peer.node = id;
+                peer.socket.agree_on(protocol.min(spoken.newest()));
                 let own = Message::Introduction { node: node.id, address: node.config.advertised() };
                 peer.send(node, &own).await?;
                 peer.socket.set_read_timeout(STALL);
@@ -109,6 +111,26 @@ impl Peer {
 
     fn stamp(&self, node: &Node) -> Stamp {
         node.stamp(self.request)
+    }
+}
+
+/// Where this node speaks TLS: shakes hands, and finds out whose key the other end has. It must be `meant`, or, where nobody
+/// in particular is, a node of the map: what a stranger says of the cluster is of no worth.
+async fn secure(node: &Node, socket: &mut Socket, meant: Option<NodeId>) -> Result<Option<NodeId>, PeerError> {
+    let Some(identity) = &node.identity else { return Ok(None) };
+    let late = async {
+        sleep(CONNECT).await;
+        Err(std::io::ErrorKind::TimedOut.into())
+    };
+    let id = futures_lite::future::or(socket.secure(identity.connect()), late).await?;
+    match meant {
+        Some(meant) if meant != id => {
+            Err(PeerError::Lost(format!("whoever is there has the key of {id}, not of {meant}")))
+        }
+        None if !node.admission.is_node(&id) => {
+            Err(PeerError::Lost(format!("whoever is there has the key of {id}, which is no node of the map")))
+        }
+        _ => Ok(Some(id)),
     }
 }
 

@@ -126,7 +126,7 @@ fn refusal(why: Refused) -> Refusal {
             Refusal::new(ErrorCode::Later { after_ms }, "the node serves enough other nodes")
         }
         Refused::Expired => Refusal::new(ErrorCode::Busy, "the request waited beyond its deadline"),
-        Refused::TakenDown(name) => taken_down(name.number),
+        Refused::TakenDown(name) => taken_down(name.in_cluster()),
         Refused::Stale => {
             Refusal::new(ErrorCode::Busy, "the node has not heard of takedowns lately, from enough other nodes")
         }
@@ -147,7 +147,7 @@ fn last_word(finished: Finished) -> Result<Option<u64>, Refusal> {
             ErrorCode::Busy,
             "the volume does not have it, and has not yet compared itself with the other holders",
         )),
-        Finished::TakenDown(name) => Err(taken_down(name.number)),
+        Finished::TakenDown(name) => Err(taken_down(name.in_cluster())),
         Finished::Moved { epoch } => Err(moved(epoch)),
         Finished::Failed => Err(Refusal::new(ErrorCode::Internal, "the request failed")),
     }

@@ -30,8 +30,11 @@ pub(super) fn load(dir: &Path) -> Result<Option<State>, Error> {
     let mut state = State::default();
     let (mut at, mut number) = (HEADER_BYTES as u64, 0);
     while let Some((frame, payload)) = journal.record(at)?.filter(|(frame, _)| frame.number == number) {
-        let bad = |why: &dyn std::fmt::Display| damaged(dir, JOURNAL, format!("record {number} at byte {at}: {why}"));
-        let record = Record::decode(frame.kind, &payload).map_err(|why| bad(&why))?;
+        let what = |why: &dyn std::fmt::Display| format!("record {number} at byte {at}: {why}");
+        let bad = |why: &dyn std::fmt::Display| damaged(dir, JOURNAL, what(why));
+        let record = Record::decode(frame.kind, &payload).map_err(|why| {
+            if why.is_later() { Error::SystemLater { path: dir.join(JOURNAL), why: what(&why) } } else { bad(&why) }
+        })?;
         state.apply(&record).map_err(|why| bad(&why))?;
         at += (FRAME_BYTES + payload.len()) as u64;
         number += 1;

@@ -71,6 +71,14 @@ pub(super) enum BadPayload {
     State(#[from] BadState),
 }
 
+impl BadPayload {
+    /// Whether it is what a later version of the map's log looks like: the record is whole, and so it is no damage.
+    pub(super) fn is_later(&self) -> bool {
+        let (Self::Bytes(bad) | Self::State(BadState::Bytes(bad))) = self else { return false };
+        matches!(bad, BadBytes::Version(_) | BadBytes::Tag { what: "change", .. })
+    }
+}
+
 impl Record<'_> {
     /// Its kind, and its payload.
     pub(super) fn encode(&self) -> (u8, Vec<u8>) {

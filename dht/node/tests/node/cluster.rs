@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use deadwax_dht::{ClusterId, MAP_VERSION, Map, MapSpec, NodeId, Policy, VolumeId};
-use deadwax_node::{Config, Error, Place, Rotating, Stopper, found, init, run};
+use deadwax_dht::{ClusterId, MAP_VERSION, Map, MapSpec, NodeId, NodeKey, Policy, VolumeId};
+use deadwax_dht_tls::Identity;
+use deadwax_node::{Config, Error, Place, Rotating, Stopper, found, init, make_issuer, run};
 use tempfile::TempDir;
 
 use crate::peer::Peer;
@@ -61,6 +62,24 @@ impl Site {
         site
     }
 
+    /// The key of the client that a node with TLS admits.
+    pub(crate) fn client() -> NodeKey {
+        NodeKey::from_bytes(&[77; 32])
+    }
+
+    /// As [`new`](Self::new), with TLS.
+    pub(crate) fn secure() -> Self {
+        Self::secure_with(2)
+    }
+
+    /// The same, with so many shards.
+    pub(crate) fn secure_with(shards: usize) -> Self {
+        let mut site = Self::new(1, shards);
+        site.config.tls = true;
+        site.config.clients = vec![Self::client().node_id()];
+        site
+    }
+
     /// Writes a map of this one node.
     pub(crate) fn write_map(&self, entry: deadwax_dht::Node) {
         let spec = MapSpec {
@@ -76,13 +95,24 @@ impl Site {
 
     /// Three nodes that found a cluster, of which each has one volume: two copies are durable, the third follows.
     pub(crate) fn trio() -> [Self; 3] {
-        Self::founders()
+        Self::founders(|_| {})
     }
 
-    /// As many nodes as are asked for, in one zone.
-    pub(crate) fn founders<const N: usize>() -> [Self; N] {
+    /// The same, with further settings.
+    pub(crate) fn trio_with(set: impl Fn(&mut Config)) -> [Self; 3] {
+        Self::founders(set)
+    }
+
+    /// As many nodes as are asked for, in one zone, all of which may take tracks down, with further settings.
+    pub(crate) fn founders<const N: usize>(set: impl Fn(&mut Config)) -> [Self; N] {
         let mut sites = [(); N].map(|()| Self::new(1, 1));
-        sites.iter_mut().for_each(|site| site.config.log = true);
+        let issuers = sites.each_ref().map(|site| make_issuer(&site.config.dir).expect("made"));
+        for (site, (key, _)) in sites.iter_mut().zip(&issuers) {
+            site.config.log = true;
+            site.config.issuers = issuers.iter().map(|(_, public)| *public).collect();
+            site.config.issuer_key = Some(key.clone());
+            set(&mut site.config);
+        }
         let nodes = sites.iter().map(|site| init(&site.config, &place()).expect("initialised")).collect();
         let policy = Policy { copies: 3, write_quorum: 2, zones_min: 1 };
         let (version, cluster, epoch, overrides) = (MAP_VERSION, sites[0].cluster, 1, vec![]);
@@ -103,6 +133,14 @@ impl Site {
             panic!("the node did not start: {}", thread.join().expect("no panic").expect_err("an error"));
         };
         Running { stopper, thread: Some(thread) }
+    }
+
+    /// Runs the node in a thread of this process, until it stops by itself: how it ended comes when it does.
+    pub(crate) fn run_to_its_end(&self) -> mpsc::Receiver<Error> {
+        let (ended, end) = mpsc::channel();
+        let config = self.config.clone();
+        thread::spawn(move || ended.send(run(config, |_| {}).expect_err("nobody stops it")));
+        end
     }
 
     /// Runs the node to the error that keeps it from serving.
@@ -130,6 +168,9 @@ impl Site {
     /// A greeted connection.
     pub(crate) fn connect(&self) -> Peer {
         let mut peer = self.connect_raw();
+        if self.config.tls {
+            assert_eq!(peer.secure(&Identity::new(&Self::client())), Ok(self.node));
+        }
         peer.greet();
         peer
     }

@@ -15,13 +15,13 @@ use crate::peer::{Peer, audio, tags};
 
 /// How long healing may take: a change waits 5 s to be compared, a pair 20 s for its turn, and a track that is missing
 /// 10 s for its put to end.
-const HEALED: Duration = Duration::from_secs(100);
+pub(crate) const HEALED: Duration = Duration::from_secs(100);
 /// How long a copy outside the holders may stay once they all have it.
 const STRAY_GONE: Duration = Duration::from_secs(200);
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Asks until the answer is the one that is waited for.
-fn until<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn until<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Result<T, String>) -> T {
     let began = Instant::now();
     loop {
         match ask() {
@@ -33,7 +33,7 @@ fn until<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Result<T, Str
 }
 
 /// Stores a track on one volume, once the node is sure that it may take it.
-fn put(site: &Site, bytes: &[u8]) -> TrackId {
+pub(crate) fn put(site: &Site, bytes: &[u8]) -> TrackId {
     let (volume, id) = (site.volumes[0], TrackId::of(bytes));
     store(site, bytes, &Message::Put { volume, id, bytes: bytes.len() as u64, tags: tags("a track") })
 }
@@ -52,7 +52,7 @@ fn store(site: &Site, bytes: &[u8], offer: &Message) -> TrackId {
     id
 }
 
-fn has(site: &Site, id: TrackId) -> Result<(), String> {
+pub(crate) fn has(site: &Site, id: TrackId) -> Result<(), String> {
     match site.connect().has(site.volumes[0], id) {
         Message::Present { .. } => Ok(()),
         other => Err(format!("{other:?}")),
@@ -60,7 +60,7 @@ fn has(site: &Site, id: TrackId) -> Result<(), String> {
 }
 
 /// All of a track's bytes from one volume, or how the volume fails.
-fn read(site: &Site, id: TrackId, bytes: usize) -> Result<Vec<u8>, ErrorCode> {
+pub(crate) fn read(site: &Site, id: TrackId, bytes: usize) -> Result<Vec<u8>, ErrorCode> {
     let mut peer: Peer = site.connect();
     let range = ByteRange::new(0, bytes as u64).expect("a range");
     let mut got = Vec::new();
@@ -79,7 +79,18 @@ fn read(site: &Site, id: TrackId, bytes: usize) -> Result<Vec<u8>, ErrorCode> {
 
 #[test]
 fn a_node_that_was_away_gets_what_it_missed() {
-    let sites = Site::trio();
+    gets_what_it_missed(&Site::trio());
+}
+
+#[test]
+fn a_node_that_was_away_gets_what_it_missed_over_tls() {
+    gets_what_it_missed(&Site::trio_with(|config| {
+        config.tls = true;
+        config.clients = vec![Site::client().node_id()];
+    }));
+}
+
+fn gets_what_it_missed(sites: &[Site; 3]) {
     let tracks: Vec<_> = (0..5).map(|seed| audio(seed, 300_000 + 70_000 * seed as usize)).collect();
     let there = [sites[0].start(), sites[1].start()];
     for bytes in &tracks {
@@ -117,7 +128,7 @@ fn a_node_that_lost_what_it_kept_of_its_cluster_takes_it_from_the_others() {
     assert_eq!(read(&sites[2], id, bytes.len()), Ok(bytes));
     third.stop();
     assert!(matches!(rejoin(&sites[2].config), Err(Error::SystemTaken(_))));
-    let fixed = Config { log: false, ..sites[2].config.clone() };
+    let fixed = Config { log: false, issuers: Vec::new(), issuer_key: None, ..sites[2].config.clone() };
     let why = run(fixed, |_| panic!("it serves by a map that may be old")).expect_err("refused");
     assert!(matches!(why, Error::Setting { setting: "log", .. }), "{why}");
     running.into_iter().for_each(crate::cluster::Running::stop);
@@ -145,7 +156,7 @@ fn a_copy_that_rots_is_written_anew_from_another() {
 
 #[test]
 fn what_a_stand_in_took_comes_home_and_is_gone_there() {
-    let sites: [Site; 4] = Site::founders();
+    let sites: [Site; 4] = Site::founders(|_| {});
     let bytes = audio(9, 350_000);
     let id = TrackId::of(&bytes);
     let map = Map::load(&sites[0].config.map).expect("saved");

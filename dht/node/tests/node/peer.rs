@@ -1,23 +1,29 @@
 //! The other end of a connection: a blocking socket and the wire's own codec.
 
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use bytes::Bytes;
 use deadwax_dht::wire::{
-    DATA_BYTES_MAX, ErrorCode, FrameHeader, HEADER_BYTES, Kind, Message, NodeStatus, PROTOCOL_VERSION, Stamp,
+    DATA_BYTES_MAX, ErrorCode, FrameHeader, HEADER_BYTES, Kind, Message, NodeStatus, PROTOCOL_MIN, PROTOCOL_VERSION,
+    Stamp,
 };
 use deadwax_dht::{ClusterId, NodeId, VolumeId};
+use deadwax_dht_tls::{Identity, Session};
 use deadwax_track::{ByteRange, Tags, TrackId};
 
 /// A connection to a node. Panics where the node does not answer as it should.
 pub(crate) struct Peer {
     pub(crate) socket: TcpStream,
+    /// Where the connection is TLS.
+    session: Option<Session>,
     pub(crate) cluster: ClusterId,
     pub(crate) node: NodeId,
     pub(crate) epoch: u64,
     pub(crate) request: u32,
+    /// The version of the protocol that was agreed on.
+    pub(crate) protocol: u8,
 }
 
 /// `count` bytes that differ by `seed` and do not repeat at any power of two.
@@ -45,12 +51,68 @@ impl Peer {
         // No test waits this long for anything but a node that hangs.
         socket.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
         socket.set_write_timeout(Some(Duration::from_secs(60))).expect("set");
-        Self { socket, cluster, node, epoch, request: 0 }
+        Self { socket, session: None, cluster, node, epoch, request: 0, protocol: PROTOCOL_MIN }
+    }
+
+    /// Shakes hands as `identity`; answers whose key the node has, or how the handshake fails.
+    pub(crate) fn secure(&mut self, identity: &Identity) -> Result<NodeId, String> {
+        let mut session = identity.connect();
+        loop {
+            let step = session.handshake();
+            self.socket.write_all(session.outgoing()).map_err(|why| why.to_string())?;
+            session.sent(session.outgoing().len());
+            if let Some(id) = step.map_err(|why| why.to_string())? {
+                self.session = Some(session);
+                return Ok(id);
+            }
+            match self.socket.read(session.space(1).expect("room")).map_err(|why| why.to_string())? {
+                0 => return Err("closed".to_owned()),
+                count => session.received(count),
+            }
+        }
+    }
+
+    /// Sends bytes as they are, or as records.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let Some(session) = &mut self.session else { return self.socket.write_all(bytes) };
+        let mut slices = [IoSlice::new(bytes)];
+        let mut slices = slices.as_mut_slice();
+        loop {
+            session.write(&mut slices)?;
+            if session.outgoing().is_empty() {
+                return Ok(());
+            }
+            self.socket.write_all(session.outgoing())?;
+            session.sent(session.outgoing().len());
+        }
+    }
+
+    /// Some bytes; 0 where no more come.
+    fn read_some(&mut self, mut into: &mut [u8]) -> std::io::Result<usize> {
+        let Some(session) = &mut self.session else { return self.socket.read(into) };
+        loop {
+            match session.read(&mut into)? {
+                deadwax_dht_tls::Read::Bytes(count) => return Ok(count),
+                deadwax_dht_tls::Read::Closed => return Ok(0),
+                deadwax_dht_tls::Read::Wanting => match self.socket.read(session.space(1)?)? {
+                    0 => return Ok(0),
+                    count => session.received(count),
+                },
+            }
+        }
+    }
+
+    fn read_exact(&mut self, mut into: &mut [u8]) {
+        while !into.is_empty() {
+            let count = self.read_some(into).expect("bytes come");
+            assert!(count > 0, "the node closed within a frame, or did not answer");
+            into = &mut into[count..];
+        }
     }
 
     pub(crate) fn hello(&self) -> Message {
         Message::Hello {
-            protocol_min: PROTOCOL_VERSION,
+            protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL_VERSION,
             cluster: self.cluster,
             node: Some(self.node),
@@ -62,8 +124,9 @@ impl Peer {
         let reply = self.ask(&hello);
         match reply {
             // The map may have gone on, or not be there yet.
-            Message::Welcome { protocol: PROTOCOL_VERSION, node, epoch } => {
+            Message::Welcome { protocol, node, epoch } => {
                 assert_eq!(node, self.node);
+                self.protocol = protocol;
                 assert!(epoch == 0 || epoch >= self.epoch, "epoch {epoch}");
             }
             other => panic!("expected Welcome, got {other:?}"),
@@ -76,7 +139,7 @@ impl Peer {
 
     pub(crate) fn send(&mut self, message: &Message) {
         let frame = message.frame(self.stamp());
-        self.socket.write_all(&frame).expect("the node reads");
+        self.write(&frame).expect("the node reads");
     }
 
     /// Sends, as the next request, and reads one reply.
@@ -95,10 +158,10 @@ impl Peer {
 
     pub(crate) fn read(&mut self) -> (FrameHeader, Message) {
         let mut header = [0; HEADER_BYTES];
-        self.socket.read_exact(&mut header).expect("a frame comes");
+        self.read_exact(&mut header);
         let header = FrameHeader::decode(&header).expect("a good header");
         let mut payload = vec![0; header.payload_bytes()];
-        self.socket.read_exact(&mut payload).expect("its payload comes");
+        self.read_exact(&mut payload);
         header.check_payload(&payload).expect("the payload is whole");
         (header, Message::decode(header.kind, payload.into()).expect("a good message"))
     }
@@ -107,7 +170,7 @@ impl Peer {
     pub(crate) fn last_error(&mut self) -> (ErrorCode, String) {
         let (_, message) = self.read();
         let Message::Error { code, message } = message else { panic!("expected an error, got {message:?}") };
-        assert_eq!(self.socket.read(&mut [0; 1]).expect("closed in order"), 0, "the node closes");
+        assert_eq!(self.read_some(&mut [0; 1]).expect("closed in order"), 0, "the node closes");
         (code, message)
     }
 
@@ -122,8 +185,8 @@ impl Peer {
     pub(crate) fn send_data(&mut self, bytes: &[u8], frame_bytes: usize) {
         for part in bytes.chunks(frame_bytes) {
             let header = FrameHeader::new(Kind::Data, self.stamp(), [part]).encode();
-            self.socket.write_all(&header).expect("the node reads");
-            self.socket.write_all(part).expect("the node reads");
+            self.write(&header).expect("the node reads");
+            self.write(part).expect("the node reads");
         }
     }
 

@@ -26,6 +26,7 @@
 //! | progress | a core is not woken more than some thousand times a second |
 //! | writable | with no node touched by faults for a minute, no move and no command under way, every put is acknowledged |
 //! | no takedown invented | none |
+//! | versions | none is sent a message, or record, that came after what it speaks; none has to stop as the cluster was finalised too early |
 //! | codec | a message comes out of its bytes as it was |
 //! | panic | none, of a core or of what drives it |
 
@@ -38,6 +39,7 @@ mod spread;
 mod standstill;
 mod state;
 mod tracks;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -30,6 +30,7 @@ pub enum Rule {
     Bounds,
     Progress,
     Standstill,
+    Versions,
     Codec,
     Panic,
 }

@@ -25,8 +25,10 @@ macro_rules! kinds {
             }
 
             pub(crate) const fn changes_map(self) -> bool {
-                use FaultKind::{DriveLost, Join, Leave, ManyEpochs, RollBack, TwoAtOnce, Voters, Weight, Zone};
-                matches!(self, DriveLost | Join | Leave | ManyEpochs | RollBack | TwoAtOnce | Voters | Weight | Zone)
+                use FaultKind::{DriveLost, Join, Leave, ManyEpochs, RollBack, TwoAtOnce, Upgrade, Voters};
+                use FaultKind::{Weight, Zone};
+                let joins = matches!(self, Join | Leave | TwoAtOnce);
+                joins || matches!(self, DriveLost | ManyEpochs | RollBack | Upgrade | Voters | Weight | Zone)
             }
 
             pub(crate) const fn class(self) -> Class {
@@ -72,6 +74,8 @@ kinds! {
     CrashLoop = "a process crashes again and again", Process, 4;
     Pause = "a process stands still", Process, 5;
     Rolling = "processes are restarted one after the other", Process, 2;
+    Upgrade = "nodes are upgraded one by one, and the cluster finalised", Process, 3;
+    Downgrade = "a node is rolled back to the version before", Process, 3;
     LostDisk = "a node comes back with an empty disk", Process, 4;
     OldDisk = "a node comes back with an old disk", Process, 4;
     LostSystem = "a node comes back without its system drive", Process, 4;

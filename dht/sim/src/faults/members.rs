@@ -102,8 +102,8 @@ impl World {
         if !state.spec().nodes.iter().all(there) {
             return false;
         }
-        let spec = Box::new(state.spec().clone());
-        self.command("roll back", [Command::RollBack { to, spec }]);
+        let (spec, leaving) = (Box::new(state.spec().clone()), state.leaving().clone());
+        self.command("roll back", [Command::RollBack { to, spec, leaving }]);
         true
     }
 

@@ -11,6 +11,7 @@ mod kind;
 mod members;
 mod network;
 mod process;
+mod versions;
 
 use std::collections::BTreeSet;
 
@@ -20,6 +21,8 @@ use deadwax_track::TrackId;
 
 use self::kind::Class;
 pub use self::kind::FaultKind;
+pub(crate) use self::versions::FOUNDED;
+use self::versions::Fleet;
 use crate::clock::{Clock, MINUTE, Micros, SECOND};
 use crate::drive::State;
 use crate::probe::Probe;
@@ -50,6 +53,7 @@ pub(crate) struct Planned {
 #[derive(Debug)]
 pub(crate) struct Faults {
     pub(crate) random: Random,
+    pub(crate) fleet: Fleet,
     plan: Vec<Planned>,
     active: Vec<Active>,
     next: u32,
@@ -72,6 +76,7 @@ impl Faults {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             random: Random::stream(seed, 0xfa017),
+            fleet: Fleet::new(seed),
             plan: Vec::new(),
             active: Vec::new(),
             next: 0,

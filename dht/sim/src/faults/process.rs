@@ -24,6 +24,8 @@ impl World {
         };
         let Some(one) = one else { return false };
         match active.kind {
+            FaultKind::Upgrade => return self.begin_upgrade(active, lasts),
+            FaultKind::Downgrade => return self.begin_roll_back(active),
             FaultKind::SiteLoss => {
                 let zone = self.hosts[one as usize].zone;
                 active.hosts = self.members();
@@ -126,6 +128,7 @@ impl World {
                 self.start_later(host, SECOND);
             }
             FaultKind::OldSystem => self.restore_system(active.hosts[0]),
+            FaultKind::Upgrade => self.end_upgrade(active),
             FaultKind::DeclaredDead | FaultKind::ManyEpochs => self.end_members(active),
             FaultKind::Crash => {
                 self.hosts[active.hosts[0] as usize].armed = false;

@@ -32,6 +32,8 @@ pub(crate) const fn tag(message: &Message) -> (u64, &'static str) {
         Message::Synced(_) => (13, "synced"),
         Message::Knows => (14, "knows"),
         Message::Superseded(_) => (15, "superseded"),
+        Message::SpokenAsk => (17, "spoken?"),
+        Message::Spoken(_) => (18, "spoken"),
         #[allow(unreachable_patterns, reason = "for what comes")]
         _ => (16, "other"),
     }
@@ -79,12 +81,17 @@ impl World {
                 self.later_step(host, Input::TakedownsRead { number, records });
             }
             Effect::TakenDown { number, result } => self.taken_down(host, number, &result),
+            // Nobody waits for these here: the oracle knows who has what.
+            Effect::Spread { .. } | Effect::Receipts { .. } => {}
             Effect::Answer { number, result } => self.command_answered(host, number, &result),
             Effect::Halt { life } => {
                 self.note(Kind::Halt, host, NONE, life);
                 self.hit(Probe::Halts);
                 self.hosts[host as usize].halted = true;
             }
+            Effect::Outdated(unfit) => self.outdated(host, unfit),
+            // No issuer's key is in two places here, and all nodes name all issuers.
+            Effect::Alarm(alarm) => self.checks.violate(Rule::NoTakedownInvented, format!("n{host}: {alarm}")),
         }
     }
 
@@ -189,6 +196,7 @@ impl World {
             return;
         }
         self.trace.message(self.now, Kind::Message, (to, from), word, envelope.epoch);
+        self.check_version(to, &envelope);
         let sender = &self.hosts[from as usize];
         let (from, address) = (sender.id, sender.address.clone());
         self.step(to, Input::Message { from, address, envelope });
@@ -249,6 +257,7 @@ impl World {
                 }
                 Change::Abort(partitions) => self.probes.add(Probe::Aborted, count(partitions.len())),
                 Change::SetDead { dead: true, .. } => self.probes.hit(Probe::Deaths),
+                Change::Finalise { .. } => self.probes.hit(Probe::Finalised),
                 _ => {}
             }
             self.probes.hit(Probe::Epochs);

@@ -51,6 +51,8 @@ pub(crate) enum Event {
     Crash { host: u32, life: u32 },
     /// A process is restarted.
     Bounce { host: u32 },
+    /// A node gets the next version of the program.
+    Install { host: u32 },
     /// Two processes of one name are looked at.
     Doubled { double: u32 },
     /// A fault of the schedule begins.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use deadwax_dht::core::Core;
+use deadwax_dht::wire::Protocols;
 use deadwax_dht::{NodeId, NodeKey, VolumeId};
 
 use super::event::Event;
@@ -41,7 +42,9 @@ pub(crate) struct Host {
     pub(crate) clock: Clock,
     pub(crate) drives: Vec<Drive>,
     pub(crate) system: System,
-    /// It said that another lives under its name.
+    /// Which versions of the protocol the program here speaks.
+    pub(crate) protocols: Protocols,
+    /// It said that another lives under its name, or that it is too old or too new.
     pub(crate) halted: bool,
     /// It is to crash in the middle of its next write.
     pub(crate) armed: bool,
@@ -91,6 +94,7 @@ impl Host {
             clock: Clock::new(now, 0),
             drives: self.drives.iter().map(|drive| Drive::new(drive.id)).collect(),
             system,
+            protocols: self.protocols,
             halted: false,
             armed: false,
             faults: 0,

@@ -38,6 +38,7 @@ impl World {
             seeds,
             life: at.system.life,
             seed,
+            protocols: at.protocols,
             settings: *settings,
             #[cfg(feature = "planted")]
             bug: self.bug,

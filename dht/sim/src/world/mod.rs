@@ -129,6 +129,7 @@ impl World {
         let first = self.topology.seats[..number].iter().all(|other| other.zone != seat.zone);
         let issuer = if first { self.topology.issuers.get(seat.zone).cloned() } else { None };
         let host = u32::try_from(number).expect("fewer than 2^32 hosts");
+        let protocols = self.faults.fleet.program();
         self.hosts.push(Host {
             id: seat.id,
             key: seat.key.clone(),
@@ -143,6 +144,7 @@ impl World {
             clock: Clock::new(0, 0),
             drives: seat.volumes.iter().map(|volume| Drive::new(volume.id)).collect(),
             system: System::new(genesis, durable, if founder { Standing::WHOLE } else { Standing::default() }),
+            protocols,
             halted: false,
             armed: false,
             faults: 0,
@@ -248,6 +250,7 @@ impl World {
                 }
             }
             Event::Bounce { host } => self.bounce(host),
+            Event::Install { host } => self.install(host),
             Event::Doubled { double } => self.look_at_double(double),
             Event::Fault { index } => self.fault_begins(index),
             Event::Heal { name } => self.fault_ends(name),

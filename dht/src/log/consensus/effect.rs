@@ -37,6 +37,8 @@ pub enum Effect {
     /// This voter's seat is gone: it has no part in the log any more. Its durable state may be deleted once the node's
     /// own history, which says so, is durable.
     Retired,
+    /// What was decided cannot be read: it is of a later version, and this voter does nothing any more until it runs that.
+    Unreadable,
 }
 
 /// What came of a proposal.

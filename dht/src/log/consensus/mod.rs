@@ -408,7 +408,7 @@ impl Consensus {
 
     /// Entries are committed: each becomes a record, or does not.
     fn decide(&mut self, entries: &[RaftEntry]) {
-        let (mut records, mut applied) = (Vec::new(), None);
+        let (mut records, mut applied, mut unreadable) = (Vec::new(), None, false);
         for entry in entries {
             // An entry without a proposal is a new leader's first.
             let bytes = if entry.context.is_empty() { &entry.data } else { &entry.context };
@@ -420,6 +420,7 @@ impl Consensus {
                 // A leader writes only what it has decoded: so this is of a later version. Without it the history would be
                 // another one here. The voter goes on from its durable state when it runs that version.
                 self.retired = true;
+                unreadable = true;
                 break;
             };
             applied = Some(entry.index);
@@ -444,6 +445,9 @@ impl Consensus {
         }
         if !records.is_empty() {
             self.effects.push_back(Effect::Committed(Batch { checkpoint: None, records }));
+        }
+        if unreadable {
+            self.effects.push_back(Effect::Unreadable);
         }
         if let Some(last) = applied {
             self.raft.advance_apply_to(last);

@@ -1,5 +1,6 @@
 //! The machine.
 
+mod finalise;
 mod turns;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -32,6 +33,9 @@ pub struct Settings {
     /// The most partitions that come to a volume at once, and the most that go from it. Default 32: more are copied at
     /// once, each more slowly.
     pub volume_moving_max: u32,
+    /// Where partitions are so small that this many bytes are more of them than [`volume_moving_max`](Self::volume_moving_max),
+    /// that many come to a volume at once: a core works out how many. Default 0: that many never are.
+    pub volume_moving_bytes: u64,
     /// The most partitions whose data moves at once, in the whole cluster. Default 4,096. Each costs every node some
     /// hundred bytes, and every record that is made meanwhile the same.
     pub moving_max: usize,
@@ -46,7 +50,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { volume_moving_max: 32, moving_max: 4_096, batch_ms: 1_000, plan_interval_ms: 5_000, lease_ms: 60_000 }
+        Self {
+            volume_moving_max: 32,
+            volume_moving_bytes: 0,
+            moving_max: 4_096,
+            batch_ms: 1_000,
+            plan_interval_ms: 5_000,
+            lease_ms: 60_000,
+        }
     }
 }
 
@@ -71,7 +82,8 @@ struct Pending {
 ///
 /// **How to drive it.** Tell what happens ([`set_layout`](Self::set_layout), [`set_silent`](Self::set_silent),
 /// [`handle_synced`](Self::handle_synced), [`decided`](Self::decided), [`command`](Self::command), and, where
-/// [`named_voters`](Self::named_voters) asks for it, [`set_eligible`](Self::set_eligible)), call
+/// [`named_voters`](Self::named_voters) or [`finalises`](Self::finalises) asks for it,
+/// [`set_eligible`](Self::set_eligible) or [`set_speakers`](Self::set_speakers)), call
 /// [`poll`](Self::poll) after each and when [`next_deadline`](Self::next_deadline) has come, and carry out what it
 /// gives. Equal inputs give equal effects. Where nothing is to be done there is no deadline.
 ///
@@ -100,6 +112,8 @@ pub struct Rebalance {
     /// The voters that are not in their seats; none: it is not known yet.
     idle: Option<BTreeSet<NodeId>>,
     leader: Option<NodeId>,
+    /// What the nodes speak, as of the last turn that depends on it.
+    speakers: BTreeMap<NodeId, u8>,
     silent: BTreeSet<NodeId>,
     braked: BTreeSet<String>,
     /// The target may be another than the queue says.
@@ -135,6 +149,7 @@ impl Rebalance {
             eligible: BTreeMap::new(),
             idle: None,
             leader: None,
+            speakers: BTreeMap::new(),
             silent: BTreeSet::new(),
             braked: BTreeSet::new(),
             stale: true,
@@ -179,6 +194,14 @@ impl Rebalance {
         }
         self.silent = silent;
         self.arm(now);
+    }
+
+    /// How many partitions may come to a volume at once, and go from it: from now on.
+    pub fn set_volume_moving_max(&mut self, now: u64, max: u32) {
+        if max != self.settings.volume_moving_max {
+            self.settings.volume_moving_max = max;
+            self.follow(now);
+        }
     }
 
     /// A new holder has all of some partitions. The driver has checked that it was the volume's node that said so.
@@ -278,6 +301,8 @@ impl Rebalance {
             waiting_balance: queue.count(Reason::Balance),
             braked: queue.braked(),
             lost: queue.lost(),
+            // What is proposed is neither waiting nor in motion until it is decided.
+            planning: self.stale || !self.pending.is_empty() || !self.commands.is_empty(),
             stall: self.stall(now),
         }
     }

@@ -20,9 +20,11 @@ const TRIES_MAX: u32 = 8;
 #[derive(Debug)]
 pub(super) struct Turn {
     pub(super) number: u64,
-    command: Command,
-    forecast: bool,
+    pub(super) command: Command,
+    pub(super) forecast: bool,
     pub(super) tries: u32,
+    /// A record of it was proposed, and may have come to be, whatever was heard of that.
+    pub(super) proposed: bool,
     /// A record of it came to be.
     pub(super) begun: bool,
     /// How many seats had been given when its turn came.
@@ -30,9 +32,10 @@ pub(super) struct Turn {
 }
 
 /// What a command comes to in its turn.
-enum Next {
+pub(super) enum Next {
     Done,
-    /// A change of voters is to be settled first, which the log does by itself; or it is to be seen who is in its seat.
+    /// A change of voters is to be settled first, which the log does by itself; or it is to be seen who is in its seat, or
+    /// what the nodes speak.
     Wait,
     /// A record; and of a reshape the map, which knows all its holders.
     Propose(Change, Option<Arc<Map>>),
@@ -50,16 +53,18 @@ impl Rebalance {
         self.enqueue(number, command, true);
     }
 
-    /// The numbers of the commands that wait: whoever drops the planner answers them. Of the first, something may be done.
-    pub fn drain_commands(&mut self) -> Vec<u64> {
-        self.commands.drain(..).map(|turn| turn.number).collect()
+    /// The numbers of the commands that wait, and of each whether something of it may be done: whoever drops the planner
+    /// answers them.
+    pub fn drain_commands(&mut self) -> Vec<(u64, bool)> {
+        self.commands.drain(..).map(|turn| (turn.number, turn.proposed)).collect()
     }
 
     fn enqueue(&mut self, number: u64, command: Command, forecast: bool) {
         if self.commands.len() >= COMMANDS_MAX {
             return self.effects.push(Effect::Answer { number, result: Err(Refused::Busy) });
         }
-        self.commands.push_back(Turn { number, command, forecast, tries: 0, begun: false, seats: None });
+        let turn = Turn { number, command, forecast, tries: 0, proposed: false, begun: false, seats: None };
+        self.commands.push_back(turn);
     }
 
     /// The nodes that commands name as voters, where one of those that wait may give or take a seat, and its turn may
@@ -102,6 +107,7 @@ impl Rebalance {
                 if let Some(known) = known {
                     self.known = known;
                 }
+                self.commands[0].proposed = true;
                 self.propose(now, Purpose::Command, change);
             }
         }
@@ -115,9 +121,10 @@ impl Rebalance {
 
     /// What a command comes to at the newest state.
     fn next_change(&self, turn: &Turn) -> Result<Next, Refused> {
-        let wish = turn.command.wish(&self.state, turn.begun)?;
+        let wish = turn.command.wish(&self.state, turn.proposed)?;
         match turn.command.change(&wish, &self.state) {
             None => Ok(Next::Done),
+            Some(Change::Finalise { protocol }) => self.finalise(protocol, turn),
             Some(Change::SetVoters(voters)) => self.seat(voters.into_iter().map(|grant| grant.node).collect(), turn),
             Some(Change::Reshape { spec }) => {
                 self.map.learn_from(&self.known);

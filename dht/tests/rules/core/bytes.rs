@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use deadwax_dht::core::{BadEnvelope, ENVELOPE_BYTES_MAX, Envelope, Input, Message, RECEIPTS_MAX};
+use deadwax_dht::core::{
+    BadEnvelope, ENVELOPE_BYTES_MAX, Envelope, Input, Message, RECEIPTS_MAX, SPEAKERS_MAX, Speaker,
+};
 use deadwax_dht::liveness::DATAGRAM_BYTES_MAX;
 use deadwax_dht::log::{BadBytes, Change, Consensus, ConsensusConfig, Durable, Effect, History, Proposal, Ticket};
 use deadwax_dht::rebalance::Synced;
@@ -17,9 +19,9 @@ use super::village::{MINUTE, Village};
 use crate::golden::{assert_golden, hex};
 
 /// The tags that mean something are 1 to this.
-const TAGS: u8 = 14;
-/// Version, epoch, life.
-const TAG_AT: usize = 17;
+const TAGS: u8 = 16;
+/// Version, protocol, epoch, life.
+const TAG_AT: usize = 18;
 
 fn id(number: u8) -> NodeId {
     NodeId::from_bytes([number; 32])
@@ -50,7 +52,7 @@ fn history() -> History {
         nodes: (1..=3).map(node).collect(),
         overrides: Vec::new(),
     };
-    let mut history = History::genesis(spec, (1..=3).map(id).collect()).expect("a good genesis");
+    let mut history = History::genesis_at(3, spec, (1..=3).map(id).collect()).expect("a good genesis");
     let change = Change::SetRack { node: id(1), rack: Some("r".to_owned()) };
     let proposal = Proposal { ticket: Ticket { node: id(1), number: 1 }, base: 1, change };
     let record = history.decide(&proposal).expect("a good change");
@@ -102,12 +104,15 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("sync", Message::Sync(sync::Message { from: volume(0xaa), to: volume(0xbb), body })),
         ("synced", Message::Synced(synced)),
         ("knows", Message::Knows),
+        ("spoken ask", Message::SpokenAsk),
+        ("spoken", Message::Spoken(vec![Speaker { node: id(2), protocol: 3, age_ms: 0x0d0c }])),
+        // The one that ends a core comes last.
         ("superseded", Message::Superseded(0x0a0b)),
     ]
 }
 
 fn envelope(message: Message) -> Envelope {
-    Envelope { epoch: 0x0102_0304_0506_0708, life: 0x1112_1314_1516_1718, message }
+    Envelope { protocol: 3, epoch: 0x0102_0304_0506_0708, life: 0x1112_1314_1516_1718, message }
 }
 
 fn values() -> Vec<(&'static str, Envelope)> {
@@ -177,6 +182,10 @@ fn lists_and_lengths_are_bounded() {
     let signed = |count| decode(Message::Receipts(vec![receipt; count]));
     assert!(signed(RECEIPTS_MAX).is_ok());
     assert_eq!(signed(RECEIPTS_MAX + 1), long("receipts"));
+    let spoken = |count| decode(Message::Spoken(vec![Speaker { node: id(2), protocol: 3, age_ms: 1 }; count]));
+    assert!(spoken(SPEAKERS_MAX).is_ok());
+    let (got, max) = (SPEAKERS_MAX + 1, SPEAKERS_MAX);
+    assert_eq!(spoken(got), Err(BadBytes::TooLong { what: "speakers", got, max }.into()));
     let datagram = |count| decode(Message::Swim(vec![1; count]));
     assert!(datagram(DATAGRAM_BYTES_MAX).is_ok());
     let (got, max) = (DATAGRAM_BYTES_MAX + 1, DATAGRAM_BYTES_MAX);
@@ -189,6 +198,29 @@ fn lists_and_lengths_are_bounded() {
         Envelope::decode(&count),
         Err(BadBytes::Short.into()),
         "no count is believed before the bytes are there"
+    );
+}
+
+/// What a program of protocol 3 makes of what one of 4 sends that it should not.
+#[test]
+fn what_a_later_program_sends_too_early_is_told_from_garbage() {
+    let from = |protocol: u8, tag: u8, rest: &[u8]| {
+        let mut bytes = with_header(tag, rest);
+        (bytes[1], bytes[2]) = (protocol, 9);
+        Envelope::decode_up_to(3, &bytes)
+    };
+    let (protocol, newest) = (4, 3);
+    assert_eq!(from(4, 13, &[]).map(|envelope| (envelope.protocol, envelope.message)), Ok((4, Message::Knows)));
+    let later = |records_at| Err(BadEnvelope::Later { protocol, newest, records_at });
+    assert_eq!(from(4, TAGS + 1, &[1, 2, 3]), later(None), "a kind that came later");
+    assert_eq!(from(4, 5, &[1]), later(None), "a known kind, changed");
+    assert_eq!(from(4, 6, &[77]), later(Some(9)), "records that cannot be read");
+    assert_eq!(from(3, TAGS + 1, &[]), Err(BadBytes::Tag { what: "envelope", got: TAGS + 1 }.into()), "garbage");
+    assert_eq!(Envelope::decode_up_to(3, &[2, 4]), later(None), "its very first byte is another");
+    // As a program of version 2 would be, which none of these is for.
+    assert_eq!(
+        Envelope::decode_up_to(2, &with_header(13, &[])),
+        Err(BadBytes::Tag { what: "envelope", got: 13 }.into())
     );
 }
 

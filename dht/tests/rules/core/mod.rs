@@ -3,6 +3,7 @@
 mod bytes;
 mod peers;
 mod takedowns;
+mod versions;
 mod village;
 mod voters;
 
@@ -26,6 +27,33 @@ fn a_cluster_begins_to_serve_and_to_say_what_is_absent() {
     village.run(60 * SECOND);
     let (at, volume) = village.holders(&track(1))[0];
     assert!(matches!(village.ask(at, Verb::Get, volume, &track(1)), Ok(Finished::Absent { .. })));
+}
+
+/// Whoever starts a cluster asks it at once; until it knows what is absent it can only say that it cannot tell.
+#[test]
+fn a_cluster_that_is_started_again_soon_says_what_is_absent() {
+    let mut village = Village::new(3, 3);
+    village.run(MINUTE);
+    // Their names' order decides who goes on where two compare themselves with each other at once.
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        for apart_ms in [0, 50, 200, 600] {
+            village.houses.iter_mut().for_each(|house| house.up = false);
+            village.run(MINUTE);
+            for at in order {
+                village.run(apart_ms);
+                village.houses[at].up = true;
+                village.restart(at);
+            }
+            village.run(2 * SECOND);
+            for (at, volume) in village.holders(&track(1)) {
+                let said = village.ask(at, Verb::Get, volume, &track(1));
+                assert!(
+                    matches!(said, Ok(Finished::Absent { .. })),
+                    "{order:?}, {apart_ms} ms apart: {at} says {said:?}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

@@ -3,12 +3,19 @@
 use deadwax_dht::core::{EPOCHS_MAX, Effect, Envelope, Input, Message};
 use deadwax_dht::log::{Change, Proposal, RECORDS_MAX, Ticket};
 
+use deadwax_dht::wire::PROTOCOL_VERSION;
+
 use super::village::{BEGIN, MINUTE, SECOND, Village};
 
 /// House `from` says something to house `at`: what comes of it is given, and not done.
 fn say(village: &mut Village, from: usize, at: usize, message: Message) -> Vec<Effect> {
     let (id, address) = (village.houses[from].node.id, village.houses[from].node.address.as_str().into());
-    let envelope = Box::new(Envelope { epoch: village.houses[from].core.epoch(), life: BEGIN, message });
+    let envelope = Box::new(Envelope {
+        protocol: PROTOCOL_VERSION,
+        epoch: village.houses[from].core.epoch(),
+        life: BEGIN,
+        message,
+    });
     village.houses[at].core.step(village.now, Input::Message { from: id, address, envelope })
 }
 
@@ -109,7 +116,7 @@ fn a_start_that_cannot_have_been_is_no_newer_than_the_next() {
     village.run(MINUTE);
     let from = village.houses[3].node.id;
     let mut say = |life| {
-        let envelope = Box::new(Envelope { epoch: 1, life, message: Message::Knows });
+        let envelope = Box::new(Envelope { protocol: PROTOCOL_VERSION, epoch: 1, life, message: Message::Knows });
         let address = village.houses[3].node.address.as_str().into();
         village.houses[0].core.step(village.now, Input::Message { from, address, envelope })
     };

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use deadwax_dht::core::{
-    CommandRefused, Core, CoreConfig, CoreSettings, Destination, Done, Effect, Envelope, Finished, Input, Kept,
-    Refused, Request, Verb,
+    Alarm, CommandRefused, Core, CoreConfig, CoreSettings, Destination, Done, Effect, Envelope, Finished, Input, Kept,
+    ReceiptReport, Refused, Request, Verb,
 };
 use deadwax_dht::log::{Durable, History};
 use deadwax_dht::rebalance::{Answer, Command, Progress};
-use deadwax_dht::takedown::{Standing, Takedown};
-use deadwax_dht::wire::PartitionDigest;
+use deadwax_dht::takedown::{Spread, Standing, Takedown};
+use deadwax_dht::wire::{PROTOCOL_VERSION, PartitionDigest, Protocols, Unfit};
 use deadwax_dht::{ClusterId, LayoutCache, MAP_VERSION, Map, MapSpec, Node, NodeId, NodeKey, Policy, Volume, VolumeId};
 use deadwax_track::TrackId;
 
@@ -39,6 +39,8 @@ pub(crate) struct House {
     pub(crate) erased_at_once: usize,
     pub(crate) up: bool,
     pub(crate) halted: bool,
+    /// Why it takes no part.
+    pub(crate) unfit: Option<Unfit>,
     woken: u64,
 }
 
@@ -52,12 +54,20 @@ pub(crate) struct Village {
     pub(crate) now: u64,
     pub(crate) houses: Vec<House>,
     history: History,
+    /// What each house's program speaks; the last, all houses beyond.
+    pub(crate) spoken: Vec<Protocols>,
     layouts: LayoutCache,
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
     answers: BTreeMap<u64, Result<Finished, Refused>>,
     /// What came of the last command that may be refused.
     outcome: Option<Result<Answer, CommandRefused>>,
+    pub(crate) spreads: BTreeMap<u64, Spread>,
+    /// What an operator must look at, and at which house.
+    pub(crate) alarms: Vec<(usize, Alarm)>,
+    /// The house whose settings name no issuer.
+    pub(crate) unnamed_at: Option<usize>,
+    pub(crate) reports: BTreeMap<u64, Option<ReceiptReport>>,
     numbers: u64,
 }
 
@@ -82,6 +92,11 @@ fn node(number: usize) -> Node {
 
 impl Village {
     pub(crate) fn new(nodes: usize, voters: usize) -> Self {
+        Self::finalised_at(PROTOCOL_VERSION, nodes, voters, vec![Protocols::BUILD])
+    }
+
+    /// One that begins at this version of the protocol; `spoken` by its houses, as [`spoken`](Self::spoken) is.
+    pub(crate) fn finalised_at(protocol: u8, nodes: usize, voters: usize, spoken: Vec<Protocols>) -> Self {
         let spec = MapSpec {
             version: MAP_VERSION,
             cluster: CLUSTER,
@@ -92,16 +107,21 @@ impl Village {
         };
         let map = Map::settled(spec).expect("a good map");
         let seats = (0..voters).map(|number| key(number).node_id()).collect();
-        let history = History::genesis(map.spec().clone(), seats).expect("a good genesis");
+        let history = History::genesis_at(protocol, map.spec().clone(), seats).expect("a good genesis");
         let mut village = Self {
             now: BEGIN,
             houses: Vec::new(),
             history,
+            spoken,
             layouts: LayoutCache::default(),
             queue: BTreeMap::new(),
             sequence: 0,
             answers: BTreeMap::new(),
             outcome: None,
+            spreads: BTreeMap::new(),
+            alarms: Vec::new(),
+            unnamed_at: None,
+            reports: BTreeMap::new(),
             numbers: 1_000,
         };
         for number in 0..nodes {
@@ -133,6 +153,7 @@ impl Village {
             erased_at_once: 0,
             up: true,
             halted: false,
+            unfit: None,
             woken: u64::MAX,
         };
         self.houses.push(house);
@@ -145,12 +166,13 @@ impl Village {
             node: node.id,
             key: key(number),
             issuer: (number == 0).then(|| key(0)),
-            issuers: vec![key(0).public()],
+            issuers: if self.unnamed_at == Some(number) { Vec::new() } else { vec![key(0).public()] },
             cluster: CLUSTER,
             address: node.address.as_str().into(),
             seeds: vec!["10.0.0.0:7000".into(), "10.0.0.1:7000".into()],
             life: self.now,
             seed: 1_000 * self.now + number as u64,
+            protocols: self.spoken[number.min(self.spoken.len() - 1)],
             settings: CoreSettings::default(),
             #[cfg(feature = "planted")]
             bug: None,
@@ -183,6 +205,7 @@ impl Village {
             standing: house.standing,
         };
         self.houses[at].core = self.core(at, kept);
+        (self.houses[at].halted, self.houses[at].unfit) = (false, None);
         self.begin(at);
     }
 
@@ -327,14 +350,17 @@ impl Village {
                 answer(self, Input::TakedownsRead { number, records: Some(records) });
             }
             Effect::Halt { .. } => self.houses[at].halted = true,
-            Effect::Refuse { number, why } => {
-                self.answers.insert(number, Err(why));
+            Effect::Outdated(unfit) => {
+                self.houses[at].halted = true;
+                self.houses[at].unfit = Some(unfit);
             }
-            Effect::Finish { number, answer } => {
-                self.answers.insert(number, Ok(answer));
-            }
+            Effect::Refuse { number, why } => _ = self.answers.insert(number, Err(why)),
+            Effect::Finish { number, answer } => _ = self.answers.insert(number, Ok(answer)),
             Effect::Answer { number: TRIED, result } => self.outcome = Some(result),
             Effect::Answer { result, .. } => _ = result.expect("a good command"),
+            Effect::Receipts { number, report } => _ = self.reports.insert(number, report),
+            Effect::Spread { number, spread } => _ = self.spreads.insert(number, spread),
+            Effect::Alarm(alarm) => self.alarms.push((at, alarm)),
             Effect::Go(_) | Effect::Told { .. } | Effect::Epochs { .. } | Effect::TakenDown { .. } => {}
         }
     }
@@ -388,8 +414,12 @@ impl Village {
 
     /// Gives a command that may be refused, and 20 seconds for it.
     pub(crate) fn try_command(&mut self, command: Command) -> Result<Answer, CommandRefused> {
-        let leader = self.leader();
-        self.act(leader, Input::Command { number: TRIED, command, forecast: false });
+        self.ask_command(self.leader(), command)
+    }
+
+    /// The same, of this house.
+    pub(crate) fn ask_command(&mut self, at: usize, command: Command) -> Result<Answer, CommandRefused> {
+        self.act(at, Input::Command { number: TRIED, command, forecast: false });
         self.run(20 * SECOND);
         self.outcome.take().expect("it is answered in time")
     }

@@ -241,3 +241,27 @@ fn where_every_node_votes_a_lost_seat_is_given_again() {
     }
     assert!(goes_on(&mut village));
 }
+
+/// What a village's leader says of a command, that is cut off before or after it was given.
+fn cut_off(after: bool) -> Result<Answer, CommandRefused> {
+    let mut village = Village::new(5, 3);
+    village.run(MINUTE);
+    let leader = village.leader();
+    let node = village.houses[leader].node.id;
+    let others = (0..3).filter(|at| *at != leader);
+    others.for_each(|at| village.houses[at].up = false);
+    if !after {
+        // It finds out that nobody follows it.
+        village.run(MINUTE);
+        assert_eq!(village.leaders(), 0);
+    }
+    village.ask_command(leader, Command::SetRack { node, rack: Some("a rack".to_owned()) })
+}
+
+#[test]
+fn who_loses_the_lead_says_whether_a_command_was_begun() {
+    for after in [true, false] {
+        let refused = cut_off(after);
+        assert!(matches!(&refused, Err(CommandRefused::NotLeader { begun, .. }) if *begun == after), "{refused:?}");
+    }
+}

@@ -7,6 +7,9 @@ use deadwax_track::Partition;
 // Not by `crate`: the tests of the system drive have this file, too.
 pub(crate) use super::random::Random;
 
+/// The version of the protocol at which they begin: golden bytes have it.
+pub(crate) const PROTOCOL: u8 = 3;
+
 pub(crate) fn node_id(number: u8) -> NodeId {
     NodeId::from_bytes([number; 32])
 }
@@ -45,7 +48,7 @@ pub(crate) fn voters(count: u8) -> Vec<NodeId> {
 }
 
 pub(crate) fn history(nodes: u8, count: u8) -> History {
-    History::genesis(spec(nodes), voters(count)).expect("a good genesis")
+    History::genesis_at(PROTOCOL, spec(nodes), voters(count)).expect("a good genesis")
 }
 
 pub(crate) fn proposal(base: u64, number: u64, change: Change) -> Proposal {

@@ -256,6 +256,7 @@ impl World {
                     let known = self.outcomes.insert(ticket, outcome);
                     assert!(known.is_none(), "ticket {} was answered twice", ticket.number);
                 }
+                Effect::Unreadable => panic!("all are of one version"),
                 Effect::Retired => {
                     self.retired += 1;
                     self.drop_voter(at);

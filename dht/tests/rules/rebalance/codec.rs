@@ -43,6 +43,7 @@ fn enough_old_holders_have_one_in_common_with_every_write() {
 
 fn commands() -> Vec<(&'static str, Command)> {
     let (id, volume) = (NodeId::from_bytes([7; 32]), VolumeId::from_bytes([9; 16]));
+    let last = VolumeId::from_bytes([10; 16]);
     let drive = Volume { id: volume, weight: 0x0102_0304 };
     let node = Node {
         id,
@@ -72,9 +73,10 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("set no rack", Command::SetRack { node: id, rack: None }),
         ("set address", Command::SetAddress { node: id, address: "c:2".to_owned() }),
         ("set policy", Command::SetPolicy(Policy { copies: 3, write_quorum: 2, zones_min: 1 })),
-        ("roll back", Command::RollBack { to: 3, spec: Box::new(spec) }),
+        ("roll back", Command::RollBack { to: 3, spec: Box::new(spec), leaving: [volume, last].into() }),
         ("set dead", Command::SetDead { node: id, dead: true }),
         ("set voters", Command::SetVoters(vec![id, NodeId::from_bytes([8; 32])])),
+        ("finalise", Command::Finalise { protocol: 4 }),
     ]
 }
 
@@ -113,9 +115,29 @@ fn a_command_has_one_form() {
 }
 
 #[test]
+fn what_was_leaving_is_named_once_and_in_order() {
+    let spec = MapSpec {
+        version: MAP_VERSION,
+        cluster: ClusterId::from_bytes([5; 16]),
+        epoch: 3,
+        policy: Policy::default(),
+        nodes: vec![],
+        overrides: vec![],
+    };
+    let leaving = [1, 2].map(|id| VolumeId::from_bytes([id; 16])).into();
+    let good = Command::RollBack { to: 3, spec: Box::new(spec), leaving }.encode();
+    let start = good.len() - 16;
+    for last in [0, 1] {
+        let mut bytes = good.clone();
+        bytes[start..].fill(last);
+        assert_eq!(Command::decode(&bytes), Err(BadBytes::Order("leaving volumes")), "1, then {last}");
+    }
+}
+
+#[test]
 fn commands_are_bounded() {
     assert_eq!(Command::decode(&[2, 4]), Err(BadBytes::Version(2)));
-    assert_eq!(Command::decode(&[1, 15]), Err(BadBytes::Tag { what: "command", got: 15 }));
+    assert_eq!(Command::decode(&[1, 16]), Err(BadBytes::Tag { what: "command", got: 16 }));
     let long = vec![1; COMMAND_BYTES_MAX + 1];
     assert!(matches!(Command::decode(&long), Err(BadBytes::TooLong { what: "command", .. })));
     let voters = |count| Command::SetVoters(vec![NodeId::from_bytes([1; 32]); count]).encode();
@@ -128,7 +150,7 @@ fn commands_are_bounded() {
 
 proptest! {
     #[test]
-    fn any_bytes_give_a_command_or_an_error(tag in 0_u8..16, rest in prop::collection::vec(any::<u8>(), 0..120)) {
+    fn any_bytes_give_a_command_or_an_error(tag in 0_u8..17, rest in prop::collection::vec(any::<u8>(), 0..120)) {
         for bytes in [[&[1, tag], &rest[..]].concat(), rest] {
             if let Ok(command) = Command::decode(&bytes) {
                 prop_assert_eq!(command.encode(), bytes);

@@ -48,9 +48,37 @@ fn what_cannot_be_is_refused_with_its_reason() {
     }
     let two = Command::SetVoters(vec![some.id, spec.nodes[0].id]);
     assert_eq!(refused(&mut world, two), Refused::Log(Refusal::Rule(BadChange::Voters(2))));
-    let ahead = Command::RollBack { to: 9, spec: Box::new(spec.clone()) };
+    let ahead = Command::RollBack { to: 9, spec: Box::new(spec.clone()), leaving: BTreeSet::new() };
     assert_eq!(refused(&mut world, ahead), Refused::RollBack(9));
     assert_eq!(world.history.epoch(), 1, "nothing came of any");
+}
+
+/// Goes back to an epoch that is kept.
+pub(crate) fn roll_back(world: &World, to: u64) -> Command {
+    let then = world.history.state_at(to).expect("kept");
+    Command::RollBack { to, spec: Box::new(then.spec().clone()), leaving: then.leaving().clone() }
+}
+
+#[test]
+fn a_rollback_brings_back_what_was_to_be_emptied_and_leaves_the_dead_dead() {
+    let mut world = World::new(20, 6, fast());
+    let nodes = world.state().spec().nodes.clone();
+    let drives = |at: usize| nodes[at].volumes.iter().map(|volume| volume.id).collect::<BTreeSet<_>>();
+    let drain = |at: usize, drain: bool| Command::DrainNode { node: nodes[at].id, drain };
+    world.done(drain(4, true)).expect("a good command");
+    // Taken while the epochs are kept for certain.
+    let (to_the_first, back) = (roll_back(&world, 1), roll_back(&world, world.history.epoch()));
+    world.done(drain(4, false)).expect("a good command");
+    world.done(drain(5, true)).expect("a good command");
+    world.done(Command::SetDead { node: nodes[3].id, dead: true }).expect("a good command");
+    let joiner = node(&mut world.dice, "a", 1000);
+    let new = joiner.volumes.iter().map(|volume| volume.id).collect();
+    world.done(Command::AddNode(joiner)).expect("a good command");
+    world.done(back).expect("a good command");
+    assert_eq!(*world.state().leaving(), &drives(4) | &new, "what was drained then, and what came since");
+    assert_eq!(*world.state().dead(), BTreeSet::from([nodes[3].id]));
+    world.done(to_the_first).expect("a good command");
+    assert_eq!(*world.state().leaving(), new, "no drain had begun");
 }
 
 #[test]
@@ -263,4 +291,19 @@ fn of_more_than_three_voters_one_may_go_without_another_in_its_place() {
     world.done(Command::RemoveNode(last)).expect("another votes in its place");
     assert!(!is_in_map(&world, last));
     assert_eq!(voters(&world), set(&[nodes[2].id, nodes[3].id, nodes[5].id]));
+}
+
+#[test]
+fn what_is_gone_by_a_record_that_was_not_heard_of_is_removed() {
+    let mut world = World::new(18, 6, fast());
+    let nodes = world.state().spec().nodes.clone();
+    let (gone, volume) = (nodes[5].id, nodes[4].volumes[0].id);
+    world.done(Command::SetDead { node: gone, dead: true }).expect("a good command");
+    while world.round() {}
+    world.deaf = true;
+    let answer = world.done(Command::RemoveNode(gone)).expect("it is gone");
+    assert_eq!(answer, Answer::Done { epoch: world.state().epoch() });
+    assert!(!world.deaf && world.state().spec().nodes.iter().all(|node| node.id != gone));
+    assert_eq!(world.done(Command::RemoveNode(gone)), Err(Refused::NoNode(gone)), "this one was never proposed");
+    assert!(matches!(world.done(Command::RemoveVolume(volume)), Err(Refused::NotDrained { .. })));
 }

@@ -2,6 +2,7 @@
 
 use deadwax_dht::rebalance::Command;
 
+use super::commands::roll_back;
 use super::world::{World, fast, node};
 
 /// Some operation, as a command.
@@ -25,8 +26,7 @@ fn any(world: &mut World) -> Command {
         7 if !dead.is_empty() => Command::SetDead { node: *dead.first().expect("one"), dead: false },
         8 => {
             let to = world.history.oldest().max(world.history.epoch().saturating_sub(30));
-            let then = world.history.state_at(to).expect("kept").spec().clone();
-            Command::RollBack { to, spec: Box::new(then) }
+            roll_back(world, to)
         }
         _ => Command::AddNode(node(&mut world.dice, ["a", "b"][at % 2], 2000)),
     }

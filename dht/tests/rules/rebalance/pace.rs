@@ -148,3 +148,27 @@ fn a_planner_with_nothing_to_do_has_no_deadline() {
     while world.round() {}
     assert_eq!((world.planner.next_deadline(), world.history.epoch()), (None, 1));
 }
+
+#[test]
+fn more_moves_at_once_from_when_more_may() {
+    let mut world = World::new(24, 8, Settings { volume_moving_max: 4, ..Settings::default() });
+    let joiner = node(&mut world.dice, "a", 1000);
+    let volume = joiner.volumes[0].id;
+    world.done(Command::AddNode(joiner)).expect("a good command");
+    let mut most_arriving = || {
+        let arriving = |world: &World| {
+            let state = world.state();
+            let moving = state.transitions().values().filter(|each| each.stage != Stage::Settled);
+            moving.filter(|each| each.new.contains(&volume)).count()
+        };
+        let counts = (0..10).map(|_| {
+            world.round();
+            arriving(&world)
+        });
+        let most = counts.max().unwrap_or(0);
+        world.planner.set_volume_moving_max(world.now, 400);
+        most
+    };
+    let (before, after) = (most_arriving(), most_arriving());
+    assert!((1..=4).contains(&before) && (100..=400).contains(&after), "{before}, then {after}");
+}

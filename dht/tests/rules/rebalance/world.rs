@@ -54,6 +54,8 @@ pub(crate) struct World {
     numbers: u64,
     /// Mischief in percent: lost decisions, late layouts, other leaders.
     pub(crate) mischief: u64,
+    /// The next record that comes to be is not heard of.
+    pub(crate) deaf: bool,
     /// Moves of more than one copy.
     pub(crate) wide: usize,
     /// Volumes that do not report.
@@ -108,6 +110,7 @@ impl World {
             answers: BTreeMap::new(),
             numbers: 0,
             mischief: 0,
+            deaf: false,
             wide: 0,
             mute: BTreeSet::new(),
             behind: false,
@@ -236,7 +239,7 @@ impl World {
                 let before = self.state();
                 self.history.append(&record).expect("what was decided can be taken");
                 self.follow(&before, &record.change);
-                let lost = self.dice.percent(self.mischief / 2);
+                let lost = self.dice.percent(self.mischief / 2) || std::mem::take(&mut self.deaf);
                 if lost { Decision::Unknown } else { Decision::Record(record.epoch) }
             }
         }

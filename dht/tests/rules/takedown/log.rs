@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use deadwax_dht::takedown::{
-    BRANCHES_MAX, BadIssuer, BadLog, HELD_MAX, IssueError, Name, REASON_BYTES_MAX, RECORDS_MAX, Takedown, TakedownLog,
+    BRANCHES_MAX, BadIssuer, BadLog, HELD_MAX, Heads, IssueError, Name, REASON_BYTES_MAX, RECORDS_MAX, Takedown,
+    TakedownLog,
 };
 use deadwax_dht::{ClusterId, NodeKey};
 use proptest::prelude::*;
@@ -92,7 +93,7 @@ fn forged_records_are_dropped_and_counted() {
         assert_eq!((merged.forged, merged.append.len()), (1, 0));
     }
     let merged = log.merge(&[forge(2, 1, root, 1)]);
-    assert_eq!(merged.strangers, 1);
+    assert_eq!((merged.strangers, merged.stranger), (1, Some(key(2).public())));
     // Of another cluster, number 0, beyond the last number: signed, but with no place.
     let elsewhere = Takedown::root(&ClusterId::from_bytes([8; 16]), &key(1).public());
     let misplaced = [forge(1, 1, elsewhere, 1), forge(1, 0, root, 1), forge(1, 1 << 40, root, 1)];
@@ -289,4 +290,48 @@ fn a_million_records_merge_within_seconds() {
     let found = (0..2 * COUNT).filter(|number| again.is_barred(&track(*number))).count();
     println!("{} ns a lookup, the hash of the id included", start.elapsed().as_nanos() / u128::from(2 * COUNT));
     assert_eq!((found, again.heads()), (1_000_000, b.heads()));
+}
+
+#[test]
+fn whoever_follows_by_heads_alone_gets_each_record_once_also_of_a_fork() {
+    let mut log = log(3);
+    let mut file = issue(&mut log, 1, 0, 25);
+    file.extend(issue(&mut log, 2, 100, 7));
+    // The issuer forks: an old image of it goes on after its fifth record.
+    let branch = forge(1, 6, file[4].hash(), 500);
+    let leaf = forge(1, 7, branch.hash(), 501);
+    let merged = log.merge(&[branch, leaf]);
+    assert_eq!((merged.append.len(), merged.forked.len()), (2, 1));
+    file.extend(merged.append);
+    for page in [1, 3, 10, 100] {
+        let (mut known, mut got) = (Heads::default(), Vec::new());
+        loop {
+            let slots = log.since(&known, page);
+            if slots.is_empty() {
+                break;
+            }
+            let records: Vec<Takedown> = slots.iter().map(|slot| file[*slot as usize].clone()).collect();
+            known = Heads::decode(&known.advanced(&records).encode()).expect("good heads");
+            got.extend(slots);
+        }
+        assert_eq!(known, log.heads(), "pages of {page}");
+        got.sort_unstable();
+        assert_eq!(got, (0..log.slots()).collect::<Vec<_>>(), "pages of {page}");
+    }
+}
+
+#[test]
+fn a_number_in_the_cluster_names_one_takedown_and_fits_a_float() {
+    let mut log = log(3);
+    let file = [issue(&mut log, 1, 0, 3), issue(&mut log, 2, 100, 3)].concat();
+    let numbers: BTreeSet<u64> = file.iter().map(|record| record.name().in_cluster()).collect();
+    assert_eq!(numbers.len(), file.len());
+    for (slot, record) in (0..).zip(&file) {
+        let number = record.name().in_cluster();
+        assert!(number < 1 << 53, "{number}");
+        assert_eq!(log.names(number).collect::<Vec<_>>(), [record.name()]);
+        assert_eq!(log.slots_of(&record.name()), [slot]);
+    }
+    let unknown = Name { number: 9, issuer: key(3).public() };
+    assert!(log.slots_of(&unknown).is_empty() && log.names(7).next().is_none());
 }

@@ -241,8 +241,8 @@ impl World {
                     self.machines[at].flushes_until = until;
                     self.push(until - self.now, Event::Flush { at, life, append, records });
                 }
-                FollowEffect::Erase { .. } | FollowEffect::Serves(_) => {}
-                FollowEffect::Forked { .. } => panic!("no issuer forks"),
+                FollowEffect::Erase { .. } | FollowEffect::Serves(_) | FollowEffect::Spread { .. } => {}
+                FollowEffect::Forked { .. } | FollowEffect::Stranger { .. } => panic!("no issuer forks, all are known"),
             }
         }
         if let Some(wake) = self.machines[at].follow.next_deadline().map(|wake| wake.max(self.now + 1))

@@ -1,0 +1,294 @@
+//! A cluster of real processes, and the files, drives and networks that it lives by.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use deadwax_dht::Map;
+use deadwax_track::{KIB, MIB};
+use toml::Table;
+
+use super::drives::{self, Rotten};
+use super::errands::{Errands, Step};
+use super::fault::{MASTERS, PLACES, SEVENTH, ZONES, name, zone_of};
+use super::journal::Journal;
+use super::network;
+use super::processes::Fleet;
+
+/// Bytes of a drive of our own: no more are taken than are written, and weights, which go by GiB, can differ by a tenth.
+pub(crate) const DRIVE_BYTES: u64 = 12 * 1024 * MIB;
+const SEGMENT_BYTES: u64 = 32 * MIB;
+const RESERVE_BYTES: u64 = 64 * MIB;
+const IO_MEMORY_BYTES: u64 = 8 * MIB;
+const TRANSFERS_MAX: u64 = 16;
+const CONNECTIONS_MAX: u64 = 512;
+/// Rot is to be found within seconds, as the run is to end within minutes.
+const SCRUB_BYTES_PER_SECOND: u64 = 48 * MIB;
+/// So that one that is stopped for some seconds is given up.
+const STALL_TIMEOUT_S: u64 = 5;
+const CACHE_BYTES: u64 = 16 * MIB;
+const KNOWN_BYTES_MAX: u64 = 16 * MIB;
+/// What a gateway holds for one request: 4 MiB for each of three holders (`put_queue_bytes_max`), or the chunks of a get.
+const GATEWAY_REQUEST_BYTES: u64 = 14 * MIB;
+
+/// Where everything is.
+#[derive(Clone, Debug)]
+pub(crate) struct Files(PathBuf);
+
+impl Files {
+    pub(crate) fn new(folder: &Path) -> Self {
+        Self(folder.to_owned())
+    }
+
+    /// A master's settings, key and system state.
+    pub(crate) fn master(&self, node: usize) -> PathBuf {
+        self.0.join("cluster").join(name(node))
+    }
+
+    pub(crate) fn master_config(&self, node: usize) -> PathBuf {
+        self.master(node).join("master.toml")
+    }
+
+    /// The map that the cluster began with.
+    fn map(&self) -> PathBuf {
+        self.0.join("cluster/cluster.toml")
+    }
+
+    fn admin_key(&self) -> PathBuf {
+        self.0.join("cluster/admin.key")
+    }
+
+    pub(crate) fn gateway_config(&self) -> PathBuf {
+        self.0.join("cluster/gateway/gateway.toml")
+    }
+
+    pub(crate) fn drive(&self, node: usize) -> PathBuf {
+        self.0.join("drives").join(name(node))
+    }
+
+    pub(crate) fn image(&self, node: usize) -> PathBuf {
+        self.0.join("drives").join(format!("{}.image", name(node)))
+    }
+
+    pub(crate) fn volume(&self, node: usize) -> PathBuf {
+        self.drive(node).join("volume")
+    }
+
+    pub(crate) fn segments(&self, node: usize) -> PathBuf {
+        self.volume(node).join("segments")
+    }
+
+    pub(crate) fn log(&self, process: &str) -> PathBuf {
+        self.0.join("logs").join(format!("{process}.log"))
+    }
+
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.0.join("journal.txt")
+    }
+}
+
+/// The cluster. Dropped, its processes die and its drives are taken away; its files are the caller's.
+pub(crate) struct Site {
+    pub(crate) fleet: Fleet,
+    pub(crate) files: Files,
+    pub(crate) gateway: SocketAddr,
+    pub(crate) journal: Arc<Journal>,
+    /// What was made to rot and is not mended yet.
+    pub(crate) rotten: Vec<Rotten>,
+    /// What the operator is at.
+    pub(crate) errands: Errands,
+    /// How often a drive hung that nobody hurt.
+    pub(crate) drives_hung: usize,
+    masters: Vec<SocketAddr>,
+    pub(crate) staged: bool,
+    tls: bool,
+}
+
+/// What kind of cluster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    /// Whether there are networks and drives of our own.
+    pub(crate) staged: bool,
+    /// Whether masters and the gateway speak TLS.
+    pub(crate) tls: bool,
+}
+
+impl Site {
+    /// Makes a cluster with a log and starts it: six masters in two zones, and a gateway. It does not serve yet.
+    pub(crate) fn start(deadwax: &Path, files: &Files, kind: Kind, journal: &Arc<Journal>) -> anyhow::Result<Self> {
+        let Kind { staged, tls } = kind;
+        std::fs::create_dir_all(files.log("all").parent().context("a log is in a folder")?)?;
+        let (masters, gateway) = network::addresses(staged)?;
+        let (fleet, rotten, errands) = (Fleet::new(deadwax, files, staged), Vec::new(), Errands::default());
+        let (files, journal) = (files.clone(), Arc::clone(journal));
+        // From here on it is taken down where something fails.
+        let mut site = Self { fleet, files, gateway, journal, rotten, errands, drives_hung: 0, masters, staged, tls };
+        if staged {
+            network::build()?;
+            (0..MASTERS).try_for_each(|node| drives::build(&site.files, node, DRIVE_BYTES))?;
+        }
+        site.init(deadwax)?;
+        (0..MASTERS).try_for_each(|node| site.fleet.start_master(node, None))?;
+        site.fleet.start_gateway()?;
+        Ok(site)
+    }
+
+    fn init(&self, deadwax: &Path) -> anyhow::Result<()> {
+        let mut init = Command::new(deadwax);
+        init.args(["cluster", "init", "--insecure-listen", "--listen", &self.gateway.to_string(), "--data"]);
+        init.arg(self.files.0.join("cluster"));
+        init.args(self.tls.then_some("--tls"));
+        for node in 0..MASTERS {
+            init.arg("--node").arg(self.spec(node));
+        }
+        let output = init.output().with_context(|| format!("run {}", deadwax.display()))?;
+        ensure!(output.status.success(), "cluster init: {}", String::from_utf8_lossy(&output.stderr));
+        (0..MASTERS).try_for_each(|node| self.settle_in(node))?;
+        set(&self.files.gateway_config(), |settings| {
+            settings.insert("cache_bytes".to_owned(), i64::try_from(CACHE_BYTES)?.into());
+            settings.insert("threads".to_owned(), 1.into());
+            let limits = settings.entry("limits").or_insert_with(|| Table::new().into());
+            let limits = limits.as_table_mut().context("limits is a table")?;
+            limits.insert("known_bytes_max".to_owned(), i64::try_from(KNOWN_BYTES_MAX)?.into());
+            Ok(())
+        })
+    }
+
+    /// Gives a master settings by which its faults show within seconds, and it shares the machine with others.
+    pub(crate) fn settle_in(&self, node: usize) -> anyhow::Result<()> {
+        set(&self.files.master_config(node), |settings| {
+            let numbers = [
+                ("shards", 1),
+                ("segment_bytes", SEGMENT_BYTES),
+                ("reserve_bytes", RESERVE_BYTES),
+                ("io_memory_bytes", IO_MEMORY_BYTES),
+                ("transfers_max", TRANSFERS_MAX),
+                ("connections_max", CONNECTIONS_MAX),
+                ("scrub_bytes_per_second", SCRUB_BYTES_PER_SECOND),
+                ("stall_timeout_s", STALL_TIMEOUT_S),
+            ];
+            for (name, value) in numbers {
+                settings.insert(name.to_owned(), i64::try_from(value)?.into());
+            }
+            settings.insert("pin".to_owned(), false.into());
+            settings.insert("rotating".to_owned(), "no".into());
+            Ok(())
+        })
+    }
+
+    /// A master as commands are told of it.
+    fn spec(&self, node: usize) -> String {
+        format!("{}@{}={}", ZONES[zone_of(node)], self.masters[node], self.files.volume(node).display())
+    }
+
+    pub(crate) fn address(&self, node: usize) -> String {
+        self.masters[node].to_string()
+    }
+
+    /// A founding master's volume, and its first weight.
+    pub(crate) fn share(&self, node: usize) -> anyhow::Result<(String, u32)> {
+        let (map, address) = (Map::load(&self.files.map())?, self.address(node));
+        let found = map.nodes().iter().find(|each| each.address == address).and_then(|node| node.volumes.first());
+        let volume = found.with_context(|| format!("{} is not in the map", name(node)))?;
+        Ok((volume.id.to_string(), volume.weight))
+    }
+
+    /// `deadwax cluster apply`.
+    pub(crate) fn change(&self, change: &[&str]) -> Step {
+        let mut arguments: Vec<String> = ["cluster", "apply"].map(str::to_owned).to_vec();
+        arguments.extend(self.whom());
+        arguments.extend(change.iter().map(|word| (*word).to_owned()));
+        Step::Run(arguments)
+    }
+
+    /// `deadwax cluster join` for the seventh master, with a tenth of another's weight: its share moves at once then.
+    pub(crate) fn join(&self) -> anyhow::Result<Step> {
+        let weight = (self.share(0)?.1 / 10).max(1).to_string();
+        let path = |path: PathBuf| drives::path(&path).map(str::to_owned);
+        let (data, like) = (path(self.files.master(SEVENTH))?, path(self.files.master_config(0))?);
+        let spec = self.spec(SEVENTH);
+        let words = ["cluster", "join", &spec, "--data", &data, "--like", &like, "--weight", &weight];
+        let mut arguments: Vec<String> = words.map(str::to_owned).to_vec();
+        arguments.extend((!self.tls).then(|| "--insecure-listen".to_owned()));
+        arguments.extend(self.whom());
+        Ok(Step::Run(arguments))
+    }
+
+    /// `deadwax status`: whether it ends with 0, and what it says.
+    pub(crate) fn says_healthy(&self) -> anyhow::Result<Result<(), String>> {
+        let output = Command::new(self.fleet.deadwax()).arg("status").args(self.whom()).output()?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok(if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&said).into_owned()) })
+    }
+
+    /// Which masters commands go to, and who gives them.
+    fn whom(&self) -> Vec<String> {
+        let mut arguments = vec!["--map".to_owned(), self.files.map().display().to_string()];
+        if self.tls {
+            arguments.extend(["--key".to_owned(), self.files.admin_key().display().to_string()]);
+        }
+        arguments
+    }
+
+    /// Puts a new drive into the seventh master's place.
+    pub(crate) fn furnish(&self) -> anyhow::Result<()> {
+        drives::remove(&self.files.master(SEVENTH))?;
+        if self.staged {
+            drives::build(&self.files, SEVENTH, DRIVE_BYTES)
+        } else {
+            drives::remove(&self.files.drive(SEVENTH))
+        }
+    }
+
+    /// The masters that are there now.
+    pub(crate) fn members(&self) -> impl Iterator<Item = usize> {
+        let seventh = self.files.master_config(SEVENTH).exists();
+        (0..PLACES).filter(move |node| *node < MASTERS || seventh)
+    }
+
+    /// Forgets what was mended; what is left.
+    pub(crate) fn still_rotten(&mut self) -> &[Rotten] {
+        self.rotten.retain(|rotten| !rotten.is_mended());
+        &self.rotten
+    }
+
+    /// The processes whose memory went beyond what their settings promise, with how much that was and how much it may be.
+    pub(crate) fn too_large(&self, clients: usize, tracks: usize) -> Vec<(String, u64, u64)> {
+        let all: BTreeSet<_> = self.fleet.peaks().iter().collect();
+        all.into_iter()
+            .map(|(name, peak)| (name.clone(), *peak, memory_max(name, clients, tracks)))
+            .filter(|(_, peak, max)| peak > max)
+            .collect()
+    }
+}
+
+/// The most memory that a process may take, by its settings.
+pub(crate) fn memory_max(process: &str, clients: usize, tracks: usize) -> u64 {
+    if process == "gateway" {
+        // The program, its cache, what it knows of tracks, and what is under way.
+        return 48 * MIB + CACHE_BYTES + KNOWN_BYTES_MAX + clients as u64 * GATEWAY_REQUEST_BYTES;
+    }
+    // As `deadwax_node::Config` says, for one shard.
+    let buffers = IO_MEMORY_BYTES.max(TRANSFERS_MAX * 7 * MIB);
+    let receive = TRANSFERS_MAX * 3_380 * KIB;
+    48 * MIB + buffers + receive + CONNECTIONS_MAX * 24 * KIB + tracks as u64 * 18
+}
+
+/// Changes a settings file.
+fn set(path: &Path, change: impl FnOnce(&mut Table) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut settings: Table = std::fs::read_to_string(path)?.parse()?;
+    change(&mut settings)?;
+    std::fs::write(path, settings.to_string()).with_context(|| format!("write {}", path.display()))
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.fleet.end();
+        if self.staged {
+            drives::unmount_all(&self.files);
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! The command line of what changes a cluster.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::node_spec::NodeSpec;
+
+/// Makes and changes clusters.
+#[derive(Debug, Subcommand)]
+pub enum Cluster {
+    /// Make keys, volumes, the map and commented settings for new nodes
+    Init(ClusterInit),
+    /// Bring a new master into a cluster that runs
+    Join(ClusterJoin),
+    /// Show what a change would move, and do nothing
+    Plan(ClusterPlan),
+    /// Make a change
+    Apply(ClusterApply),
+    /// Empty a node's drives: `apply drain`
+    Drain(ClusterDrain),
+    /// Take an empty node out of the cluster: `apply remove`
+    Remove(ClusterRemove),
+    /// Go back to the nodes, weights, zones and drains of an earlier epoch: `apply rollback`
+    Rollback(ClusterRollback),
+    /// End an upgrade: `apply finalise` at the version that this program speaks
+    Finalise(ClusterFinalise),
+    /// Let a node that lost what it kept of its cluster take it from the other nodes
+    Rejoin(ClusterRejoin),
+    /// Make a key by which a node may take tracks down, and say what to set
+    Issuer(ClusterIssuer),
+}
+
+/// Makes an issuer's key beside the node's own, or finds the one that is there.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  deadwax cluster issuer --config /etc/deadwax/master.toml")]
+pub struct ClusterIssuer {
+    /// The node's settings; they are not changed
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// Lets a node that lost its system state (system/ beside its key) take it from the other nodes at its next start.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  deadwax cluster rejoin --config /etc/deadwax/master.toml")]
+pub struct ClusterRejoin {
+    /// The node's settings
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// Makes a cluster.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each node gets DIR/master-N/master.toml and a key beside it; the map is DIR/cluster.toml, the gateway's settings and key are
+DIR/gateway/gateway.toml and gateway.key, and DIR/admin.key is the key of whoever may command. Then start `deadwax master --config ...` for each, and `deadwax gateway --config ...`.
+
+Example, two sites with two drives each:
+  deadwax cluster init --data /srv/deadwax \\
+    --node london@10.0.0.1:7881=/mnt/a,/mnt/b --node stockholm@10.1.0.1:7881=/mnt/c,/mnt/d")]
+pub struct ClusterInit {
+    /// Where keys, settings and the map go; made, or empty
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// A node: its zone, its address, and a directory for each of its drives
+    #[arg(long = "node", value_name = "ZONE@ADDRESS:PORT=DIR[,DIR...]", required = true)]
+    pub nodes: Vec<NodeSpec>,
+    /// Where the gateway listens
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7878")]
+    pub listen: SocketAddr,
+    /// Let nodes and the gateway speak TLS with one another, and prove who they are; on by itself where a node listens
+    /// elsewhere than on loopback, unless --insecure-listen is given
+    #[arg(long)]
+    pub tls: bool,
+    /// Let the gateway listen elsewhere than on loopback, and nodes without TLS: nothing is encrypted then, and nobody is
+    /// asked who he is
+    #[arg(long)]
+    pub insecure_listen: bool,
+    /// Keep no log: the map is what the file says, and nodes neither compare what they hold nor mend it. Three nodes or
+    /// more keep their map in a log otherwise, and that is for good
+    #[arg(long)]
+    pub no_log: bool,
+}
+
+/// Which masters to ask.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Masters {
+    /// The cluster's map, which names masters [default where they are asked: ./deadwax-data/cluster.toml]
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "node_address")]
+    pub map: Option<PathBuf>,
+    /// One master's address; it tells of the others
+    #[arg(id = "node_address", long = "node", value_name = "HOST:PORT", global = true)]
+    pub node: Option<String>,
+    /// Speak TLS, and prove by this key who asks; commands want one of the masters' `admins`, admin.key at first
+    #[arg(long, value_name = "FILE", global = true)]
+    pub key: Option<PathBuf>,
+}
+
+/// Whether to stay until all has moved.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Following {
+    /// Stay until all that it moves has moved; interrupted, it moves on
+    #[arg(long, global = true)]
+    pub wait: bool,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// Brings a new master into a cluster.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Run it on the new machine. DIR gets the node's key, its commented settings (master.toml) and the map; the drives become
+volumes; the cluster is told, and gives the node its share once it has started. Interrupted, it goes on when it is run again.
+
+Example:
+  deadwax cluster join london@10.0.0.4:7881=/mnt/a,/mnt/b --data /srv/deadwax \\
+    --like old-master.toml --node 10.0.0.1:7881")]
+pub struct ClusterJoin {
+    /// The new node: its zone, its address, and a directory for each of its drives
+    #[arg(value_name = "ZONE@ADDRESS:PORT=DIR[,DIR...]")]
+    pub spec: NodeSpec,
+    /// Where its key, settings and map go
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// What it shares a fate with inside its zone [default: nothing]
+    #[arg(long, value_name = "RACK")]
+    pub rack: Option<String>,
+    /// Each drive's share beside others [default: the size of its file system in GiB]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub weight: Option<u32>,
+    /// The settings of a master that is in the cluster: this one speaks TLS as it does, lets in the same gateways and
+    /// operators, and follows takedowns of the same issuers
+    #[arg(long, value_name = "FILE")]
+    pub like: PathBuf,
+    /// Let it listen elsewhere than on loopback without TLS: nothing is encrypted then, and nobody is asked who he is
+    #[arg(long)]
+    pub insecure_listen: bool,
+    /// Which masters.
+    #[command(flatten)]
+    pub masters: Masters,
+}
+
+const CHANGES_HELP: &str = "\
+Nodes are named by their address or the first digits of their id, volumes by the first digits of theirs, as `deadwax status`
+shows them.
+
+Examples:
+  deadwax cluster plan weight 3f09c1d2 4000
+  deadwax cluster apply --wait drain 10.0.0.3:7881";
+
+/// Shows what a change would move.
+#[derive(Debug, Args)]
+#[command(after_help = CHANGES_HELP)]
+pub struct ClusterPlan {
+    /// Which masters.
+    #[command(flatten)]
+    pub masters: Masters,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What.
+    #[command(subcommand)]
+    pub change: Change,
+}
+
+/// Makes a change.
+#[derive(Debug, Args)]
+#[command(after_help = CHANGES_HELP)]
+pub struct ClusterApply {
+    /// Which masters.
+    #[command(flatten)]
+    pub masters: Masters,
+    /// Whether to stay.
+    #[command(flatten)]
+    pub following: Following,
+    /// What.
+    #[command(subcommand)]
+    pub change: Change,
+}
+
+/// Empties a node's drives.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  deadwax cluster drain 10.0.0.3:7881 --wait && deadwax cluster remove 10.0.0.3:7881"
+)]
+pub struct ClusterDrain {
+    /// Its address, or the first digits of its id
+    #[arg(value_name = "NODE")]
+    pub name: String,
+    /// Which masters.
+    #[command(flatten)]
+    pub masters: Masters,
+    /// Whether to stay.
+    #[command(flatten)]
+    pub following: Following,
+}
+
+/// Takes a node out of the cluster.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The node must hold nothing any more (`deadwax cluster drain`). Where it votes, another node votes in its place.
+
+Example:
+  deadwax cluster remove 10.0.0.3:7881")]
+pub struct ClusterRemove {
+    /// Its address, or the first digits of its id
+    #[arg(value_name = "NODE")]
+    pub name: String,
+    /// Which masters.
+    #[command(flatten)]
+    pub masters: Masters,
+    /// Whether to stay.
+    #[command(flatten)]
+    pub following: Following,
+}
+
+/// Lets the cluster use the newest version of the protocol that this program speaks.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Masters of two versions serve together, and each can go back to the program before, until this. It is refused, and says who
+keeps it, while a master does not speak the version. After it a program from before does not start.
+
+Example:
+  deadwax cluster finalise --node 10.0.0.1:7881")]
+pub struct ClusterFinalise {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Which masters.
+    #[command(flatten)]
+    pub masters: Masters,
+}
+
+/// Goes back to an earlier epoch.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Weights, zones, racks, addresses and policy become those of the epoch, and so does what is drained; nodes and drives that it
+had come back. Those that came since are drained, and stay in the map until they are removed. Who is dead stays dead
+(`apply alive`). The last 64 epochs are known.
+
+Example:
+  deadwax cluster rollback 17 --wait")]
+pub struct ClusterRollback {
+    /// The epoch
+    pub epoch: u64,
+    /// Which masters.
+    #[command(flatten)]
+    pub masters: Masters,
+    /// Whether to stay.
+    #[command(flatten)]
+    pub following: Following,
+}
+
+/// A change of a cluster that runs.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Change {
+    /// Empty a node's drives
+    Drain {
+        /// Which
+        #[arg(value_name = "NODE")]
+        name: String,
+    },
+    /// Let a node that is drained have tracks again
+    Undrain {
+        /// Which
+        #[arg(value_name = "NODE")]
+        name: String,
+    },
+    /// Empty a drive
+    DrainVolume {
+        /// Which
+        volume: String,
+    },
+    /// Let a drive that is drained have tracks again
+    UndrainVolume {
+        /// Which
+        volume: String,
+    },
+    /// Set a drive's share beside others
+    Weight {
+        /// Which
+        volume: String,
+        /// Its share
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+        weight: u32,
+    },
+    /// Say that a node is in another zone
+    Zone {
+        /// Which
+        #[arg(value_name = "NODE")]
+        name: String,
+        /// Where
+        zone: String,
+    },
+    /// Say that a node is in another rack, or in none
+    Rack {
+        /// Which
+        #[arg(value_name = "NODE")]
+        name: String,
+        /// Where
+        rack: Option<String>,
+    },
+    /// Say where a node is reached; its settings must say so, too, from its next start on
+    Address {
+        /// Which
+        #[arg(value_name = "NODE")]
+        name: String,
+        /// host:port
+        address: String,
+    },
+    /// Say that a node will not come back: its copies are made anew elsewhere
+    Dead {
+        /// Which
+        #[arg(value_name = "NODE")]
+        name: String,
+    },
+    /// Say that a node that was declared dead is back
+    Alive {
+        /// Which
+        #[arg(value_name = "NODE")]
+        name: String,
+    },
+    /// Say which nodes vote on changes of the map: 3, 5 or 7
+    Voters {
+        /// Which
+        #[arg(value_name = "NODE", required = true)]
+        names: Vec<String>,
+    },
+    /// Say in how many zones a track's copies must be at least
+    ZonesMin {
+        /// How many
+        zones: u8,
+    },
+    /// Take an empty node out of the cluster
+    Remove {
+        /// Which
+        #[arg(value_name = "NODE")]
+        name: String,
+    },
+    /// Take an empty drive out of the cluster
+    RemoveVolume {
+        /// Which
+        volume: String,
+    },
+    /// Go back to an earlier epoch
+    Rollback {
+        /// Which
+        epoch: u64,
+    },
+    /// Let the cluster use a version of the protocol, which every node then must speak: no node can go back to a program
+    /// from before it
+    Finalise {
+        /// Which
+        protocol: u8,
+    },
+}
+
+/// Adds and takes drives.
+#[derive(Debug, Subcommand)]
+pub enum Volume {
+    /// Make a drive of this machine a volume of its master
+    Add(VolumeAdd),
+    /// Empty a drive, take it out of the cluster, and say when it may be unplugged
+    Retire(VolumeRetire),
+}
+
+/// Adds a drive.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Run it on the master's machine. The drive becomes a volume, the cluster is told, and the settings name it; a master that runs
+takes it on SIGHUP. Interrupted, it goes on when it is run again. Where masters speak TLS it wants --key. To replace a drive:
+add the new one, then retire the old one.
+
+Example:
+  deadwax volume add /mnt/c --config /srv/deadwax/master.toml --key admin.key && kill -HUP $(pidof deadwax)")]
+pub struct VolumeAdd {
+    /// A directory on the drive, which is mounted
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The master's settings
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Its share beside other drives [default: the size of its file system in GiB]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub weight: Option<u32>,
+    /// Which masters.
+    #[command(flatten)]
+    pub masters: Masters,
+}
+
+/// Retires a drive.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without --wait it begins, and says what is left; run again, it goes on.
+
+Example:
+  deadwax volume retire 3f09c1d2 --wait")]
+pub struct VolumeRetire {
+    /// The first digits of its id
+    pub volume: String,
+    /// Which masters.
+    #[command(flatten)]
+    pub masters: Masters,
+    /// Whether to stay.
+    #[command(flatten)]
+    pub following: Following,
+}
