@@ -269,10 +269,7 @@ impl Connection {
                 return Err(End::Refused(request, Refusal::invalid(why)));
             }
         };
-        match answer {
-            Ok(message) => self.reply(request, &message).await,
-            Err(why) => self.refuse(request, why).await,
-        }
+        self.answer(request, answer).await
     }
 
     /// A map that does not change is the same at both ends.
