@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use deadwax_dht_client::{Error, Put, PutWriter, Stored};
+use bytes::{Bytes, BytesMut};
+use deadwax_dht_client::{AT_ONCE_BYTES_MAX, Error, Put, PutWriter, Stored};
 use deadwax_track::{TRACK_BYTES_MAX, Tags, TrackId};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::header::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, EXPECT, HeaderValue, LOCATION};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use tokio::time::timeout;
 
@@ -48,8 +48,14 @@ pub(crate) async fn upload(
     if length.is_some_and(|length| length > TRACK_BYTES_MAX) {
         return Err(too_large());
     }
+    // Who waits to be asked for the bytes has them asked for when the holders are ready.
+    let is_sent = !request.headers().contains_key(EXPECT);
     let mut body = Upload { body: request.body_mut(), sends, worker };
     match (expected, length) {
+        (Some(id), Some(length)) if is_sent && length <= AT_ONCE_BYTES_MAX as u64 => {
+            let bytes = body.whole(length).await?;
+            store_at_once(worker, &id, bytes, &tags).await
+        }
         (Some(id), Some(length)) => stream(worker, &mut body, &id, length, &tags).await,
         _ => {
             let spooled = spool(worker, &mut body).await?;
@@ -82,6 +88,16 @@ struct Upload<'a> {
 }
 
 impl Upload<'_> {
+    /// All of a body of this length.
+    async fn whole(&mut self, length: u64) -> Result<Bytes, Failure> {
+        let mut whole = BytesMut::new();
+        while whole.len() as u64 != length {
+            let Some(bytes) = self.next().await? else { return Err(cut_off(whole.len() as u64, length)) };
+            whole.extend_from_slice(&bytes);
+        }
+        Ok(whole.freeze())
+    }
+
     async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         let stall = Duration::from_secs(self.worker.shared.limits.receive_stall_seconds_max);
         *self.sends = true;
@@ -98,6 +114,17 @@ impl Upload<'_> {
                 return Ok(Some(bytes));
             }
         }
+    }
+}
+
+/// Stores a small track whose bytes are all there.
+async fn store_at_once(worker: &Worker, id: &TrackId, bytes: Bytes, tags: &Tags) -> Result<Response<Body>, Failure> {
+    let length = bytes.len() as u64;
+    let (stored, already) = worker.client.put_at_once(*id, bytes, tags).await.map_err(|error| refused(&error))?;
+    match already {
+        true if stored.bytes != length => Err(wrong_length(id, stored.bytes, length)),
+        true => Ok(answer(StatusCode::OK, id, &stored)),
+        false => Ok(answer(StatusCode::CREATED, id, &stored)),
     }
 }
 
@@ -123,7 +150,7 @@ async fn stream(
         }
     }
     // Dropped, the writer takes everything back.
-    Err(Failure::bad("cut_off", format!("the upload ended after {got} of {length} bytes")))
+    Err(cut_off(got, length))
 }
 
 async fn spool(worker: &Worker, body: &mut Upload<'_>) -> Result<Spooled, Failure> {
@@ -151,7 +178,15 @@ async fn store(worker: &Worker, mut spooled: Spooled, tags: &Tags) -> Result<Res
     let id = spooled.id;
     // A POST says only now which track it is.
     worker.shared.barred.check(&id)?;
-    let mut writer = match begin(worker, &id, spooled.manifest.track_bytes(), tags).await? {
+    let length = spooled.manifest.track_bytes();
+    if length <= AT_ONCE_BYTES_MAX as u64 {
+        let mut whole = BytesMut::new();
+        while let Some(bytes) = spooled.read().await.map_err(|error| spool_failed(&error))? {
+            whole.extend_from_slice(&bytes);
+        }
+        return store_at_once(worker, &id, whole.freeze(), tags).await;
+    }
+    let mut writer = match begin(worker, &id, length, tags).await? {
         Put::Already(stored) => return Ok(answer(StatusCode::OK, &id, &stored)),
         Put::Writer(writer) => writer,
     };
@@ -215,6 +250,10 @@ fn tags(headers: &HeaderMap) -> Result<Tags, Failure> {
         tags.entry("content_type".to_owned()).or_insert_with(|| media_type.to_owned());
     }
     Tags::new(tags).map_err(|error| Failure::bad("bad_tags", error.to_string()))
+}
+
+fn cut_off(got: u64, length: u64) -> Failure {
+    Failure::bad("cut_off", format!("the upload ended after {got} of {length} bytes"))
 }
 
 fn empty() -> Failure {

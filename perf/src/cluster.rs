@@ -11,12 +11,14 @@
 mod load;
 mod masters;
 mod measure;
+mod rebuild;
 mod stock;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use anyhow::Context;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::folder::Folder;
@@ -42,6 +44,12 @@ pub(crate) struct Options {
     /// The most MiB to put for each figure in each round; each takes three times that on the drive.
     #[arg(long, default_value_t = 256)]
     mib: u64,
+    /// Whether masters and client speak TLS; with both, by turns.
+    #[arg(long, value_enum, default_value_t = Tls::Both)]
+    tls: Tls,
+    /// Measure only these.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Part::ALL)]
+    only: Vec<Part>,
     /// Measure masters whose map is fixed, without a log.
     #[arg(long, conflicts_with = "compare")]
     no_log: bool,
@@ -51,6 +59,52 @@ pub(crate) struct Options {
     /// The binary to measure; the `deadwax` beside this one by default.
     #[arg(long)]
     deadwax: Option<PathBuf>,
+}
+
+/// Whether the nodes are asked who they are, and all is encrypted.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Tls {
+    On,
+    Off,
+    Both,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Puts of 4 MiB.
+    Put4m,
+    /// Puts of 64 KiB.
+    Put64k,
+    /// Puts of the sizes that tracks have.
+    PutReal,
+    /// Gets and ranges.
+    Get,
+    /// Ranges while a master that lost everything gets it back; once, after the rounds.
+    Rebuild,
+}
+
+impl Part {
+    const ALL: [Self; 5] = [Self::Put4m, Self::Put64k, Self::PutReal, Self::Get, Self::Rebuild];
+}
+
+/// A kind of masters.
+#[derive(Clone, Copy)]
+struct Mode {
+    log: bool,
+    tls: bool,
+}
+
+impl Options {
+    /// The kinds of masters to measure: the second is compared with the first.
+    fn modes(&self) -> Vec<Mode> {
+        let tls = self.tls == Tls::On;
+        match (self.compare, self.tls) {
+            (true, _) => vec![Mode { log: false, tls }, Mode { log: true, tls }],
+            (false, Tls::Both) => vec![Mode { log: !self.no_log, tls: false }, Mode { log: !self.no_log, tls: true }],
+            (false, _) => vec![Mode { log: !self.no_log, tls }],
+        }
+    }
 }
 
 pub(crate) fn run(options: &Options, seed: u64) -> anyhow::Result<Report> {
@@ -63,10 +117,10 @@ async fn measure(options: &Options, seed: u64) -> anyhow::Result<Report> {
     let deadwax = crate::system::executable(options.deadwax.as_deref())?;
     let seconds = Duration::from_secs_f64(options.seconds);
     let mut benches = Vec::new();
-    for has_log in if options.compare { vec![true, false] } else { vec![!options.no_log] } {
-        let masters = Masters::start(&deadwax, &folder.path().join(format!("log-{has_log}")), has_log).await?;
-        let prefix = if options.compare && !has_log { "fixed_" } else { "" };
-        benches.push(Bench::new(masters, prefix, seconds, options.mib * MIB, seed));
+    for (number, mode) in options.modes().into_iter().enumerate() {
+        let masters = Masters::start(&deadwax, &folder.path().join(number.to_string()), mode).await?;
+        let bytes_max = options.mib * MIB;
+        benches.push((number, Bench::new(masters, decorate(options, mode), &options.only, seconds, bytes_max, seed)));
     }
     let mut board = Board::default();
     // Round 0 warms memory up and is not counted.
@@ -77,21 +131,32 @@ async fn measure(options: &Options, seed: u64) -> anyhow::Result<Report> {
         // Each goes first as often as the other.
         benches.rotate_left(round.min(1));
         let mut found = Vec::new();
-        for bench in &mut benches {
-            found.push((bench.has_log(), bench.round(board, &ceilings, round as u64).await?));
+        for (number, bench) in &mut benches {
+            found.push((*number, bench.round(board, &ceilings, round as u64).await?));
         }
-        if let [(one_has_log, one), (_, other)] = &found[..] {
-            let (log, fixed) = if *one_has_log { (one, other) } else { (other, one) };
-            for ((name, log), (_, fixed)) in log.iter().zip(fixed) {
-                board.add_beside(&format!("log_{name}"), "of both", *log, *fixed, "without a log");
+        found.sort_by_key(|(number, _)| *number);
+        if let [(_, base), (_, other)] = &found[..] {
+            let (what, beside) = if options.compare { ("log", "without a log") } else { ("tls", "without TLS") };
+            for ((name, base), (_, other)) in base.iter().zip(other) {
+                board.add_beside(&format!("{what}_of_{name}"), "of both", *other, *base, beside);
             }
         }
     }
-    for bench in benches {
+    for (_, mut bench) in benches {
+        if options.only.contains(&Part::Rebuild) {
+            bench.rebuild(&mut board).await.context("rebuild a master")?;
+        }
         bench.end().await?;
     }
     let settings = json!({ "dir": options.dir, "rounds": options.rounds, "seconds": options.seconds,
-        "mib": options.mib, "log": !options.no_log, "compare": options.compare, "masters": 3, "copies": 3,
+        "mib": options.mib, "log": !options.no_log, "compare": options.compare,
+        "tls": options.tls != Tls::Off, "masters": 3, "copies": 3,
         "seed": seed });
     Ok(Report::new(settings, board.figures()))
+}
+
+/// What the names of the figures of these masters begin and end with.
+const fn decorate(options: &Options, mode: Mode) -> (&'static str, &'static str) {
+    let before = if options.compare && !mode.log { "fixed_" } else { "" };
+    (before, if mode.tls { "_tls" } else { "" })
 }

@@ -232,6 +232,12 @@ impl Layout {
         self.dir.join(ADMIN_KEY)
     }
 
+    /// The key by which masters know the gateway.
+    #[must_use]
+    pub fn gateway_key(&self) -> PathBuf {
+        settings::gateway_key(&self.dir.join(GATEWAY))
+    }
+
     /// The settings of the gateway.
     #[must_use]
     pub fn gateway_config(&self) -> PathBuf {

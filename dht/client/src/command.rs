@@ -204,7 +204,7 @@ async fn give(known: &Known, node: usize, command: &Command, forecast: bool, unt
     let within = until.saturating_duration_since(Instant::now());
     let within_ms = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
     let request = Message::Command { within_ms, forecast, command: Box::new(command.clone()) };
-    match timeout_at(until + SLACK, connection.ask(known.epoch(), &request)).await {
+    match timeout_at(until + SLACK, connection.ask(known.epoch(), &request, None)).await {
         Ok(Ok(Message::CommandAnswer(answer))) => Said::Answer(*answer, connection.receiver.epoch),
         Ok(Ok(reply @ Message::Error { code: ErrorCode::Internal, .. })) => Said::Left(failure(reply)),
         // It says so before it takes anything.

@@ -4,7 +4,9 @@ use std::io::{self, IoSlice};
 use std::time::Duration;
 
 use bytes::Bytes;
-use deadwax_dht::wire::{BadFrame, Decoder, FrameHeader, Kind, Message, PROTOCOL_MIN, PROTOCOL_VERSION, Stamp};
+use deadwax_dht::wire::{
+    AT_ONCE_SINCE, BadFrame, Decoder, FrameHeader, Kind, Message, PROTOCOL_MIN, PROTOCOL_VERSION, Stamp,
+};
 use deadwax_dht::{ClusterId, Failure, FailureKind, NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -127,8 +129,19 @@ impl Connection {
         }
     }
 
-    /// Sends a request by the map of `epoch` and waits for the first reply to it.
-    pub(crate) async fn ask(&mut self, epoch: u64, request: &Message) -> Result<Message, Failure> {
+    /// Whether bytes of a put may go with it.
+    pub(crate) const fn takes_at_once(&self) -> bool {
+        self.protocol >= AT_ONCE_SINCE
+    }
+
+    /// Sends a request by the map of `epoch` and waits for the first reply to it. `data`: what a put is to take, which goes
+    /// with it if the node [may be sent it](Self::takes_at_once).
+    pub(crate) async fn ask(
+        &mut self,
+        epoch: u64,
+        request: &Message,
+        data: Option<&Bytes>,
+    ) -> Result<Message, Failure> {
         let (since, protocol) = (request.kind().since(), self.protocol);
         if since > protocol {
             let why = format!("speaks protocol {protocol}, which has no {:?}", request.kind());
@@ -137,7 +150,10 @@ impl Connection {
         self.sender.stamp.request = self.sender.stamp.request.wrapping_add(1);
         self.sender.stamp.epoch = epoch;
         self.receiver.stamp = self.sender.stamp;
-        self.sender.send(request).await?;
+        match data.filter(|_| self.takes_at_once()) {
+            Some(data) => self.sender.send_with(request, data).await?,
+            None => self.sender.send(request).await?,
+        }
         self.receiver.receive().await
     }
 }
@@ -153,12 +169,14 @@ impl Connection {
 
 impl Sender {
     async fn send(&mut self, message: &Message) -> Result<(), Failure> {
-        let frame = message.frame(self.stamp);
-        let sending = match &self.session {
-            None => self.socket.write_all(&frame).await,
-            Some(session) => secure::write(&self.socket, session, &mut [IoSlice::new(&frame)], None).await,
-        };
-        sending.map_err(|error| broken("send", &error))
+        self.send_all(&mut [IoSlice::new(&message.frame(self.stamp))], None).await
+    }
+
+    /// Sends a message and a frame of data behind it, all at once.
+    async fn send_with(&mut self, message: &Message, data: &Bytes) -> Result<(), Failure> {
+        let (frame, header) = (message.frame(self.stamp), FrameHeader::new(Kind::Data, self.stamp, [data.as_ref()]));
+        let header = header.encode();
+        self.send_all(&mut [IoSlice::new(&frame), IoSlice::new(&header), IoSlice::new(data)], None).await
     }
 
     /// Sends one frame of data, made of `parts`. A peer that takes nothing for `stall_ms` has failed.
@@ -167,23 +185,31 @@ impl Sender {
         let mut slices = Vec::with_capacity(parts.len() + 1);
         slices.push(IoSlice::new(&header));
         slices.extend(parts.iter().map(|part| IoSlice::new(part)));
-        if let Some(session) = &self.session {
-            let stall = Some(Duration::from_millis(stall_ms));
-            return secure::write(&self.socket, session, &mut slices, stall).await.map_err(|error| {
-                match error.kind() {
-                    io::ErrorKind::TimedOut => took_nothing(stall_ms),
-                    _ => broken("send", &error),
-                }
-            });
-        }
-        let mut rest = slices.as_mut_slice();
-        while !rest.is_empty() {
-            let writing = timeout(Duration::from_millis(stall_ms), self.socket.write_vectored(rest));
-            let wrote = writing.await.map_err(|_| took_nothing(stall_ms))?.map_err(|error| broken("send", &error))?;
-            if wrote == 0 {
-                return Err(broken("send", &io::Error::from(io::ErrorKind::WriteZero)));
+        self.send_all(&mut slices, Some(stall_ms)).await
+    }
+
+    /// Sends all slices. A peer that takes nothing for `stall_ms`, if that is bounded here, has failed.
+    async fn send_all(&mut self, mut slices: &mut [IoSlice<'_>], stall_ms: Option<u64>) -> Result<(), Failure> {
+        let stall = stall_ms.map(Duration::from_millis);
+        let failed = |error: io::Error| match (error.kind(), stall_ms) {
+            (io::ErrorKind::TimedOut, Some(stall_ms)) => {
+                Failure::new(FailureKind::Stalled, format!("took no bytes for {stall_ms} ms"))
             }
-            IoSlice::advance_slices(&mut rest, wrote);
+            _ => broken("send", &error),
+        };
+        if let Some(session) = &self.session {
+            return secure::write(&self.socket, session, slices, stall).await.map_err(failed);
+        }
+        while !slices.is_empty() {
+            let writing = self.socket.write_vectored(slices);
+            let wrote = match stall {
+                Some(stall) => timeout(stall, writing).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+                None => writing.await,
+            };
+            match wrote.map_err(failed)? {
+                0 => return Err(failed(io::ErrorKind::WriteZero.into())),
+                wrote => IoSlice::advance_slices(&mut slices, wrote),
+            }
         }
         Ok(())
     }
@@ -219,10 +245,6 @@ impl Receiver {
             }
         }
     }
-}
-
-fn took_nothing(stall_ms: u64) -> Failure {
-    Failure::new(FailureKind::Stalled, format!("took no bytes for {stall_ms} ms"))
 }
 
 pub(crate) fn broken(action: &str, error: &io::Error) -> Failure {

@@ -25,7 +25,7 @@ impl Client {
     async fn discovered(address: &str, config: &ClientConfig) -> Result<History, Failure> {
         let (cluster, node) = who(address, config).await?;
         let mut connection = Connection::open(&cluster, 0, (&node, address), config).await?;
-        let first = connection.ask(0, &Message::EpochsAfter { epoch: 0 }).await?;
+        let first = connection.ask(0, &Message::EpochsAfter { epoch: 0 }, None).await?;
         let bytes = follower::receive_batch(&mut connection, first, config.read_stall_ms).await?;
         let history = follower::first_history(&bytes)?;
         if *history.state().spec().cluster.as_bytes() != *cluster.as_bytes() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use deadwax_dht::wire::Message;
 use deadwax_dht::{Failure, Holder, Layout, Map, Node, NodeId, Sets, Targets};
 use deadwax_track::Partition;
@@ -121,6 +122,16 @@ impl Known {
         longer_ms: u64,
     ) -> Result<(Lease, Message), Failure> {
         self.pools[node].ask_patiently(self.epoch(), request, longer_ms).await
+    }
+
+    /// Offers a track to the map's node of this index, with its bytes: see [`NodePool::ask_with`].
+    pub(crate) async fn ask_with(
+        &self,
+        node: usize,
+        request: &Message,
+        data: &Bytes,
+    ) -> Result<(Lease, Message), Failure> {
+        self.pools[node].ask_with(self.epoch(), request, data).await
     }
 
     /// Asks the map's node of this index: see [`NodePool::ask`].

@@ -50,6 +50,7 @@ use tokio::time::Instant;
 pub use command::{CommandDone, CommandError};
 pub use config::ClientConfig;
 pub use copies::Copies;
+pub use deadwax_dht::wire::AT_ONCE_BYTES_MAX;
 pub use deadwax_dht_tls::{Identity, KeyError, load_key};
 pub use error::{Error, HolderFailure, Holders};
 pub use get::GetStream;

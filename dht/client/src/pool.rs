@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use deadwax_dht::wire::Message;
 use deadwax_dht::{ClusterId, Failure, FailureKind, Node, NodeId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -123,6 +124,16 @@ impl NodePool {
         self.ask_patiently(epoch, request, 0).await
     }
 
+    /// As [`ask`](Self::ask), to put a track whose bytes go with the request: see [`Connection::ask`].
+    pub(crate) async fn ask_with(
+        self: &Arc<Self>,
+        epoch: u64,
+        request: &Message,
+        data: &Bytes,
+    ) -> Result<(Lease, Message), Failure> {
+        self.ask_within(epoch, (request, Some(data)), self.config.first_ms).await
+    }
+
     /// As [`ask`](Self::ask), of a node that may take so many milliseconds longer, as it waits for others itself.
     pub(crate) async fn ask_patiently(
         self: &Arc<Self>,
@@ -130,7 +141,15 @@ impl NodePool {
         request: &Message,
         longer_ms: u64,
     ) -> Result<(Lease, Message), Failure> {
-        let first_ms = self.config.first_ms + longer_ms;
+        self.ask_within(epoch, (request, None), self.config.first_ms + longer_ms).await
+    }
+
+    async fn ask_within(
+        self: &Arc<Self>,
+        epoch: u64,
+        what: (&Message, Option<&Bytes>),
+        first_ms: u64,
+    ) -> Result<(Lease, Message), Failure> {
         let permit = Arc::clone(&self.permits).acquire_owned();
         let Ok(permit) = timeout(Duration::from_millis(first_ms), permit).await else {
             let most = self.config.connections_max;
@@ -138,7 +157,7 @@ impl NodePool {
             return Err(Failure::new(FailureKind::Busy, why));
         };
         let permit = permit.expect("never closed");
-        let asking = timeout(Duration::from_millis(first_ms), self.ask_at_leisure(epoch, request, permit));
+        let asking = timeout(Duration::from_millis(first_ms), self.ask_at_leisure(epoch, what, permit));
         asking.await.unwrap_or_else(|_| {
             self.suspect();
             Err(Failure::new(FailureKind::Stalled, format!("did not answer for {first_ms} ms")))
@@ -148,12 +167,12 @@ impl NodePool {
     async fn ask_at_leisure(
         self: &Arc<Self>,
         epoch: u64,
-        request: &Message,
+        (request, data): (&Message, Option<&Bytes>),
         permit: OwnedSemaphorePermit,
     ) -> Result<(Lease, Message), Failure> {
         let lease = |connection| Lease { connection, pool: Arc::clone(self), _permit: permit };
         if let Some(mut connection) = self.idle() {
-            match connection.ask(epoch, request).await {
+            match connection.ask(epoch, request, data).await {
                 Ok(reply) => {
                     self.heard_of(&connection);
                     return Ok((lease(connection), reply));
@@ -170,7 +189,7 @@ impl NodePool {
             }
         })?;
         self.heard_of(&connection);
-        let reply = connection.ask(epoch, request).await?;
+        let reply = connection.ask(epoch, request, data).await?;
         self.heard_of(&connection);
         Ok((lease(connection), reply))
     }

@@ -56,6 +56,8 @@ struct Holder {
     config: Arc<ClientConfig>,
     offer: Message,
     track_bytes: u64,
+    /// The track, where it goes with the offer.
+    whole: Option<Bytes>,
     queue: mpsc::Receiver<Part>,
     room: Arc<Semaphore>,
     events: mpsc::Sender<(usize, LaneEvent)>,
@@ -63,18 +65,23 @@ struct Holder {
 
 /// What a holder said to the offer.
 enum Offered {
+    /// It wants the bytes, or has them and is at it.
     Ready(Box<Lease>),
-    Already { bytes: u64 },
+    Stored {
+        already: bool,
+        bytes: u64,
+    },
 }
 
 impl Lane {
-    /// Starts the task that offers the track to the holder of this index. It sends at most two events.
+    /// Starts the task that offers the track to the holder of this index. It sends at most two events. `whole`: the track,
+    /// where that goes with the offer; then nothing is to be [sent](Self::send).
     pub(crate) fn start(
         client: &Client,
         known: &Arc<Known>,
         (index, node): (usize, usize),
         offer: Message,
-        track_bytes: u64,
+        (track_bytes, whole): (u64, Option<Bytes>),
         events: &mpsc::Sender<(usize, LaneEvent)>,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE_PARTS_MAX);
@@ -87,6 +94,7 @@ impl Lane {
             config,
             offer,
             track_bytes,
+            whole,
             queue: receiver,
             room: Arc::clone(&room),
             events: events.clone(),
@@ -145,10 +153,17 @@ impl Holder {
     async fn put(&mut self) -> Result<(bool, u64), Failure> {
         let mut lease = match self.offer_patiently().await? {
             Offered::Ready(lease) => lease,
-            Offered::Already { bytes } => return Ok((true, bytes)),
+            Offered::Stored { already, bytes } => return Ok((already, bytes)),
         };
         let _ = self.events.send((self.index, LaneEvent::Ready)).await;
-        self.stream(&mut lease).await?;
+        match &self.whole {
+            None => self.stream(&mut lease).await?,
+            Some(_) if lease.connection.takes_at_once() => {}
+            Some(whole) => {
+                let stall_ms = self.config.write_stall_ms;
+                lease.connection.sender.send_data(std::slice::from_ref(whole), stall_ms).await?;
+            }
+        }
         let durable_ms = self.config.durable_ms;
         let waiting = timeout(Duration::from_millis(durable_ms), lease.connection.receiver.receive());
         let late = || Failure::new(FailureKind::Stalled, format!("not durable within {durable_ms} ms"));
@@ -177,12 +192,15 @@ impl Holder {
     }
 
     async fn offer(&self) -> Result<Offered, Failure> {
-        let (lease, reply) = self.known.ask(self.node, &self.offer).await?;
+        let (lease, reply) = match &self.whole {
+            Some(whole) => self.known.ask_with(self.node, &self.offer, whole).await?,
+            None => self.known.ask(self.node, &self.offer).await?,
+        };
         match reply {
             Message::Ready => Ok(Offered::Ready(Box::new(lease))),
-            Message::Stored { bytes, .. } => {
+            Message::Stored { already, bytes, .. } => {
                 lease.give_back();
-                Ok(Offered::Already { bytes })
+                Ok(Offered::Stored { already, bytes })
             }
             Message::Error { code, message } => {
                 lease.give_back();

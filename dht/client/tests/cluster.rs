@@ -1,5 +1,6 @@
 //! A client and three nodes that fail in every way they can.
 
+mod at_once;
 mod commands;
 mod core_status;
 mod epochs;

@@ -3,26 +3,32 @@
 mod greeting;
 
 use std::os::fd::RawFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use deadwax_dht::core::{BadEnvelope, Done, Envelope, Verb};
-use deadwax_dht::wire::{BadFrame, ErrorCode, Feed, FrameHeader, Kind, Message, Newer, Stamp, parts};
+use deadwax_dht::wire::{
+    AT_ONCE_BYTES_MAX, BadFrame, ErrorCode, Feed, FrameHeader, Kind, Message, Newer, Stamp, parts,
+};
 use deadwax_dht::{NodeId, VolumeId};
 use deadwax_engine::Priority;
 use deadwax_track::{ByteRange, TRACK_BYTES_MAX, Tags, TrackId};
+use futures_lite::future::or;
+use glommio::timer::sleep;
 
 use crate::admission::Caller;
 use crate::answers;
 use crate::drain::Guest;
-use crate::driver::{Turn, Wish};
+use crate::driver::{Turn, Wish, stored_at_once};
 use crate::operators;
 use crate::parcel::Parcel;
 use crate::refusal::Refusal;
 use crate::shard::Shard;
 use crate::socket::{ReceiveError, Received, Socket};
 use crate::takedowns;
-use crate::transfer::{self, Broken, Put, Stored};
+use crate::transfer::{self, Broken, Put, Sink, Stored};
 
 /// A connection being served.
 pub(crate) struct Connection {
@@ -37,6 +43,30 @@ pub(crate) struct Connection {
     parcel: Parcel,
     /// How long the next request is of use, in ms, where its sender said so.
     within_ms: Option<u32>,
+    /// The last request that was refused, and how many bytes of a track may be on their way that were sent with it.
+    unwanted: (u32, usize),
+}
+
+/// How long a put whose bytes came with it may take before its sender hears that it is under way: well below what clients
+/// wait for a first answer.
+const READY_LATE: Duration = Duration::from_millis(500);
+
+/// A put's part with the core.
+enum PutTurn {
+    /// It was let in.
+    Begun(Turn),
+    /// Its bytes came with it: the core hears of it when it is stored.
+    Late(Wish),
+}
+
+impl PutTurn {
+    /// It is stored, or was. What may be said of it.
+    async fn finish(self, shard: &Rc<Shard>, bytes: u64) -> Result<Option<u64>, Refusal> {
+        match self {
+            Self::Begun(turn) => turn.finish(Done::Stored, bytes).await,
+            Self::Late(wish) => stored_at_once(shard, &wish).await,
+        }
+    }
 }
 
 /// What comes next.
@@ -66,7 +96,7 @@ impl From<std::io::Error> for End {
 impl Connection {
     pub(crate) fn new(shard: Rc<Shard>, socket: Socket) -> Self {
         let parcel = Parcel::new(Arc::clone(&shard.node));
-        Self { shard, socket, caller: Caller::Anyone, judged: 0, peer: None, parcel, within_ms: None }
+        Self { shard, socket, caller: Caller::Anyone, judged: 0, peer: None, parcel, within_ms: None, unwanted: (0, 0) }
     }
 
     /// Its descriptor, for the list of guests.
@@ -181,6 +211,7 @@ impl Connection {
         let request = header.stamp.request;
         self.check_cluster(&header)?;
         let message = match message {
+            Ok(Message::Data(bytes)) if self.passes_over(request, bytes.len()) => return Ok(()),
             Ok(message) => message,
             // The frame was whole: the stream is sound, only the request is not.
             Err(why) => return self.refuse(request, Refusal::invalid(why.to_string())).await,
@@ -358,35 +389,26 @@ impl Connection {
     async fn put(&mut self, request: u32, wish: Wish, bytes: u64, tags: Tags) -> Result<(), End> {
         let shard = Rc::clone(&self.shard);
         let counters = &shard.node.counters;
+        // Its bytes are here: by the time that the core had let it in it could be stored.
+        let at_once = self.socket.has_more() && bytes <= AT_ONCE_BYTES_MAX as u64 && wish.epoch == shard.node.epoch();
         let begun = async {
             let volume = shard.node.volume(&wish.volume)?;
-            let turn = Turn::begin(&shard, wish).await?;
+            let turn = if at_once { PutTurn::Late(wish) } else { PutTurn::Begun(Turn::begin(&shard, wish).await?) };
             Ok((turn, transfer::put(&shard, volume, wish.track, bytes, tags).await?))
         };
-        let (turn, mut sink) = match begun.await {
+        let (turn, sink) = match begun.await {
             Err(why) => return self.refuse(request, why).await,
             Ok((turn, Put::Already(Stored { bytes, pieces }))) => {
-                if let Err(why) = turn.finish(Done::Stored, 0).await {
+                if let Err(why) = turn.finish(&shard, 0).await {
                     return self.refuse(request, why).await;
                 }
                 counters.puts_already.add(1);
+                self.unwanted = (request, AT_ONCE_BYTES_MAX);
                 return self.reply(request, &Message::Stored { already: true, bytes, pieces }).await;
             }
             Ok((turn, Put::Ready(sink))) => (turn, sink),
         };
-        let taken = async {
-            self.reply(request, &Message::Ready).await?;
-            let mut left = bytes;
-            while left > 0 {
-                let count = self.data(request, left).await?;
-                sink.write(&mut self.socket, count).await.map_err(|why| End::Refused(request, why))?;
-                left -= count as u64;
-            }
-            let stored = sink.finish().await.map_err(|why| End::Refused(request, why))?;
-            turn.finish(Done::Stored, stored.bytes).await.map_err(|why| End::Refused(request, why))?;
-            Ok(stored)
-        };
-        match taken.await {
+        match self.take_in(request, bytes, sink, turn).await {
             Ok(Stored { bytes, pieces }) => {
                 counters.puts.add(1);
                 counters.put_bytes.add(bytes);
@@ -397,6 +419,49 @@ impl Connection {
                 Err(why)
             }
         }
+    }
+
+    /// Takes in the bytes of a put that may begin.
+    async fn take_in(&mut self, request: u32, bytes: u64, mut sink: Sink, turn: PutTurn) -> Result<Stored, End> {
+        let refused = |why| End::Refused(request, why);
+        let mut is_ready_told = !self.socket.has_more();
+        if is_ready_told {
+            self.reply(request, &Message::Ready).await?;
+        }
+        let mut left = bytes;
+        while left > 0 {
+            let count = self.data(request, left).await?;
+            sink.write(&mut self.socket, count).await.map_err(refused)?;
+            left -= count as u64;
+        }
+        let mut finishing = pin!(sink.finish());
+        let stored = loop {
+            if is_ready_told {
+                break finishing.await;
+            }
+            let late = async {
+                sleep(READY_LATE).await;
+                None
+            };
+            match or(async { Some(finishing.as_mut().await) }, late).await {
+                Some(stored) => break stored,
+                None => self.reply(request, &Message::Ready).await?,
+            }
+            is_ready_told = true;
+        };
+        let stored = stored.map_err(refused)?;
+        turn.finish(&self.shard, stored.bytes).await.map_err(refused)?;
+        Ok(stored)
+    }
+
+    /// Whether these are bytes that were sent with a put that was refused, or was stored already.
+    fn passes_over(&mut self, request: u32, bytes: usize) -> bool {
+        let (of, left) = self.unwanted;
+        let passes = of == request && bytes <= left;
+        if passes {
+            self.unwanted = (of, left - bytes);
+        }
+        passes
     }
 
     /// Reads a data frame's payload, checked; answers its length, of which at most `left` may come.
@@ -470,6 +535,7 @@ impl Connection {
         let counters = &self.shard.node.counters;
         if why.code == ErrorCode::Busy { &counters.busy } else { &counters.errors }.add(1);
         let epoch = why.epoch;
+        self.unwanted = (request, AT_ONCE_BYTES_MAX);
         self.reply_at(request, &why.reply(), epoch).await
     }
 

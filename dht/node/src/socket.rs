@@ -8,6 +8,7 @@
 mod secure;
 
 use std::io::{self, IoSlice};
+use std::mem;
 use std::net::Shutdown;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -153,6 +154,11 @@ impl Socket {
         &self.buffer[self.unread.start..self.unread.start + count]
     }
 
+    /// Whether anything was read beyond what was consumed.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
     /// Forgets the first `count` bytes.
     pub(crate) fn consume(&mut self, count: usize) {
         assert!(count <= self.unread.len(), "consume {count} of {} bytes", self.unread.len());
@@ -175,7 +181,7 @@ impl Socket {
     /// Gives a large buffer back to the pool. Called between requests.
     pub(crate) fn shrink(&mut self) {
         if self.buffer.len() > SMALL_BYTES && self.unread.len() <= SMALL_BYTES {
-            let large = std::mem::replace(&mut self.buffer, vec![0; SMALL_BYTES]);
+            let large = mem::replace(&mut self.buffer, self.buffers.take(SMALL_BYTES));
             self.buffer[..self.unread.len()].copy_from_slice(&large[self.unread.clone()]);
             self.unread = 0..self.unread.len();
             self.buffers.give_back(large);
@@ -189,10 +195,10 @@ impl Socket {
     async fn fill(&mut self, count: usize) -> Result<(), ReceiveError> {
         assert!(count <= FRAME_PAYLOAD_MAX, "a frame's payload was bounded, got {count}");
         if count > self.buffer.len() {
-            let mut large = self.buffers.take();
-            large[..self.unread.len()].copy_from_slice(&self.buffer[self.unread.clone()]);
+            let mut larger = self.buffers.take(count + HEADER_BYTES);
+            larger[..self.unread.len()].copy_from_slice(&self.buffer[self.unread.clone()]);
             self.unread = 0..self.unread.len();
-            self.buffer = large;
+            self.buffers.give_back(mem::replace(&mut self.buffer, larger));
         } else if self.unread.start + count > self.buffer.len() {
             self.buffer.copy_within(self.unread.clone(), 0);
             self.unread = 0..self.unread.len();
@@ -291,9 +297,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if self.buffer.len() > SMALL_BYTES {
-            self.buffers.give_back(std::mem::take(&mut self.buffer));
-        }
+        self.buffers.give_back(mem::take(&mut self.buffer));
     }
 }
 

@@ -11,7 +11,7 @@ use deadwax_dht::wire::{Message, Stamp};
 use deadwax_engine::Priority;
 use deadwax_track::{ByteRange, Tags, TrackId, piece_count};
 
-use crate::buffers::Buffers;
+use crate::buffers::{Buffers, LARGE_BYTES};
 use crate::refusal::Refusal;
 use crate::shard::{Shard, Slot};
 use crate::socket::{Chunk, Socket};
@@ -164,7 +164,7 @@ impl SinkThere {
             buffer
         } else if self.untaken > 0 {
             self.untaken -= 1;
-            self.buffers.take()
+            self.buffers.take(count)
         } else {
             match self.emptied.recv_async().await {
                 Ok(buffer) => buffer,
@@ -267,7 +267,7 @@ async fn give_out(
             buffer
         } else if untaken > 0 {
             untaken -= 1;
-            buffers.take()
+            buffers.take(LARGE_BYTES)
         } else {
             let Ok(buffer) = emptied.recv_async().await else { return };
             buffer

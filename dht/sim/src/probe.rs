@@ -35,6 +35,7 @@ probes! {
     GetsAbsent = "gets of what was never put, told so",
     GetsUnavailable = "gets that could not be told",
     GetsGone = "gets of what was taken down, told so",
+    PutsAtOnce = "copies of puts that did not ask to begin",
     StandIns = "copies taken by a stand-in",
     StraysReleased = "a stand-in's copy handed back and erased",
     MovedReleased = "a copy erased where its partition had been",

@@ -57,6 +57,10 @@ pub enum Input {
         /// How many of the track's bytes moved.
         bytes: u64,
     },
+    /// A put whose bytes came with it, and so did not ask to begin: they are durable and proved ([`Input::Stored`] came
+    /// before), or were before. Answered by [`Effect::Finish`](super::Effect::Finish) or
+    /// [`Effect::Refuse`](super::Effect::Refuse), and only then is the asker told.
+    StoredAtOnce(Request),
     /// A drive is there, with what is on it: at the start, or when it came back.
     VolumeUp {
         /// Which.

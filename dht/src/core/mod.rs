@@ -15,7 +15,8 @@
 //!
 //! **The way of a request.** [`Input::Request`], answered by [`Effect::Go`] or [`Effect::Refuse`]; the driver moves the
 //! bytes and says [`Input::Done`]; [`Effect::Finish`] says what the asker may be told. A put is checked at both ends: a
-//! track may have been taken down meanwhile, and the partition may have got other holders.
+//! track may have been taken down meanwhile, and the partition may have got other holders. Of a small one, whose bytes came
+//! with it ([`Input::StoredAtOnce`]), the end is all there is to check.
 //!
 //! **The way of an epoch.** A record comes from the voter of this node, or from any peer: each envelope carries its
 //! sender's epoch, and who is behind asks. The new layout is then told to all machines: of at most [`EPOCHS_MAX`] records
@@ -183,6 +184,7 @@ impl Core {
             Input::WantEpochs { number, since } => self.take_want_epochs(number, since),
             Input::Request(request) => self.take_request(request),
             Input::Done { number, outcome, bytes } => self.take_done(number, outcome, bytes),
+            Input::StoredAtOnce(request) => self.take_stored_at_once(&request),
             Input::VolumeUp { volume, digests } => self.take_volume_up(volume, digests),
             Input::VolumeDown(volume) => self.take_volume_down(volume),
             Input::Stored { volume, track } => self.take_stored(volume, track),
@@ -205,7 +207,7 @@ impl Core {
     }
 
     fn refuse_all(&mut self, input: &Input) -> Vec<Effect> {
-        if let Input::Request(request) = input {
+        if let Input::Request(request) | Input::StoredAtOnce(request) = input {
             self.effects.push(Effect::Refuse { number: request.number, why: Refused::Halted });
         }
         std::mem::take(&mut self.effects)

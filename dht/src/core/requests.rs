@@ -158,6 +158,16 @@ impl Core {
         self.effects.push(Effect::Finish { number, answer });
     }
 
+    /// A put that is stored and that nobody let in: what would have kept it from beginning keeps it from being told so.
+    pub(super) fn take_stored_at_once(&mut self, request: &Request) {
+        let number = request.number;
+        let effect = match self.admit(request) {
+            Ok(()) => Effect::Finish { number, answer: self.stored(request) },
+            Err(why) => Effect::Refuse { number, why },
+        };
+        self.effects.push(effect);
+    }
+
     /// What a put is told whose copy is durable.
     fn stored(&self, request: &Request) -> Finished {
         match self.gate(&request.track) {

@@ -28,6 +28,9 @@ pub use self::step::{Grace, PutStep};
 /// track is *not found*. Nobody stands in once the bytes flow: those that were sent are gone. Nor for a holder that
 /// said [`Invalid`](FailureKind::Invalid): what one finds wrong, all would.
 ///
+/// **At once.** A small track's bytes go with the offer ([`at_once`](Self::at_once)), so a target may be durable without
+/// having been ready; the put may then be acknowledged while it opens, as late targets have the bytes, too.
+///
 /// **A newer map.** One target that says [`Moved`](FailureKind::Moved), at any time before the acknowledgement, ends
 /// the put at this epoch: the holders may be others, and what a quorum of the old ones has may have been copied to them
 /// already, without this track. A node therefore says so, too, instead of that it stored the track, when the
@@ -43,6 +46,7 @@ pub struct PutQuorum {
     /// When the put first could have begun without the targets that have not answered.
     able_since: Option<u64>,
     phase: Phase,
+    at_once: bool,
     moved: Option<u64>,
 }
 
@@ -122,9 +126,17 @@ impl PutQuorum {
             deadline,
             able_since: None,
             phase: Phase::Opening,
+            at_once: false,
             moved: None,
             targets,
         }
+    }
+
+    /// The same, where every target is sent the bytes with the offer.
+    #[must_use]
+    pub const fn at_once(mut self) -> Self {
+        self.at_once = true;
+        self
     }
 
     /// The target has reserved space and waits for the bytes.
@@ -170,7 +182,8 @@ impl PutQuorum {
             return PutStep::Moved { epoch };
         }
         let durable = |state: &State| matches!(state, State::Durable { .. });
-        if self.phase == Phase::Streaming && self.is_enough(durable) && self.sent_a_copy() {
+        let is_sent = self.phase == Phase::Streaming || self.at_once;
+        if is_sent && self.is_enough(durable) && self.sent_a_copy() {
             self.phase = Phase::Acknowledged;
             return PutStep::Acknowledged { copies, zones };
         }
@@ -320,8 +333,13 @@ impl PutQuorum {
     /// Whether a target that was sent the bytes has them, or none will: copies that were there before the put do not
     /// show that it did anything.
     fn sent_a_copy(&self) -> bool {
-        let any = |wanted: State| self.takes.iter().any(|take| take.state == wanted);
-        any(State::Durable { already: false }) || !any(State::Ready)
+        let sent = self.takes.iter().any(|take| take.state == State::Durable { already: false });
+        let under_way = self.takes.iter().any(|take| match take.state {
+            State::Ready => true,
+            State::Asked { .. } => self.phase == Phase::Opening,
+            _ => false,
+        });
+        sent || !under_way
     }
 
     /// Whether those that are so are a quorum of each set and lie in zones enough.

@@ -26,7 +26,7 @@ use crate::ClusterId;
 /// speak to one another ([`Peer`](Kind::Peer), [`Pull`](Kind::Pull)), stand-ins, deadlines, the map's records
 /// ([`Epochs`](Kind::Epochs)). 4: operators' commands ([`Command`](Kind::Command)), and how the cluster's rules stand;
 /// takedowns by the cluster's log ([`Issue`](Kind::Issue)), and what gateways follow; a node says which versions it speaks
-/// ([`NodeVersions`](Kind::NodeVersions)); over TLS, as it may be, who is not admitted hears so.
+/// ([`NodeVersions`](Kind::NodeVersions)); a small track's bytes go with its `Put`; over TLS, as it may be, who is not admitted hears so.
 pub const PROTOCOL_VERSION: u8 = 4;
 /// The first in which nodes speak to one another, and a cluster has a log. The log and what is in the nodes' envelopes
 /// have no versions of their own: what came later to either is of a later version of the protocol.
@@ -37,6 +37,10 @@ pub const PROTOCOL_MIN: u8 = 2;
 pub const HEADER_BYTES: usize = 40;
 /// The most track bytes in one [`Data`](Kind::Data) frame.
 pub const DATA_BYTES_MAX: usize = mib(1);
+/// The most bytes of a track that may follow their [`Put`](Kind::Put) at once, before the node is ready.
+pub const AT_ONCE_BYTES_MAX: usize = kib(256);
+/// The first version of the protocol in which they may.
+pub const AT_ONCE_SINCE: u8 = 4;
 /// The most bytes after a header, of any kind.
 pub const FRAME_PAYLOAD_MAX: usize = mib(1) + kib(128);
 
@@ -46,6 +50,7 @@ const HEADER_CRC_AT: usize = 36;
 const _: () = assert!(0 < PROTOCOL_MIN && PROTOCOL_MIN <= PROTOCOL_VERSION);
 const _: () = assert!(PROTOCOL_OF_NODES <= PROTOCOL_VERSION);
 const _: () = assert!(HEADER_CRC_AT + 4 == HEADER_BYTES);
+const _: () = assert!(AT_ONCE_BYTES_MAX <= DATA_BYTES_MAX);
 const _: () = assert!(DATA_BYTES_MAX <= FRAME_PAYLOAD_MAX && FRAME_PAYLOAD_MAX < u32::MAX as usize);
 
 #[expect(clippy::cast_possible_truncation, reason = "small constants, evaluated by the compiler")]

@@ -6,7 +6,7 @@
 //! **Goals.** Every length is bounded before memory is taken; every byte is covered by a checksum; any bytes decode to
 //! a value or an error, never a panic; bulk bytes are passed on without copying; two machines that differ in version,
 //! cluster or identity say so in words. **Non-goals.** Secrecy and authenticity (TLS around it, `deadwax-dht-tls`, is the
-//! transport's matter), pipelining, compression, machine-independent text.
+//! transport's matter), requests that overtake each other, compression, machine-independent text.
 //!
 //! **Frames.** All traffic, both ways, is frames: a 40-byte [`FrameHeader`] and a payload of at most
 //! [`FRAME_PAYLOAD_MAX`] bytes. `frame.rs` owns the header's bytes, `message.rs` the payloads'.
@@ -18,6 +18,7 @@
 //! | `Hello`, first and once | `Welcome`, or `Error` (`Version`, `WrongCluster`, `WrongNode`, `NotAdmitted`), and it closes |
 //! | `Put` | `Stored{already: true}`, or `Ready`, or `Error` (`NoSpace`, `Busy`, `TakenDown`, `Fenced`, ...) |
 //! | after `Ready`: `Data`, exactly `bytes` of it | `Stored{already: false}` when all is durable, or `Error` |
+//! | `Data` right after `Put`, where that is of at most [`AT_ONCE_BYTES_MAX`] | the same; `Ready` may be left out |
 //! | `StandIn`, `Pull` | as `Put`, `Get` |
 //! | `Within`, before a request | nothing |
 //! | `Get` | `Found`, `Data` that covers the range, `End`; or `Error`, also in the middle |
@@ -53,6 +54,7 @@
 //! - *The connection breaks in a put:* the node forgets the unfinished track. A client closes it to abort.
 //! - *`Error` after `Ready`:* the node has stopped reading and closes; the client drops the connection. (An `Error`
 //!   before `Ready`, or to any other request, leaves the connection usable.)
+//! - *A put is refused, or was stored already, whose `Data` came at once:* the node passes over them.
 //! - *`Data` is too much, or the bytes are not the id's:* `Error` `Invalid`; nothing is stored.
 //! - *The connection breaks in a get, or `Error` comes in mid-stream:* the client asks another holder for the rest.
 //! - *A request came after the version agreed on:* `Error` `Version`; the connection stays usable.
@@ -90,8 +92,8 @@ pub use feed::{
     TRACKS_MAX,
 };
 pub use frame::{
-    BadFrame, DATA_BYTES_MAX, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, Newer, PROTOCOL_MIN,
-    PROTOCOL_OF_NODES, PROTOCOL_VERSION, Stamp, negotiate,
+    AT_ONCE_BYTES_MAX, AT_ONCE_SINCE, BadFrame, DATA_BYTES_MAX, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind,
+    Newer, PROTOCOL_MIN, PROTOCOL_OF_NODES, PROTOCOL_VERSION, Stamp, negotiate,
 };
 pub use message::{ADDRESS_BYTES_MAX, BadMessage, DIGEST_PARTITIONS_MAX, ERROR_MESSAGE_BYTES_MAX, IDS_MAX, Message};
 pub use parts::{PEER_BYTES_MAX, parts};

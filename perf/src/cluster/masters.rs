@@ -1,7 +1,7 @@
 //! Three masters on loopback, as `deadwax up` makes and starts them, and what they cost.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,11 @@ use deadwax::children;
 use deadwax::layout::{Layout, Plan};
 use deadwax_dht::Map;
 use deadwax_dht_client::{Client, ClientConfig, Presence};
+use deadwax_dht_tls::{Identity, load_key};
 use deadwax_track::TrackId;
 use tokio::process::Child;
+
+use super::Mode;
 
 const COUNT: u16 = 3;
 /// Below the ports that the system gives to clients.
@@ -21,9 +24,10 @@ const STOP_MAX: Duration = Duration::from_secs(20);
 
 /// Three masters that run, and a client of theirs.
 pub(super) struct Masters {
+    deadwax: PathBuf,
+    layout: Layout,
     children: Vec<Child>,
     pub(super) client: Client,
-    pub(super) has_log: bool,
 }
 
 /// What processes have spent since they began.
@@ -37,18 +41,20 @@ pub(super) struct Spent {
 
 impl Masters {
     /// Makes a cluster in `dir`, starts its masters, and waits until they know what they do not have.
-    pub(super) async fn start(deadwax: &Path, dir: &Path, has_log: bool) -> anyhow::Result<Self> {
+    pub(super) async fn start(deadwax: &Path, dir: &Path, mode: Mode) -> anyhow::Result<Self> {
         let gateway = SocketAddr::from(([127, 0, 0, 1], PORT_FIRST - 1));
         let mut plan = Plan::loopback(dir, COUNT, gateway, PORT_FIRST)?;
-        plan.log = has_log;
+        (plan.log, plan.tls) = (mode.log, mode.tls);
         let layout = Layout::create(dir, &plan)?;
         let start = |index| layout.master(index, deadwax).start();
         let children = (0..layout.masters()).map(start).collect::<Result<_, _>>().context("start a master")?;
-        let client = Client::new(Arc::new(Map::load(&layout.map())?), ClientConfig::default());
+        let identity = mode.tls.then(|| load_key(&layout.gateway_key())).transpose()?.map(|key| Identity::new(&key));
+        let client =
+            Client::new(Arc::new(Map::load(&layout.map())?), ClientConfig { identity, ..ClientConfig::default() });
         let (started, never_stored) = (Instant::now(), TrackId::of(&[]));
         loop {
             match client.presence(never_stored).await {
-                Ok(Presence::Absent) => return Ok(Self { children, client, has_log }),
+                Ok(Presence::Absent) => return Ok(Self { deadwax: deadwax.to_owned(), layout, children, client }),
                 said => ensure!(started.elapsed() < START_MAX, "not ready within {START_MAX:?}: {said:?}"),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -62,6 +68,19 @@ impl Masters {
             let one = one?;
             Ok(Spent { cpu_s: sum.cpu_s + one.cpu_s, waits: sum.waits + one.waits })
         })
+    }
+
+    /// Takes all tracks from a master, as a drive that was replaced in its place, and starts it again.
+    pub(super) async fn empty(&mut self, index: usize) -> anyhow::Result<()> {
+        self.children[index].kill().await.context("kill a master")?;
+        let volume = self.layout.master_config(index).with_file_name("volume");
+        for part in ["segments", "snapshots"] {
+            for file in std::fs::read_dir(volume.join(part)).with_context(|| format!("list {}", volume.display()))? {
+                std::fs::remove_file(file?.path())?;
+            }
+        }
+        self.children[index] = self.layout.master(index, &self.deadwax).start().context("start a master")?;
+        Ok(())
     }
 
     pub(super) async fn stop(self) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use deadwax_dht_client::{Client, Put};
+use deadwax_dht_client::{AT_ONCE_BYTES_MAX, Client, Put};
 use deadwax_track::{ByteRange, Tags, TrackId};
 use hdrhistogram::Histogram;
 
@@ -14,14 +14,15 @@ use crate::ring::Scratch;
 use crate::ring::group::{Durable, Group};
 use crate::tracks::Random;
 
+use super::Part;
 use super::load::{Answered, Limits, Pace, Took, load};
 use super::masters::{Masters, Spent};
 use super::stock::{Item, Shelf, Stock};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
-const LARGE_BYTES: usize = 4 * MIB;
-const RANGE_BYTES: usize = 64 * KIB;
+pub(super) const LARGE_BYTES: usize = 4 * MIB;
+pub(super) const RANGE_BYTES: usize = 64 * KIB;
 const COPIES: usize = 3;
 /// Of what the closed loop reached, what the open loop asks for.
 const OPEN_SHARE: f64 = 0.7;
@@ -46,18 +47,20 @@ pub(super) type Found = Vec<(&'static str, f64)>;
 
 /// One cluster, and the tracks for it.
 pub(super) struct Bench {
-    masters: Masters,
-    prefix: &'static str,
+    pub(super) masters: Masters,
+    /// What the figures' names begin and end with.
+    decoration: (&'static str, &'static str),
+    only: Vec<Part>,
     time: Duration,
     bytes_max: u64,
-    seed: u64,
-    large: Stock,
+    pub(super) seed: u64,
+    pub(super) large: Stock,
     small: Stock,
     real: Stock,
 }
 
 /// What a closed loop took, what it cost, and the latencies of the open loop after it.
-struct Measured {
+pub(super) struct Measured {
     closed: Took,
     spent: Spent,
     open: Took,
@@ -81,13 +84,17 @@ impl Ceilings {
 }
 
 impl Bench {
-    pub(super) fn new(masters: Masters, prefix: &'static str, time: Duration, bytes_max: u64, seed: u64) -> Self {
+    pub(super) fn new(
+        masters: Masters,
+        decoration: (&'static str, &'static str),
+        only: &[Part],
+        time: Duration,
+        bytes_max: u64,
+        seed: u64,
+    ) -> Self {
         let [large, small] = [LARGE_BYTES, RANGE_BYTES].map(|bytes| Stock::new(&[bytes], seed));
-        Self { masters, prefix, time, bytes_max, seed, large, small, real: Stock::real(seed) }
-    }
-
-    pub(super) const fn has_log(&self) -> bool {
-        self.masters.has_log
+        let only = only.to_vec();
+        Self { masters, decoration, only, time, bytes_max, seed, large, small, real: Stock::real(seed) }
     }
 
     pub(super) async fn end(self) -> anyhow::Result<()> {
@@ -101,58 +108,77 @@ impl Bench {
             stock.renew(salt | number as u64);
         }
         let mut found = self.puts(board, ceilings).await.context("puts")?;
-        found.extend(self.gets(board, ceilings, salt).await.context("gets")?);
+        if self.only.contains(&Part::Get) {
+            found.extend(self.gets(board, ceilings, salt).await.context("gets")?);
+        }
         Ok(found)
     }
 
+    /// What a figure is called.
+    pub(super) fn name(&self, figure: &str) -> String {
+        let (before, after) = self.decoration;
+        format!("{before}{figure}{after}")
+    }
+
     async fn puts(&self, board: &mut Board, ceilings: &Ceilings) -> anyhow::Result<Found> {
-        let (name, beside) = (|name: &str| format!("{}{name}", self.prefix), "raw drive / 3 copies");
-        let large = self.put(&self.large, LARGE_BYTES, 8).await?;
-        let (rate, cpu) = (large.closed.megabytes_per_second(), large.cpu_s_per_gb());
-        board.add(&name("put_4m_inflight_8"), "MB/s", rate, &large.open.latency, Some(ceilings.put_large), beside);
-        board.add_plain(&name("cpu_s_per_gb_put"), "s/GB", cpu);
-        let small = self.put(&self.small, RANGE_BYTES, 16).await?;
-        let small_rate = small.closed.per_second();
-        let ceiling = Some(ceilings.put_small);
-        board.add(&name("put_64k_inflight_16"), "1/s", small_rate, &small.open.latency, ceiling, beside);
-        board.add_plain(&name("cpu_s_per_gb_put_64k"), "s/GB", small.cpu_s_per_gb());
-        board.add_plain(&name("waits_per_put_64k"), "", small.waits());
-        let real = self.put(&self.real, LARGE_BYTES, 8).await?;
-        let real_rate = real.closed.megabytes_per_second();
-        let ceiling = Some(ceilings.put_large);
-        board.add(&name("put_real_inflight_8"), "MB/s", real_rate, &real.open.latency, ceiling, beside);
-        Ok(vec![
-            ("put_4m_inflight_8", rate),
-            ("cpu_s_per_gb_put", cpu),
-            ("put_64k_inflight_16", small_rate),
-            ("cpu_s_per_gb_put_64k", small.cpu_s_per_gb()),
-            ("put_real_inflight_8", real_rate),
-        ])
+        let (mut found, beside) = (Found::new(), "raw drive / 3 copies");
+        // Gets are of these.
+        if self.only.contains(&Part::Put4m) || self.only.contains(&Part::Get) {
+            let large = self.put(&self.large, LARGE_BYTES, 8).await?;
+            let (rate, cpu) = (large.closed.megabytes_per_second(), large.cpu_s_per_gb());
+            let ceiling = Some(ceilings.put_large);
+            board.add(&self.name("put_4m_inflight_8"), "MB/s", rate, &large.open.latency, ceiling, beside);
+            board.add_plain(&self.name("cpu_s_per_gb_put"), "s/GB", cpu);
+            found.extend([("put_4m_inflight_8", rate), ("cpu_s_per_gb_put", cpu)]);
+        }
+        if self.only.contains(&Part::Put64k) {
+            let small = self.put(&self.small, RANGE_BYTES, 16).await?;
+            let (rate, cpu) = (small.closed.per_second(), small.cpu_s_per_gb());
+            let ceiling = Some(ceilings.put_small);
+            board.add(&self.name("put_64k_inflight_16"), "1/s", rate, &small.open.latency, ceiling, beside);
+            board.add_plain(&self.name("cpu_s_per_gb_put_64k"), "s/GB", cpu);
+            board.add_plain(&self.name("waits_per_put_64k"), "", small.waits());
+            found.extend([("put_64k_inflight_16", rate), ("cpu_s_per_gb_put_64k", cpu)]);
+        }
+        if self.only.contains(&Part::PutReal) || self.only.contains(&Part::Get) {
+            let real = self.put(&self.real, LARGE_BYTES, 8).await?;
+            let (rate, ceiling) = (real.closed.megabytes_per_second(), Some(ceilings.put_large));
+            board.add(&self.name("put_real_inflight_8"), "MB/s", rate, &real.open.latency, ceiling, beside);
+            found.push(("put_real_inflight_8", rate));
+        }
+        Ok(found)
     }
 
     async fn gets(&self, board: &mut Board, ceilings: &Ceilings, salt: u64) -> anyhow::Result<Found> {
-        let (name, beside) = (|name: &str| format!("{}{name}", self.prefix), "raw drive");
+        let beside = "raw drive";
         let shelf = Rc::new(Shelf::new(self.there(&self.large).await?, 0.0));
         let whole = self.get(&shelf, None, 8, salt).await?;
         let (rate, cpu) = (whole.closed.megabytes_per_second(), whole.cpu_s_per_gb());
         let ceiling = Some(ceilings.get_large);
-        board.add(&name("get_cold_4m_inflight_8"), "MB/s", rate, &whole.open.latency, ceiling, beside);
-        board.add_plain(&name("cpu_s_per_gb_get"), "s/GB", cpu);
+        board.add(&self.name("get_cold_4m_inflight_8"), "MB/s", rate, &whole.open.latency, ceiling, beside);
+        board.add_plain(&self.name("cpu_s_per_gb_get"), "s/GB", cpu);
         let ranges = self.get(&shelf, Some(RANGE_BYTES as u64), 32, salt).await?;
         let range_rate = ranges.closed.per_second();
         let ceiling = Some(ceilings.range);
-        board.add(&name("range_cold_64k_inflight_32"), "1/s", range_rate, &ranges.open.latency, ceiling, beside);
-        board.add_plain(&name("waits_per_range_64k"), "", ranges.waits());
+        board.add(&self.name("range_cold_64k_inflight_32"), "1/s", range_rate, &ranges.open.latency, ceiling, beside);
+        board.add_plain(&self.name("waits_per_range_64k"), "", ranges.waits());
         // Alone, so that it is the way that is measured and not a queue.
         let alone = self.get_paced(&shelf, Some(RANGE_BYTES as u64), 1, salt, Pace::Closed).await?.0;
         let first = at(&alone.first, 0.5);
-        board.add(&name("first_byte_cold_range"), "us", first, &alone.first, Some(ceilings.range_alone), "raw drive");
-        board.add_plain(&name("first_byte_over_drive"), "us", first - ceilings.range_alone);
+        board.add(
+            &self.name("first_byte_cold_range"),
+            "us",
+            first,
+            &alone.first,
+            Some(ceilings.range_alone),
+            "raw drive",
+        );
+        board.add_plain(&self.name("first_byte_over_drive"), "us", first - ceilings.range_alone);
         let real = Rc::new(Shelf::new(self.there(&self.real).await?, SERVERS_ZIPF));
         let zipf = self.get(&real, None, 8, salt).await?;
         let zipf_rate = zipf.closed.megabytes_per_second();
         let ceiling = Some(ceilings.get_large);
-        board.add(&name("get_real_zipf_inflight_8"), "MB/s", zipf_rate, &zipf.open.latency, ceiling, beside);
+        board.add(&self.name("get_real_zipf_inflight_8"), "MB/s", zipf_rate, &zipf.open.latency, ceiling, beside);
         Ok(vec![
             ("get_cold_4m_inflight_8", rate),
             ("cpu_s_per_gb_get", cpu),
@@ -163,7 +189,7 @@ impl Bench {
     }
 
     /// Puts tracks of some size, all of them new.
-    async fn put(&self, stock: &Stock, bytes: usize, in_flight: usize) -> anyhow::Result<Measured> {
+    pub(super) async fn put(&self, stock: &Stock, bytes: usize, in_flight: usize) -> anyhow::Result<Measured> {
         let count = (self.bytes_max / bytes as u64).max(in_flight as u64);
         let limits = Limits { in_flight, time: self.time, count };
         let before = self.masters.spent()?;
@@ -189,7 +215,7 @@ impl Bench {
     }
 
     /// The tracks of a stock that the masters have: those that this round put.
-    async fn there(&self, stock: &Stock) -> anyhow::Result<Vec<(TrackId, u64)>> {
+    pub(super) async fn there(&self, stock: &Stock) -> anyhow::Result<Vec<(TrackId, u64)>> {
         let mut there = Vec::new();
         for item in (0..).map(|number| stock.item(number)) {
             match self.masters.client.presence(item.id).await? {
@@ -215,7 +241,7 @@ impl Bench {
         Ok(Measured { closed, spent, open })
     }
 
-    async fn get_paced(
+    pub(super) async fn get_paced(
         &self,
         shelf: &Rc<Shelf>,
         range: Option<u64>,
@@ -253,11 +279,17 @@ impl Measured {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "microseconds, far below 2^52")]
-fn at(latency: &Histogram<u64>, quantile: f64) -> f64 {
+pub(super) fn at(latency: &Histogram<u64>, quantile: f64) -> f64 {
     latency.value_at_quantile(quantile) as f64
 }
 
 async fn put_one(client: &Client, item: &Item) -> anyhow::Result<Answered> {
+    // As the gateway does.
+    if item.bytes() <= AT_ONCE_BYTES_MAX as u64 {
+        let (stored, already) = client.put_at_once(item.id, item.whole(), &Tags::default()).await?;
+        ensure!(!already, "a track that is new is there already");
+        return Ok(Answered { bytes: stored.bytes, first_at: None });
+    }
     let Put::Writer(mut writer) = client.put(item.id, item.bytes(), &Tags::default()).await? else {
         anyhow::bail!("a track that is new is there already");
     };

@@ -35,6 +35,11 @@ impl Item {
     pub(super) fn bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.len() as u64).sum()
     }
+
+    /// Its bytes in one piece.
+    pub(super) fn whole(&self) -> Bytes {
+        self.parts.concat().into()
+    }
 }
 
 impl Stock {

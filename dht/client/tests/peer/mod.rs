@@ -243,6 +243,10 @@ impl Served {
             self.stamp.epoch = state.epoch();
             (state.fault.clone(), state.history.is_none())
         };
+        if let Message::Data(_) = request {
+            // They came with a put that was refused, or stored already.
+            return Some(());
+        }
         if let Message::Hello { cluster, node, .. } = request {
             assert_eq!((cluster, node), (CLUSTER, Some(self.node)));
             let node = if fault == Fault::OtherNode { NodeId::from_bytes([99; 32]) } else { self.node };

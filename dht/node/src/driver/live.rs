@@ -184,6 +184,10 @@ impl Driver {
     fn take_told(&mut self, told: Told) -> bool {
         match told {
             Told::Input(input) => self.step(input),
+            Told::StoredAtOnce(request, word) => {
+                self.requests.insert(request.number, word);
+                self.step(Input::StoredAtOnce(request));
+            }
             Told::Opened(volume, done) => self.volume_opened(volume, done),
             Told::Stop => return false,
         }

@@ -39,7 +39,7 @@ pub(crate) use self::latency::DriveLatency;
 pub(crate) use self::live::{Driver, Parts};
 pub(crate) use self::pull::Peers;
 pub(crate) use self::takedowns::{Taken, news};
-pub(crate) use self::turn::{Turn, Wish, Word};
+pub(crate) use self::turn::{Turn, Wish, Word, stored_at_once};
 use crate::refusal::Refusal;
 
 /// The most requests and messages that wait for the core.
@@ -66,6 +66,8 @@ pub(crate) enum Asked {
 /// Something that it must be told: it comes of what is under way, and so there is no more of it than of that.
 pub(crate) enum Told {
     Input(Input),
+    /// A put is stored that did not ask to begin; answered by one word.
+    StoredAtOnce(Request, flume::Sender<Word>),
     /// All shards have opened the volume of this number. Dropped once the core has it.
     Opened(usize, Option<flume::Sender<()>>),
     /// Nothing comes after this.
@@ -95,6 +97,11 @@ impl Handle {
     /// Tells the core what happened. Nobody listens any more where the node stops.
     pub(crate) fn tell(&self, input: Input) {
         drop(self.told.send(Told::Input(input)));
+    }
+
+    /// A put is stored that did not ask to begin.
+    fn tell_stored_at_once(&self, request: Request, word: flume::Sender<Word>) {
+        drop(self.told.send(Told::StoredAtOnce(request, word)));
     }
 
     /// All shards have opened the volume of this number; `done` is dropped once the core has been told what it holds.

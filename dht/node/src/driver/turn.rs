@@ -31,6 +31,13 @@ pub(crate) struct Wish {
     pub(crate) within_ms: u64,
 }
 
+impl Wish {
+    fn request(&self, number: u64) -> Request {
+        let Self { verb, volume, track, epoch, within_ms } = *self;
+        Request { number, verb, volume, track, epoch, deadline: now_ms().saturating_add(within_ms) }
+    }
+}
+
 /// A request that may go on. Dropped, it has failed. Where the node's map is fixed there is no core: all may go on, and
 /// the last word is what was done.
 pub(crate) struct Turn(Option<Open>);
@@ -46,19 +53,13 @@ impl Turn {
     pub(crate) async fn begin(shard: &Rc<Shard>, wish: Wish) -> Result<Self, Refusal> {
         let node = &shard.node;
         let Some(core) = &node.core else { return Ok(Self(None)) };
-        let Wish { verb, volume, track, epoch, within_ms } = wish;
-        let (number, deadline) = (core.number(), now_ms().saturating_add(within_ms));
-        let (word, words) = flume::bounded(2);
-        let request = Request { number, verb, volume, track, epoch, deadline };
-        core.ask(Asked::Request(request, word))?;
+        let (number, (word, words)) = (core.number(), flume::bounded(2));
+        core.ask(Asked::Request(wish.request(number), word))?;
         // From here on the core is told when this is dropped; of a request that it refused that means nothing.
         let turn = Self(Some(Open { node: Arc::clone(node), number, words: words.clone() }));
         match words.recv_async().await {
             Ok(Word::Go) => Ok(turn),
-            Ok(Word::Refused(Refused::Stale)) => {
-                Err(barred(shard, &wish).await.unwrap_or_else(|| refusal(Refused::Stale)))
-            }
-            Ok(Word::Refused(why)) => Err(refusal(why)),
+            Ok(Word::Refused(why)) => Err(refused(shard, &wish, why).await),
             Ok(Word::Finished(_)) | Err(_) => Err(Refusal::shard_ended()),
         }
     }
@@ -108,7 +109,27 @@ impl Drop for Turn {
     }
 }
 
-/// That the volume itself knows of a takedown: true whatever the core has not heard yet.
+/// What may be told of a put that is durable, or was, and that did not ask to begin.
+pub(crate) async fn stored_at_once(shard: &Rc<Shard>, wish: &Wish) -> Result<Option<u64>, Refusal> {
+    let Some(core) = &shard.node.core else { return Ok(None) };
+    let (word, words) = flume::bounded(1);
+    core.tell_stored_at_once(wish.request(core.number()), word);
+    match words.recv_async().await {
+        Ok(Word::Finished(finished)) => last_word(finished),
+        Ok(Word::Refused(why)) => Err(refused(shard, wish, why).await),
+        Ok(Word::Go) | Err(_) => Err(Refusal::shard_ended()),
+    }
+}
+
+/// Why a request may not go on. A volume's own word of a takedown is true whatever the core has not heard yet.
+async fn refused(shard: &Rc<Shard>, wish: &Wish, why: Refused) -> Refusal {
+    match why {
+        Refused::Stale => barred(shard, wish).await.unwrap_or_else(|| refusal(Refused::Stale)),
+        why => refusal(why),
+    }
+}
+
+/// That the volume itself knows of a takedown.
 async fn barred(shard: &Rc<Shard>, wish: &Wish) -> Option<Refusal> {
     let (volume, track) = (shard.node.volume(&wish.volume).ok()?, wish.track);
     let owner = shard.node.owner(volume, &track);

@@ -1,7 +1,7 @@
 //! Every request, served by the shard that accepted it and by the other one.
 
 use deadwax_dht::VolumeId;
-use deadwax_dht::wire::{DATA_BYTES_MAX, ErrorCode, Message};
+use deadwax_dht::wire::{AT_ONCE_BYTES_MAX, DATA_BYTES_MAX, ErrorCode, Message};
 use deadwax_track::{ByteRange, Manifest, Partition, TrackId, piece_count};
 
 use crate::cluster::Site;
@@ -62,6 +62,50 @@ fn a_put_may_come_in_frames_of_any_size() {
         assert!(matches!(peer.reply(), Message::Stored { already: false, .. }));
         assert_eq!(peer.get(volume, id, 0, bytes.len() as u64), bytes);
     }
+}
+
+/// Sends a put with its bytes behind it; the first answer but for `Ready`.
+fn put_at_once(peer: &mut Peer, volume: VolumeId, id: TrackId, bytes: &[u8]) -> Message {
+    peer.request += 1;
+    let put = Message::Put { volume, id, bytes: bytes.len() as u64, tags: tags("at once") }.frame(peer.stamp());
+    let data = Message::Data(bytes.to_vec().into()).frame(peer.stamp());
+    peer.write(&[put, data].concat()).expect("the node reads");
+    match peer.reply() {
+        Message::Ready => peer.reply(),
+        other => other,
+    }
+}
+
+#[test]
+fn the_bytes_of_a_small_put_may_come_with_it() {
+    let site = Site::new(1, 2);
+    let _node = site.start();
+    let volume = site.volumes[0];
+    let mut peer = site.connect();
+    for bytes in tracks(2).into_iter().filter(|bytes| bytes.len() <= AT_ONCE_BYTES_MAX) {
+        let (id, length) = (TrackId::of(&bytes), bytes.len() as u64);
+        let pieces = u32::try_from(piece_count(length)).expect("few");
+        for already in [false, true] {
+            let stored = put_at_once(&mut peer, volume, id, &bytes);
+            assert_eq!(stored, Message::Stored { already, bytes: length, pieces });
+            assert_eq!(peer.get(volume, id, 0, length), bytes, "the stream goes on behind bytes that were not wanted");
+        }
+        let taken_down = Message::TakenDown { number: 7 };
+        assert_eq!(peer.ask(&Message::TakeDown { volume, id, number: 7 }), taken_down);
+        let refused = put_at_once(&mut peer, volume, id, &bytes);
+        assert!(matches!(refused, Message::Error { code: ErrorCode::TakenDown { number: 7 }, .. }), "{refused:?}");
+        assert_eq!(peer.has(volume, id), taken_down);
+    }
+    let refused = put_at_once(&mut peer, volume, TrackId::of(b"another"), b"these");
+    assert!(matches!(refused, Message::Error { code: ErrorCode::Invalid, .. }), "{refused:?}");
+    // Nobody asked for more of them than may come.
+    let mut peer = site.connect();
+    let id = peer.put(volume, b"a track", "one");
+    peer.request += 1;
+    peer.send(&Message::Put { volume, id, bytes: 7, tags: tags("again") });
+    assert!(matches!(peer.reply(), Message::Stored { already: true, .. }));
+    peer.send(&Message::Data(vec![1; AT_ONCE_BYTES_MAX + 1].into()));
+    assert!(matches!(peer.reply(), Message::Error { code: ErrorCode::Invalid, .. }));
 }
 
 #[test]

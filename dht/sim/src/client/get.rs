@@ -141,6 +141,7 @@ impl World {
         let layout = get.layout.clone();
         let host = self.volume_host(&layout, holder.node);
         let flow = self.ask(Question {
+            at_once: false,
             asker: Asker::Client { op: key, target: u32::try_from(target).expect("few targets") },
             link: (Self::endpoint(gateway), host),
             verb: Verb::Get,

@@ -17,6 +17,8 @@ use crate::world::{Asker, Event, FlowStep, Reply};
 /// How long a put may take, in all.
 const PUT: Micros = 30 * SECOND;
 const GRACE: Grace = Grace { well_ms: 2_000, suspect_ms: 200, stand_in_ms: 800 };
+/// Of so many tracks one is small.
+const AT_ONCE_EACH: u32 = 3;
 /// How many volumes a gateway would ask to stand in.
 const STAND_INS_MAX: usize = 4;
 
@@ -31,6 +33,8 @@ pub(crate) struct PutOp {
     volumes: Vec<Holder>,
     holders: usize,
     streaming: bool,
+    /// The bytes go with the offers.
+    at_once: bool,
     moving: bool,
 }
 
@@ -65,6 +69,8 @@ impl World {
         let targets = Targets::new(layout.epoch(), &sets.first, sets.second.as_deref(), &stand_ins);
         let (volumes, holders) = (targets.volumes().to_vec(), targets.holders().len());
         let quorum = PutQuorum::new(targets, map.policy(), &suspects, GRACE, Some(deadline));
+        let at_once = track.is_multiple_of(AT_ONCE_EACH);
+        let quorum = if at_once { quorum.at_once() } else { quorum };
         let (legs, moving) = (vec![None; volumes.len()], sets.second.is_some());
         let put = PutOp {
             quorum,
@@ -74,6 +80,7 @@ impl World {
             volumes,
             holders,
             streaming: false,
+            at_once,
             moving,
         };
         if let Some(op) = self.clients.ops.get_mut(key) {
@@ -108,11 +115,13 @@ impl World {
         let Some(op) = self.clients.ops.get(key) else { return };
         let OpKind::Put(put) = &op.kind else { return };
         let (gateway, track, holder, epoch) = (op.gateway, op.track, put.volumes[target], put.epoch);
+        let at_once = put.at_once;
         let verb = if target < put.holders { Verb::Put } else { Verb::StandIn };
         let deadline = op.began + PUT;
         let layout = put.layout.clone();
         let host = self.volume_host(&layout, holder.node);
         let flow = self.ask(Question {
+            at_once,
             asker: Asker::Client { op: key, target: u32::try_from(target).expect("few targets") },
             link: (Self::endpoint(gateway), host),
             verb,
@@ -131,13 +140,13 @@ impl World {
         let Some(op) = self.clients.ops.get_mut(key) else { return };
         let OpKind::Put(put) = &mut op.kind else { return };
         put.streaming = true;
-        let legs = put.legs.clone();
+        let (legs, at_once) = (put.legs.clone(), put.at_once);
         for (target, leg) in legs.into_iter().enumerate() {
             let Some(flow) = leg else { continue };
-            if to.contains(&target) {
-                self.put_body(flow);
-            } else {
-                self.hang_up(flow);
+            match to.contains(&target) {
+                true if at_once => {}
+                true => self.put_body(flow),
+                false => self.hang_up(flow),
             }
         }
     }
@@ -206,7 +215,7 @@ impl World {
             }
             // Of a put that is acknowledged, those go on that are at it.
             for flow in put.legs.into_iter().flatten() {
-                if result.is_err() || !put.streaming {
+                if result.is_err() || !(put.streaming || put.at_once) {
                     self.hang_up(flow);
                 } else if let Some(flow) = self.flows.get_mut(flow) {
                     flow.asker_open = false;

@@ -147,6 +147,10 @@ pub(crate) struct Flow {
     pub(crate) began: Micros,
     /// The core let it begin.
     pub(crate) begun: bool,
+    /// A put whose bytes come with it.
+    pub(crate) at_once: bool,
+    /// The core hears of it when it is stored.
+    pub(crate) late: bool,
 }
 
 /// An operation of a volume.

@@ -79,7 +79,7 @@ impl World {
     /// The node is done with a request.
     pub(super) fn request_shut(&mut self, key: Key) {
         let Some(flow) = self.flows.get_mut(key) else { return };
-        if std::mem::replace(&mut flow.server_open, false) {
+        if std::mem::replace(&mut flow.server_open, false) && !flow.late {
             let load = &mut self.hosts[flow.server as usize].load;
             load.open[class(flow.verb)] -= 1;
             load.begun[class(flow.verb)] -= usize::from(flow.begun);

@@ -57,6 +57,7 @@ impl World {
         self.check_pulls(host, &pull.volume);
         let verb = Verb::Pull { from: self.hosts[host as usize].id, urgent: pull.urgent, bytes: 0 };
         let flow = self.ask(Question {
+            at_once: false,
             asker: Asker::Pull { pull: key },
             link: (host, source),
             verb,

@@ -26,12 +26,14 @@ pub(crate) struct Question {
     pub(crate) epoch: u64,
     pub(crate) offset: u64,
     pub(crate) deadline: Micros,
+    /// A put whose bytes come with it.
+    pub(crate) at_once: bool,
 }
 
 impl World {
     /// Sends a request on its way.
     pub(crate) fn ask(&mut self, question: Question) -> Key {
-        let Question { asker, link, verb, volume, track, epoch, offset, deadline } = question;
+        let Question { asker, link, verb, volume, track, epoch, offset, deadline, at_once } = question;
         let (id, bytes) = (self.oracle.get(track).id, self.oracle.get(track).bytes);
         let server_life = self.hosts[link.1 as usize].life;
         let flow = self.flows.insert(Flow {
@@ -56,6 +58,8 @@ impl World {
             replied_at: 0,
             began: self.now,
             begun: false,
+            at_once,
+            late: false,
         });
         self.note(Kind::Ask, link.0, link.1, u64::from(track));
         self.post(link, Event::Flow { flow, step: FlowStep::Arrive });
@@ -90,8 +94,16 @@ impl World {
         let host = flow.server;
         let at = &self.hosts[host as usize];
         (flow.server_life, flow.server_open) = (at.life, true);
-        let deadline = at.clock.now_ms(now) + flow.deadline.saturating_sub(now) / MILLI;
         let Flow { mut verb, volume, id, epoch, .. } = *flow;
+        flow.late = flow.at_once && at.core.as_ref().is_some_and(|core| core.epoch() == epoch);
+        if flow.late {
+            flow.began = now;
+            return match at.drive(&volume) {
+                Some(drive) => self.put_goes(host, drive, key),
+                None => self.fail(key, FailureKind::Refused),
+            };
+        }
+        let deadline = at.clock.now_ms(now) + flow.deadline.saturating_sub(now) / MILLI;
         if let Verb::Pull { bytes, .. } = &mut verb {
             // The index knows how long the track is.
             let copy = at.drive(&volume).and_then(|drive| at.drives[drive].tracks.get(&id));
@@ -109,7 +121,7 @@ impl World {
             return self.later_done(host, key, Done::Failed, 0);
         };
         (flow.began, flow.begun) = (self.now, true);
-        let (id, bytes, track) = (flow.id, flow.bytes, flow.track);
+        let (bytes, track) = (flow.bytes, flow.track);
         self.request_begun(host, request.verb);
         self.trace.note(self.now, Kind::Go, host, NONE, u64::from(track));
         let Some(drive) = self.hosts[host as usize].drive(&request.volume) else {
@@ -120,39 +132,60 @@ impl World {
                 self.check_served(host, track, &request.volume);
                 self.work(host, drive, Work::Read { flow: key }, PIECE_BYTES.min(bytes), false);
             }
-            Verb::Put | Verb::StandIn => {
-                let at = &self.hosts[host as usize].drives[drive];
-                if at.tracks.contains_key(&id) {
-                    if let Some(flow) = self.flows.get_mut(key) {
-                        flow.already = true;
-                    }
-                    return self.later_done(host, key, Done::Stored, 0);
-                }
-                let refused = at.barred.contains(&id);
-                if at.full || refused {
-                    self.hit(Probe::Full);
-                    if let Some(flow) = self.flows.get_mut(key) {
-                        flow.why = if refused { FailureKind::TakenDown { number: 0 } } else { FailureKind::NoSpace };
-                    }
-                    return self.later_done(host, key, Done::Failed, 0);
-                }
-                self.reply(key, Reply::Ready);
-                self.queue.push(self.now + BODY_LATE, Event::Flow { flow: key, step: FlowStep::BodyLate });
-            }
+            Verb::Put | Verb::StandIn => self.put_goes(host, drive, key),
         }
+    }
+
+    /// A put may begin, or asks nobody.
+    fn put_goes(&mut self, host: u32, drive: usize, key: Key) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let at = &self.hosts[host as usize].drives[drive];
+        if at.tracks.contains_key(&flow.id) {
+            flow.already = true;
+            return self.later_done(host, key, Done::Stored, 0);
+        }
+        let refused = at.barred.contains(&flow.id);
+        if at.full || refused {
+            flow.why = if refused { FailureKind::TakenDown { number: 0 } } else { FailureKind::NoSpace };
+            self.hit(Probe::Full);
+            return self.later_done(host, key, Done::Failed, 0);
+        }
+        if flow.at_once {
+            return self.body_arrives(key);
+        }
+        self.reply(key, Reply::Ready);
+        self.queue.push(self.now + BODY_LATE, Event::Flow { flow: key, step: FlowStep::BodyLate });
     }
 
     fn later_done(&mut self, host: u32, number: Key, outcome: Done, bytes: u64) {
         let life = self.hosts[host as usize].life;
-        let input = Box::new(Input::Done { number, outcome, bytes });
-        self.queue.push(self.now, Event::Input { host, life, input });
+        if let Some(input) = self.end_of(number, outcome, bytes) {
+            self.queue.push(self.now, Event::Input { host, life, input: Box::new(input) });
+        }
     }
 
     fn done(&mut self, key: Key, outcome: Done, bytes: u64) {
         if let Some(flow) = self.flows.get(key) {
             let host = flow.server;
-            self.step(host, Input::Done { number: key, outcome, bytes });
+            if let Some(input) = self.end_of(key, outcome, bytes) {
+                self.step(host, input);
+            }
         }
+    }
+
+    /// What the core hears at a request's end. Of one that it has not heard of and that failed: nothing.
+    fn end_of(&mut self, number: Key, outcome: Done, bytes: u64) -> Option<Input> {
+        let Some(flow) = self.flows.get(number).filter(|flow| flow.late) else {
+            return Some(Input::Done { number, outcome, bytes });
+        };
+        if outcome != Done::Stored {
+            let why = flow.why;
+            self.close(number, Reply::Failed(why));
+            return None;
+        }
+        let Flow { verb, volume, id: track, epoch, .. } = *flow;
+        self.hit(Probe::PutsAtOnce);
+        Some(Input::StoredAtOnce(Request { number, verb, volume, track, epoch, deadline: u64::MAX }))
     }
 
     fn fail(&mut self, key: Key, why: FailureKind) {

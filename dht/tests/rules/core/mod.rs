@@ -9,6 +9,7 @@ mod voters;
 
 use std::collections::BTreeSet;
 
+use deadwax_dht::VolumeId;
 use deadwax_dht::core::{Done, Effect, Finished, Input, Refused, Request, Verb};
 use deadwax_dht::log::Stage;
 use deadwax_dht::rebalance::{Command, Stall};
@@ -207,6 +208,34 @@ fn of_two_processes_of_one_name_the_later_stays() {
     assert!(!village.houses[5].halted);
 }
 
+/// What came with its bytes, and so was let in by nobody, is told of at the end as what was.
+#[test]
+fn a_put_that_did_not_ask_to_begin_counts_by_the_same_rules() {
+    let mut village = Village::new(5, 3);
+    village.run(MINUTE);
+    let (wanted, gone) = (track(7), track(8));
+    let (at, volume) = village.holders(&wanted)[0];
+    let epoch = village.houses[at].core.epoch();
+    let request = Request { number: 1, verb: Verb::Put, volume, track: wanted, epoch, deadline: u64::MAX };
+    village.store(at, volume, wanted);
+    let mut told = |request: Request| {
+        let mut effects = village.step(at, Input::StoredAtOnce(request));
+        (effects.len() == 1).then(|| effects.remove(0)).expect("one answer")
+    };
+    assert_eq!(told(request), Effect::Finish { number: 1, answer: Finished::Stored { epoch } });
+    let refused = |why| Effect::Refuse { number: 1, why };
+    let volume = VolumeId::from_bytes([99; 16]);
+    assert_eq!(told(Request { volume, ..request }), refused(Refused::NoVolume));
+    village.step(0, Input::TakeDown { number: 8, track: gone, time: 0, reason: "law".to_owned() });
+    village.run(10 * SECOND);
+    let (at, volume) = village.holders(&gone)[0];
+    let effects = village.step(at, Input::StoredAtOnce(Request { volume, track: gone, ..request }));
+    assert!(matches!(effects[..], [Effect::Refuse { number: 1, why: Refused::TakenDown(_) }]), "{effects:?}");
+    let ahead = Request { epoch: epoch + 1, ..request };
+    let effects = village.step(at, Input::StoredAtOnce(Request { volume: village.holders(&wanted)[0].1, ..ahead }));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Finish { .. })), "{effects:?}");
+}
+
 /// A put by an old epoch is sent back, and one whose holders change meanwhile is not acknowledged.
 #[test]
 fn a_put_counts_only_while_its_holders_stay() {
@@ -224,6 +253,9 @@ fn a_put_counts_only_while_its_holders_stay() {
     village.store(at, volume, wanted);
     let effects = village.step(at, Input::Done { number: 77, outcome: Done::Stored, bytes: 1 });
     assert!(matches!(effects[..], [Effect::Finish { number: 77, answer: Finished::Moved { .. } }]), "{effects:?}");
+    let at_once = Request { number: 79, ..request };
+    let effects = village.step(at, Input::StoredAtOnce(at_once));
+    assert!(matches!(effects[..], [Effect::Refuse { number: 79, why: Refused::Moved { .. } }]), "{effects:?}");
     let late = Request { number: 78, ..request };
     let effects = village.step(at, Input::Request(late));
     assert!(matches!(effects[..], [Effect::Refuse { number: 78, why: Refused::Moved { .. } }]), "{effects:?}");

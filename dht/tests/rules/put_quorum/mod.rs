@@ -57,6 +57,8 @@ const STREAMING: [Told; 4] = [
 #[derive(Clone)]
 struct Case {
     put: PutQuorum,
+    /// The bytes went with the offers.
+    at_once: bool,
     zones: [usize; 3],
     told: [Told; 3],
     now: u64,
@@ -65,9 +67,10 @@ struct Case {
 }
 
 impl Case {
-    fn new(zones: [usize; 3]) -> Self {
+    fn new(zones: [usize; 3], at_once: bool) -> Self {
         let put = opened(&holders(zones), &[]);
-        Self { put, zones, told: [Told::Nothing; 3], now: 0, begun: false, history: vec![] }
+        let put = if at_once { put.at_once() } else { put };
+        Self { put, at_once, zones, told: [Told::Nothing; 3], now: 0, begun: false, history: vec![] }
     }
 
     /// Whether the holders that pass are a quorum, in as many zones as a put needs.
@@ -104,16 +107,19 @@ impl Case {
         let has = |told: Told| matches!(told, Told::Already | Told::Durable);
         let durable = self.enough(has);
         let (ready, undecided) = (self.told.contains(&Told::Ready), self.told.contains(&Told::Nothing));
-        let sent = self.told.contains(&Told::Durable) || !ready;
+        let sendable = self.begun || self.at_once;
+        let under_way = ready || (self.at_once && !self.begun && undecided);
+        let sent = self.told.contains(&Told::Durable) || !under_way;
         match step {
             PutStep::Acknowledged { copies, .. } | PutStep::Already { copies, .. } => {
                 assert!(durable && !taken_down, "{history:?}");
                 assert_eq!(copies, self.told.iter().filter(|told| has(**told)).count(), "{history:?}");
-                assert_eq!(matches!(step, PutStep::Acknowledged { .. }), self.begun, "{history:?}");
-                assert!(!self.begun || sent, "acknowledged before one of those sent to was: {history:?}");
-                assert!(self.begun || !ready, "a holder lacks its copy: {history:?}");
+                let acknowledged = matches!(step, PutStep::Acknowledged { .. });
+                assert!(acknowledged == self.begun || (acknowledged && self.at_once), "{history:?}");
+                assert!(!acknowledged || sent, "acknowledged before one of those sent to was: {history:?}");
+                assert!(acknowledged || !ready, "a holder lacks its copy: {history:?}");
                 let late = self.now >= GRACE.well_ms;
-                assert!(self.begun || !undecided || late, "a holder may lack its copy: {history:?}");
+                assert!(acknowledged || !undecided || late, "a holder may lack its copy: {history:?}");
                 false
             }
             PutStep::GiveUp(Verdict::TakenDown { number }) => {
@@ -150,8 +156,8 @@ impl Case {
             PutStep::Ask { .. } | PutStep::Moved { .. } => panic!("all were asked, none moved: {history:?}"),
             PutStep::Wait { until } => {
                 assert!(possible && !taken_down, "{history:?}");
-                assert!(!(self.begun && durable && sent), "waits although it is stored: {history:?}");
-                let awaited = |told: &Told| *told == Told::Nothing || (self.begun && *told == Told::Ready);
+                assert!(!(sendable && durable && sent), "waits although it is stored: {history:?}");
+                let awaited = |told: &Told| *told == Told::Nothing || (sendable && *told == Told::Ready);
                 assert!(self.told.iter().any(awaited), "waits for nobody: {history:?}");
                 assert!(until.is_none_or(|until| until > self.now), "{history:?}");
                 true
@@ -171,9 +177,10 @@ impl Case {
                 Told::Ready => &STREAMING,
                 _ => &[],
             };
-            for what in next {
-                // A ready holder becomes durable only once it was sent the bytes.
-                if self.told[holder] == Told::Ready && *what == Told::Durable && !self.begun {
+            let at_once = self.at_once && !self.begun && self.told[holder] == Told::Nothing;
+            for what in next.iter().chain(at_once.then_some(&Told::Durable)) {
+                // A holder becomes durable only once it was sent the bytes.
+                if *what == Told::Durable && !self.begun && !self.at_once {
                     continue;
                 }
                 let mut case = self.clone();
@@ -192,10 +199,26 @@ impl Case {
 
 #[test]
 fn whatever_three_holders_do_the_rules_hold() {
-    for zones in [[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 2]] {
-        let ends = Case::new(zones).explore();
+    for (zones, at_once) in
+        [[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 2]].into_iter().flat_map(|z| [(z, false), (z, true)])
+    {
+        let ends = Case::new(zones, at_once).explore();
         assert!(ends > 4_000, "{ends} ways were explored");
     }
+}
+
+#[test]
+fn a_track_sent_at_once_is_stored_when_a_quorum_has_it() {
+    let mut put = opened(&holders([0; 3]), &[]).at_once();
+    put.handle_stored(0, false);
+    assert_eq!(put.poll(0), PutStep::Wait { until: None });
+    let mut again = put.clone();
+    put.handle_stored(2, false);
+    assert_eq!(put.poll(0), PutStep::Acknowledged { copies: 2, zones: 1 }, "the other one has the bytes, too");
+    again.handle_ready(1);
+    assert_eq!(again.poll(0), PutStep::Wait { until: Some(100) }, "its drive is slow");
+    again.handle_stored(1, false);
+    assert_eq!(again.poll(0), PutStep::Acknowledged { copies: 2, zones: 1 });
 }
 
 #[test]
