@@ -2,7 +2,8 @@
 //!
 //! Six masters in two zones, with a log, and a gateway: each a process in a network namespace of its own, each master with
 //! a drive of its own. Clients put, get and take down tracks. An operator is at work meanwhile ([`operator`]): a seventh
-//! master joins and leaves, others are drained, weighed and restarted. Faults come from a seed ([`schedule`]) in storms;
+//! master joins and leaves, one of the six is replaced, drives are added and retired, others are drained, weighed and
+//! restarted. Faults come from a seed ([`schedule`]) in storms;
 //! after each the cluster has to be whole again within a stated time, and all that was acknowledged is read. What may be
 //! answered is the [`oracle`]'s to say. Each run keeps a journal of faults and observations; where a rule is broken, its
 //! folder stays.
@@ -111,6 +112,8 @@ pub(crate) struct Options {
 #[derive(Default)]
 struct Seen {
     faults: usize,
+    /// How many of each kind.
+    kinds: BTreeMap<&'static str, usize>,
     /// Seconds from when each fault was lifted until all was whole, by kind.
     healed: BTreeMap<&'static str, Vec<f64>>,
     /// Seconds from the end of each storm.
@@ -255,6 +258,7 @@ impl Run<'_> {
                 self.site.journal.fault_begins(planned.to_string());
                 self.begin(planned).with_context(|| planned.to_string())?;
                 self.seen.faults += 1;
+                *self.seen.kinds.entry(planned.fault.kind()).or_default() += 1;
             } else {
                 self.lift(&planned.fault).with_context(|| planned.to_string())?;
                 self.site.journal.fault_is_lifted(&planned.to_string());
@@ -345,6 +349,9 @@ impl Run<'_> {
         for (name, rule) in RULES {
             board.add_plain(name, "", self.load.broken(rule) as f64);
         }
+        for (kind, count) in &self.seen.kinds {
+            board.add_plain(&format!("faults_{kind}"), "", *count as f64);
+        }
         let mut all: Vec<f64> = self.seen.healed.values().flatten().copied().collect();
         spread(&mut board, "heal_seconds", &mut all);
         spread(&mut board, "heal_seconds_after_storm", &mut self.seen.after_storms.clone());
@@ -363,7 +370,7 @@ impl Run<'_> {
             board.add_plain(name, "", count.load(Ordering::Relaxed) as f64);
         }
         board.add_plain("killed_while_moving", "", self.site.errands.killed_moving() as f64);
-        board.add_plain("drives_hung", "", self.site.drives_hung as f64);
+        board.add_plain("drives_hung", "", self.site.hung.times as f64);
         let (clients, tracks) = (usize::from(self.options.clients), self.load.track_count());
         board.add_plain("tracks", "", tracks as f64);
         for (name, peak) in self.site.fleet.peaks() {
