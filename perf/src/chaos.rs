@@ -371,6 +371,7 @@ impl Run<'_> {
         }
         board.add_plain("killed_while_moving", "", self.site.errands.killed_moving() as f64);
         board.add_plain("drives_hung", "", self.site.hung.times as f64);
+        board.add_plain("volumes_revived", "", self.site.revived() as f64);
         let (clients, tracks) = (usize::from(self.options.clients), self.load.track_count());
         board.add_plain("tracks", "", tracks as f64);
         for (name, peak) in self.site.fleet.peaks() {

@@ -34,6 +34,9 @@ const KNOWN_BYTES_MAX: u64 = 16 * MIB;
 /// What a gateway holds for one request: 4 MiB for each of three holders (`put_queue_bytes_max`), or the chunks of a get.
 const GATEWAY_REQUEST_BYTES: u64 = 14 * MIB;
 
+/// What a master logs that opens a volume again by itself.
+const REVIVED: &str = "the drive answers again";
+
 /// Where everything is.
 #[derive(Clone, Debug)]
 pub(crate) struct Files(PathBuf);
@@ -310,6 +313,12 @@ impl Site {
     pub(crate) fn members(&self) -> impl Iterator<Item = usize> {
         let there: Vec<usize> = (0..PLACES).filter(|node| self.files.master_config(*node).exists()).collect();
         there.into_iter()
+    }
+
+    /// How often a master brought back a volume whose drive had hung, as far as their logs tell.
+    pub(crate) fn revived(&self) -> usize {
+        let log = |node| std::fs::read_to_string(self.files.log(&name(node))).unwrap_or_default();
+        (0..PLACES).map(|node| log(node).matches(REVIVED).count()).sum()
     }
 
     /// Forgets what was mended; what is left.
