@@ -81,13 +81,16 @@ pub(crate) struct Options {
     /// design; then it is pulled.
     #[arg(long, default_value_t = 90)]
     heal: u64,
-    /// Seconds more where an operator has changed what the cluster is made of: partitions move in batches of some 30, and
-    /// one that moves while a node is down waits for it.
+    /// Seconds more where an operator has changed what the cluster is made of: partitions move in batches, and one that moves
+    /// while a node is down waits for it. Thrice as many where a master is replaced: all that it has moves away, and back.
     #[arg(long, default_value_t = 300)]
     moving: u64,
     /// Leave the cluster as it is made: no master joins, is drained or leaves, and weights stay.
     #[arg(long)]
     no_changes: bool,
+    /// Leave the six founders where they are: none is drained, removed and replaced, for which all that it has moves twice.
+    #[arg(long)]
+    no_replacement: bool,
     /// Have masters and the gateway speak TLS. They do so by themselves where the seed is even.
     #[arg(long)]
     tls: bool,
@@ -151,6 +154,7 @@ pub(crate) fn run(options: &Options, seed: u64) -> anyhow::Result<Report> {
         storm_ms: u64::try_from(Duration::try_from_secs_f64(options.seconds)?.as_millis())?,
         staged: stage.has_namespaces(),
         changes: !options.no_changes,
+        replaces: !options.no_replacement,
     };
     let kind = Kind { staged: shape.staged, tls: options.tls || seed.is_multiple_of(2) };
     let site = Site::start(&deadwax, &files, kind, &journal)?;
@@ -316,9 +320,10 @@ impl Run<'_> {
             std::thread::sleep(TICK);
         }
         self.site.journal.say(format_args!("no write is under way"));
-        let moves = lifted.iter().any(|(fault, _)| fault.moves());
-        let within = self.options.heal + if moves { self.options.moving } else { 0 };
-        match heal::wait(&mut self.site, self.load, Duration::from_secs(within), self.told)? {
+        let rounds = lifted.iter().map(|(fault, _)| fault.moves()).max().unwrap_or(0);
+        let within = self.options.heal + rounds * self.options.moving;
+        let whole = heal::wait(&mut self.site, self.load, Duration::from_secs(within), self.told)?;
+        match &whole {
             Ok(_) => {
                 self.hurt = None;
                 for (fault, at) in lifted {
@@ -333,12 +338,14 @@ impl Run<'_> {
         }
         let healed = ended.elapsed().as_secs_f64();
         self.site.journal.tell(format_args!("{} faults; whole {healed:.1} s after the storm", self.seen.faults));
-        heal::sweep(&mut self.site, self.load, last, self.told)?;
+        if whole.is_ok() {
+            heal::sweep(&mut self.site, self.load, last, self.told)?;
+            self.site.journal.say(format_args!("all is read"));
+        }
         for (name, peak, max) in self.site.too_large(usize::from(self.options.clients), self.load.track_count()) {
             let what = format!("{name} took {} MiB, its settings promise {}", peak / MIB, max / MIB);
             self.load.violated(Violation { rule: Rule::Memory, what });
         }
-        self.site.journal.say(format_args!("all is read"));
         Ok(())
     }
 

@@ -45,7 +45,7 @@ fn a_hundred_faults_of_all_kinds_break_no_rule() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let json = dir.path().join("figures.json");
     let output = Command::new(perf)
-        .args(["chaos", "--faults", "100", "--storm", "50", "--seconds", "42", "--mib", "100", "--no-changes"])
+        .args(["chaos", "--faults", "100", "--storm", "50", "--seconds", "36", "--mib", "100", "--no-changes"])
         .args(["--seed", SEED, "--dir"])
         .args([Path::new(env!("CARGO_TARGET_TMPDIR")), Path::new("--json"), &json])
         .output()

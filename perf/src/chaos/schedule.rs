@@ -52,6 +52,8 @@ pub(crate) struct Shape {
     pub(crate) staged: bool,
     /// Whether an operator changes what the cluster is made of.
     pub(crate) changes: bool,
+    /// Whether founders are replaced.
+    pub(crate) replaces: bool,
 }
 
 /// A kind of fault, before it is drawn whom it hits.
@@ -126,7 +128,7 @@ pub(crate) fn plan(shape: &Shape) -> Vec<Vec<Planned>> {
     let mut random = Random::new(shape.seed);
     let mut deck = Vec::new();
     let mut storms: Vec<Vec<Planned>> = Vec::new();
-    let mut turns = TURNS.into_iter().cycle();
+    let mut turns = TURNS.into_iter().filter(|turn| shape.replaces || *turn != Turn::Replace).cycle();
     let (mut number, mut second) = (0, None);
     while number < shape.faults {
         let count = shape.storm.min(shape.faults - number);
@@ -296,7 +298,7 @@ mod tests {
     use super::*;
 
     fn shape(seed: u64) -> Shape {
-        Shape { seed, faults: 100, storm: 20, storm_ms: 40_000, staged: true, changes: true }
+        Shape { seed, faults: 100, storm: 20, storm_ms: 40_000, staged: true, changes: true, replaces: true }
     }
 
     #[test]
