@@ -103,6 +103,9 @@ pub enum Error {
     /// The volume takes no writes, or does nothing: why.
     #[error("volume is fenced: {0}")]
     Fenced(String),
+    /// As before, because its drive hangs or is too slow: how. That may pass.
+    #[error("volume is fenced: {0}")]
+    Hung(String),
     /// The system refused an operation.
     #[error("{what} {}: {source}", path.display())]
     Io {
@@ -151,7 +154,7 @@ impl Error {
             Self::TakenDown { .. } => ErrorKind::TakenDown,
             Self::AlreadyStored { .. } => ErrorKind::AlreadyStored,
             Self::Invalid(_) => ErrorKind::Invalid,
-            Self::Fenced(_) => ErrorKind::Fenced,
+            Self::Fenced(_) | Self::Hung(_) => ErrorKind::Fenced,
             Self::Io { .. } => ErrorKind::Io,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::Locked { .. } => ErrorKind::Locked,
@@ -160,8 +163,8 @@ impl Error {
     }
 
     pub(crate) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
-        if let Some(why) = out_reason(&source) {
-            return Self::Fenced(why);
+        if let Some(out) = out_reason(&source) {
+            return out.into();
         }
         Self::Io { what, path: path.to_owned(), source: Arc::new(source) }
     }

@@ -23,22 +23,47 @@ use crate::health::{Health, TICK, is_bad_read, is_gone};
 use crate::host::{Access, DirectorySpace, File, Host, LockError, Priority, is_passing};
 use crate::identity::{SEGMENTS_DIR, SUPERBLOCK_FILE, VolumeIdentity, parse};
 use crate::signal::Signal;
+use crate::volume::VolumeState;
 
 /// Why a drive was given up, as the error of an operation that it did not do.
-#[derive(Clone, Debug)]
-struct Out(String);
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Out {
+    why: String,
+    /// It hangs or crawls, which may pass: what is on it may be as it was.
+    hangs: bool,
+}
+
+impl Out {
+    pub(crate) const fn hung(why: String) -> Self {
+        Self { why, hangs: true }
+    }
+
+    pub(crate) const fn lost(why: String) -> Self {
+        Self { why, hangs: false }
+    }
+
+    pub(crate) fn into_state(self) -> VolumeState {
+        if self.hangs { VolumeState::Hung(self.why) } else { VolumeState::Out(self.why) }
+    }
+}
+
+impl From<Out> for Error {
+    fn from(out: Out) -> Self {
+        if out.hangs { Self::Hung(out.why) } else { Self::Fenced(out.why) }
+    }
+}
 
 impl fmt::Display for Out {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.why)
     }
 }
 
 impl std::error::Error for Out {}
 
 /// The reason, where an operation failed because its drive had been given up.
-pub(crate) fn out_reason(error: &io::Error) -> Option<String> {
-    error.get_ref()?.downcast_ref::<Out>().map(|out| out.0.clone())
+pub(crate) fn out_reason(error: &io::Error) -> Option<Out> {
+    error.get_ref()?.downcast_ref::<Out>().cloned()
 }
 
 /// What a volume handle knows of its drive.
@@ -52,7 +77,7 @@ pub(crate) struct Guard {
     judged: bool,
     /// Of the tasks that wait for the drive, by the places that `health` gave.
     wakers: RefCell<Vec<Option<Waker>>>,
-    out: RefCell<Option<String>>,
+    out: RefCell<Option<Out>>,
     /// Notified at each change of the volume's state.
     pub(crate) changed: Signal,
     /// Whether the superblock was what was expected once: until then whoever opens the volume says what is wrong with it.
@@ -63,29 +88,29 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// Why the volume is out, if it is.
-    pub(crate) fn out(&self) -> Option<String> {
+    pub(crate) fn out(&self) -> Option<Out> {
         self.out.borrow().clone()
     }
 
     /// Fails where the volume is out.
     pub(crate) fn serving(&self) -> Result<(), Error> {
-        self.out().map_or(Ok(()), |why| Err(Error::Fenced(why)))
+        self.out().map_or(Ok(()), |out| Err(out.into()))
     }
 
     /// Takes the volume out, for what this handle found out: see [`set_out`](Self::set_out).
-    fn fence(&self, why: String) {
+    fn fence(&self, out: Out) {
         if self.out.borrow().is_none() {
-            tracing::error!(dir = %self.dir.display(), why, "volume fenced: out until it is reopened");
-            self.set_out(why);
+            tracing::error!(dir = %self.dir.display(), why = %out, "volume fenced: out until it is reopened");
+            self.set_out(out);
         }
     }
 
     /// Takes the volume out: all who wait for the drive are answered, and nothing goes to it any more.
-    pub(crate) fn set_out(&self, why: String) {
+    pub(crate) fn set_out(&self, out: Out) {
         if self.out.borrow().is_some() {
             return;
         }
-        *self.out.borrow_mut() = Some(why);
+        *self.out.borrow_mut() = Some(out);
         let wakers: Vec<_> = self.wakers.borrow_mut().iter_mut().filter_map(Option::take).collect();
         wakers.into_iter().for_each(Waker::wake);
         self.changed.notify();
@@ -97,19 +122,20 @@ impl Guard {
     }
 
     fn fail(&self) -> Option<io::Error> {
-        self.out().map(|why| io::Error::other(Out(why)))
+        self.out().map(io::Error::other)
     }
 
+    /// Heeds a verdict that the drive is no good, however fast it is.
     fn heed(&self, verdict: Option<String>) {
         if let Some(why) = verdict {
-            self.fence(why);
+            self.fence(Out::lost(why));
         }
     }
 
     /// Learns from how an operation ended.
     fn learn(&self, error: &io::Error, what: &str) {
         if self.judged && is_gone(error) {
-            self.fence(format!("the drive is gone: {what}: {error}"));
+            self.fence(Out::lost(format!("the drive is gone: {what}: {error}")));
         }
     }
 
@@ -132,7 +158,7 @@ impl Guard {
         };
         match read {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                self.fence("its directory is gone: the drive was pulled or unmounted".to_owned());
+                self.fence(Out::lost("its directory is gone: the drive was pulled or unmounted".to_owned()));
             }
             Err(error) if is_passing(&error) || out_reason(&error).is_some() => {}
             Err(error) => unreadable(&error.to_string()),
@@ -140,9 +166,11 @@ impl Guard {
                 Err(error) => unreadable(&error.to_string()),
                 Ok(found) if found == self.expected => self.health.borrow_mut().check_succeeded(),
                 Ok(found) if found.node != self.expected.node => {
-                    self.fence("another node's volume is in its directory now".to_owned());
+                    self.fence(Out::lost("another node's volume is in its directory now".to_owned()));
                 }
-                Ok(found) => self.fence(format!("another volume is in its directory now: {}", found.volume)),
+                Ok(found) => {
+                    self.fence(Out::lost(format!("another volume is in its directory now: {}", found.volume)));
+                }
             },
         }
     }
@@ -246,7 +274,7 @@ impl<H: Host> Guarded<H> {
         }
         let lock = self.lock.borrow().upgrade();
         if lock.is_none() && self.guard.known.get() {
-            return Err(io::Error::other(Out("the volume was closed".to_owned())));
+            return Err(io::Error::other(Out::lost("the volume was closed".to_owned())));
         }
         let mut task: Option<Pin<Box<dyn Future<Output = io::Result<T>>>>> = Some(Box::pin(task));
         let outcome = self
@@ -447,7 +475,7 @@ async fn watch<H: Host>(host: H, guard: Weak<Guard>, lock: Rc<RefCell<Weak<H::Lo
             }
             let now = host.now();
             let verdict = guard.health.borrow_mut().verdict(now);
-            guard.heed(verdict);
+            verdict.into_iter().for_each(|why| guard.fence(Out::hung(why)));
             let due = checked.is_none_or(|checked| now.saturating_sub(checked) >= check_period);
             if due && guard.known.get() && !guard.checking.replace(true) {
                 checked = Some(now);

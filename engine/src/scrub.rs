@@ -140,7 +140,7 @@ pub(crate) async fn scrub_for_ever<H: Host>(volume: Weak<Inner<H>>, host: H, byt
     loop {
         match pass(&volume, &host, bytes_per_second).await {
             Ok(report) => tracing::info!(?report, "scrub went through all segments"),
-            Err(Error::Fenced(_)) => break,
+            Err(Error::Fenced(_) | Error::Hung(_)) => break,
             Err(error) => tracing::warn!(%error, "scrub stopped, it goes on after a rest"),
         }
         let rested = host.now() + REST;

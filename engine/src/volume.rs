@@ -14,7 +14,7 @@ use crate::config::VolumeConfig;
 use crate::damage::Findings;
 use crate::error::Error;
 use crate::format::ScrubPlace;
-use crate::guard::{Guard, Guarded};
+use crate::guard::{Guard, Guarded, Out};
 use crate::host::Host;
 use crate::index::{Change, Index};
 use crate::lookup::Known;
@@ -61,8 +61,10 @@ pub enum VolumeState {
     Open,
     /// Reads only, because writing failed: how. Until it is reopened.
     ReadOnly(String),
-    /// Nothing, because its drive hangs, crawls, fails all over or is gone: how. Until it is reopened.
+    /// Nothing, because its drive fails all over or is gone: how. Until it is reopened.
     Out(String),
+    /// Nothing, because its drive hangs or is too slow: how. Until it is reopened, which may go well by and by.
+    Hung(String),
     /// Nothing.
     Closed,
 }
@@ -266,10 +268,15 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    /// Takes the volume out, as where its drive hangs: whoever waits for it is answered Fenced, and so is whoever comes.
+    /// Takes the volume out: whoever waits for it is answered Fenced, and so is whoever comes.
     /// For what somebody else found out, and logged.
     pub fn fence(&self, why: &str) {
-        self.inner.guard.set_out(why.to_owned());
+        self.inner.guard.set_out(Out::lost(why.to_owned()));
+    }
+
+    /// The same, where the drive was found to hang or to be too slow.
+    pub fn fence_hung(&self, why: &str) {
+        self.inner.guard.set_out(Out::hung(why.to_owned()));
     }
 
     /// Takes no more writes. For what somebody else found out, and logged.
@@ -314,6 +321,7 @@ impl<H: Host> Inner<H> {
             VolumeState::Open => Ok(()),
             VolumeState::ReadOnly(why) => Err(Error::Fenced(format!("read-only until reopened: {why}"))),
             VolumeState::Out(why) => Err(Error::Fenced(why)),
+            VolumeState::Hung(why) => Err(Error::Hung(why)),
             VolumeState::Closed => Err(Error::Fenced("closed".to_owned())),
         }
     }
@@ -321,7 +329,7 @@ impl<H: Host> Inner<H> {
     pub(crate) fn state(&self) -> VolumeState {
         match &*self.state.borrow() {
             VolumeState::Closed => VolumeState::Closed,
-            state => self.guard.out().map_or_else(|| state.clone(), VolumeState::Out),
+            state => self.guard.out().map_or_else(|| state.clone(), Out::into_state),
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use deadwax_cache::{CHUNK_BYTES, ChunkKey};
 use deadwax_track::{ByteRange, Manifest, Tags, TrackId};
+use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use tokio::sync::watch;
 
@@ -96,7 +97,7 @@ struct Inner {
 }
 
 /// How a caller learns of a track.
-pub(crate) enum Lookup {
+enum Lookup {
     /// It is known.
     Known(Arc<Track>),
     /// Someone asks already.
@@ -118,7 +119,36 @@ impl Known {
         Self { inner: Mutex::new(Inner { tracks, order, bytes: 0, pending, ticket_next: 0 }), bytes_max }
     }
 
-    pub(crate) fn lookup(&self, id: &TrackId) -> Lookup {
+    /// What is known of a track, or what `ask` settles the ticket with, which it is given where nobody else asks.
+    ///
+    /// A lookup that others began may have asked its holders before a put was acknowledged of which this caller knows: where
+    /// they had nothing then, they are asked again, by one that begins after the caller.
+    pub(crate) async fn find(&self, id: &TrackId, ask: impl Fn(Ticket)) -> Found {
+        let mut is_old = false;
+        loop {
+            let mut receiver = match self.lookup(id) {
+                Lookup::Known(track) => return Ok(track),
+                Lookup::Join(receiver) => {
+                    is_old = !is_old;
+                    receiver
+                }
+                Lookup::Begin(ticket, receiver) => {
+                    is_old = false;
+                    ask(ticket);
+                    receiver
+                }
+            };
+            let Ok(found) = receiver.wait_for(Option::is_some).await.map(|found| found.clone().expect("waited for"))
+            else {
+                return Err(Failure::unavailable("stopping", "the lookup was given up, ask again"));
+            };
+            if !is_old || !matches!(&found, Err(failure) if failure.status == StatusCode::NOT_FOUND) {
+                return found;
+            }
+        }
+    }
+
+    fn lookup(&self, id: &TrackId) -> Lookup {
         let mut inner = self.lock();
         if let Some(track) = inner.tracks.get(id) {
             track.wanted.store(true, Ordering::Relaxed);
@@ -255,6 +285,32 @@ mod tests {
         known.settle(ticket, Ok(Arc::clone(&wanted)));
         assert!(receiver.borrow().as_ref().is_some_and(Result::is_ok));
         assert!(is_known(&known, &wanted.id));
+    }
+
+    #[tokio::test]
+    async fn who_asks_after_a_put_is_not_told_what_a_lookup_found_that_began_before_it() {
+        let known = Known::new(1 << 20);
+        let wanted = track(1);
+        let absent = || Err(Failure::new(StatusCode::NOT_FOUND, "not_found", "no holder has it"));
+        let early = begin(&known, &wanted.id);
+        // Here the track is put, and that is acknowledged.
+        let asked = Mutex::new(Vec::new());
+        let mut late = std::pin::pin!(known.find(&wanted.id, |ticket| asked.lock().expect("whole").push(ticket)));
+        let waits = |poll: std::task::Poll<Found>| poll.is_pending();
+        assert!(waits(polled_once(late.as_mut()).await), "it joins");
+        known.settle(early, absent());
+        assert!(waits(polled_once(late.as_mut()).await), "it asks for itself");
+        let ticket = asked.lock().expect("whole").pop().expect("it has asked");
+        known.settle(ticket, Ok(Arc::clone(&wanted)));
+        assert!(late.await.is_ok_and(|found| found.id == wanted.id));
+        let stranger = track(2);
+        let found = known.find(&stranger.id, |ticket| known.settle(ticket, absent())).await;
+        assert!(found.is_err_and(|failure| failure.status == StatusCode::NOT_FOUND), "who asked himself believes it");
+    }
+
+    /// What polling a future once comes to.
+    async fn polled_once<T>(mut future: std::pin::Pin<&mut impl Future<Output = T>>) -> std::task::Poll<T> {
+        std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context))).await
     }
 
     #[test]

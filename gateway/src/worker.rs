@@ -9,8 +9,7 @@ use deadwax_track::TrackId;
 use tokio::sync::Mutex;
 
 use crate::config::Limits;
-use crate::failure::Failure;
-use crate::known::{Found, Known, Lookup, Track};
+use crate::known::{Found, Known, Track};
 use crate::masters;
 use crate::metrics::Metrics;
 use crate::spool::Spool;
@@ -42,24 +41,16 @@ impl Worker {
     /// What is known of a track; asks its holders where it is not.
     pub(crate) async fn track(self: &Arc<Self>, id: &TrackId) -> Found {
         self.shared.barred.check(id)?;
-        let mut receiver = match self.shared.known.lookup(id) {
-            Lookup::Known(track) => return Ok(track),
-            Lookup::Join(receiver) => receiver,
-            Lookup::Begin(ticket, receiver) => {
-                let (worker, id) = (Arc::clone(self), *id);
-                // A task of its own: whoever began it may leave, others wait for it too.
-                tokio::spawn(async move {
-                    let info = worker.client.info(id).await;
-                    let found = info.map(|info| Arc::new(Track::new(id, info.tags, info.manifest)));
-                    worker.shared.known.settle(ticket, found.map_err(|error| masters::failure(&error)));
-                });
-                receiver
-            }
+        let ask = |ticket| {
+            let (worker, id) = (Arc::clone(self), *id);
+            // A task of its own: whoever began it may leave, others wait for it too.
+            tokio::spawn(async move {
+                let info = worker.client.info(id).await;
+                let found = info.map(|info| Arc::new(Track::new(id, info.tags, info.manifest)));
+                worker.shared.known.settle(ticket, found.map_err(|error| masters::failure(&error)));
+            });
         };
-        match receiver.wait_for(Option::is_some).await {
-            Ok(found) => found.clone().expect("waited for"),
-            Err(_) => Err(Failure::unavailable("stopping", "the lookup was given up, ask again")),
-        }
+        self.shared.known.find(id, ask).await
     }
 
     /// Asks, at most once a second a track and behind the caller's back, whether it was taken down, and forgets it if

@@ -2,7 +2,8 @@
 //!
 //! Six masters in two zones, with a log, and a gateway: each a process in a network namespace of its own, each master with
 //! a drive of its own. Clients put, get and take down tracks. An operator is at work meanwhile ([`operator`]): a seventh
-//! master joins and leaves, others are drained, weighed and restarted. Faults come from a seed ([`schedule`]) in storms;
+//! master joins and leaves, one of the six is replaced, drives are added and retired, others are drained, weighed and
+//! restarted. Faults come from a seed ([`schedule`]) in storms;
 //! after each the cluster has to be whole again within a stated time, and all that was acknowledged is read. What may be
 //! answered is the [`oracle`]'s to say. Each run keeps a journal of faults and observations; where a rule is broken, its
 //! folder stays.
@@ -80,13 +81,16 @@ pub(crate) struct Options {
     /// design; then it is pulled.
     #[arg(long, default_value_t = 90)]
     heal: u64,
-    /// Seconds more where an operator has changed what the cluster is made of: partitions move in batches of some 30, and
-    /// one that moves while a node is down waits for it.
+    /// Seconds more where an operator has changed what the cluster is made of: partitions move in batches, and one that moves
+    /// while a node is down waits for it. Thrice as many where a master is replaced: all that it has moves away, and back.
     #[arg(long, default_value_t = 300)]
     moving: u64,
     /// Leave the cluster as it is made: no master joins, is drained or leaves, and weights stay.
     #[arg(long)]
     no_changes: bool,
+    /// Leave the six founders where they are: none is drained, removed and replaced, for which all that it has moves twice.
+    #[arg(long)]
+    no_replacement: bool,
     /// Have masters and the gateway speak TLS. They do so by themselves where the seed is even.
     #[arg(long)]
     tls: bool,
@@ -111,6 +115,8 @@ pub(crate) struct Options {
 #[derive(Default)]
 struct Seen {
     faults: usize,
+    /// How many of each kind.
+    kinds: BTreeMap<&'static str, usize>,
     /// Seconds from when each fault was lifted until all was whole, by kind.
     healed: BTreeMap<&'static str, Vec<f64>>,
     /// Seconds from the end of each storm.
@@ -148,6 +154,7 @@ pub(crate) fn run(options: &Options, seed: u64) -> anyhow::Result<Report> {
         storm_ms: u64::try_from(Duration::try_from_secs_f64(options.seconds)?.as_millis())?,
         staged: stage.has_namespaces(),
         changes: !options.no_changes,
+        replaces: !options.no_replacement,
     };
     let kind = Kind { staged: shape.staged, tls: options.tls || seed.is_multiple_of(2) };
     let site = Site::start(&deadwax, &files, kind, &journal)?;
@@ -255,6 +262,7 @@ impl Run<'_> {
                 self.site.journal.fault_begins(planned.to_string());
                 self.begin(planned).with_context(|| planned.to_string())?;
                 self.seen.faults += 1;
+                *self.seen.kinds.entry(planned.fault.kind()).or_default() += 1;
             } else {
                 self.lift(&planned.fault).with_context(|| planned.to_string())?;
                 self.site.journal.fault_is_lifted(&planned.to_string());
@@ -312,9 +320,10 @@ impl Run<'_> {
             std::thread::sleep(TICK);
         }
         self.site.journal.say(format_args!("no write is under way"));
-        let moves = lifted.iter().any(|(fault, _)| fault.moves());
-        let within = self.options.heal + if moves { self.options.moving } else { 0 };
-        match heal::wait(&mut self.site, self.load, Duration::from_secs(within), self.told)? {
+        let rounds = lifted.iter().map(|(fault, _)| fault.moves()).max().unwrap_or(0);
+        let within = self.options.heal + rounds * self.options.moving;
+        let whole = heal::wait(&mut self.site, self.load, Duration::from_secs(within), self.told)?;
+        match &whole {
             Ok(_) => {
                 self.hurt = None;
                 for (fault, at) in lifted {
@@ -329,12 +338,14 @@ impl Run<'_> {
         }
         let healed = ended.elapsed().as_secs_f64();
         self.site.journal.tell(format_args!("{} faults; whole {healed:.1} s after the storm", self.seen.faults));
-        heal::sweep(&mut self.site, self.load, last, self.told)?;
+        if whole.is_ok() {
+            heal::sweep(&mut self.site, self.load, last, self.told)?;
+            self.site.journal.say(format_args!("all is read"));
+        }
         for (name, peak, max) in self.site.too_large(usize::from(self.options.clients), self.load.track_count()) {
             let what = format!("{name} took {} MiB, its settings promise {}", peak / MIB, max / MIB);
             self.load.violated(Violation { rule: Rule::Memory, what });
         }
-        self.site.journal.say(format_args!("all is read"));
         Ok(())
     }
 
@@ -344,6 +355,9 @@ impl Run<'_> {
         board.add_plain("faults", "", self.seen.faults as f64);
         for (name, rule) in RULES {
             board.add_plain(name, "", self.load.broken(rule) as f64);
+        }
+        for (kind, count) in &self.seen.kinds {
+            board.add_plain(&format!("faults_{kind}"), "", *count as f64);
         }
         let mut all: Vec<f64> = self.seen.healed.values().flatten().copied().collect();
         spread(&mut board, "heal_seconds", &mut all);
@@ -363,7 +377,8 @@ impl Run<'_> {
             board.add_plain(name, "", count.load(Ordering::Relaxed) as f64);
         }
         board.add_plain("killed_while_moving", "", self.site.errands.killed_moving() as f64);
-        board.add_plain("drives_hung", "", self.site.drives_hung as f64);
+        board.add_plain("drives_hung", "", self.site.hung.times as f64);
+        board.add_plain("volumes_revived", "", self.site.revived() as f64);
         let (clients, tracks) = (usize::from(self.options.clients), self.load.track_count());
         board.add_plain("tracks", "", tracks as f64);
         for (name, peak) in self.site.fleet.peaks() {

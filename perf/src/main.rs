@@ -33,6 +33,7 @@ mod system;
 mod tracks;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -79,8 +80,18 @@ enum Command {
     Cluster(cluster::Options),
 }
 
-fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            // The last words, and whole: a backtrace after them would push them out of sight.
+            eprintln!("deadwax-perf: {why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
     let report = match cli.command {
         Command::Device(options) => device::run(&options, cli.seed)?,
         Command::Engine(options) => engine::run(&options, cli.seed)?,

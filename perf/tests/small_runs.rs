@@ -152,3 +152,13 @@ fn gateway() {
     ];
     figures(&arguments, &names);
 }
+
+#[test]
+fn the_last_words_of_a_run_that_fails_are_why() {
+    let mut run = Command::new(env!("CARGO_BIN_EXE_deadwax-perf"));
+    let output = run.args(["open", "/nowhere/at all"]).env("RUST_BACKTRACE", "1").output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.starts_with("deadwax-perf: ") && last.contains("/nowhere/at all"), "{said}");
+}

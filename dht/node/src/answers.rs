@@ -113,7 +113,7 @@ pub(crate) async fn status(shard: &Rc<Shard>) -> Result<Message, Refusal> {
             Err(Refusal { code: ErrorCode::Fenced, message, .. }) => (vec![], Some(message)),
             Err(why) => return Err(why),
         };
-        let trouble = volume.trouble().map(|trouble| trouble.why().to_owned());
+        let trouble = volume.trouble().map(|trouble| trouble.said());
         let mut whole = VolumeStatus {
             id: volume.id,
             dir: volume.dir.display().to_string(),

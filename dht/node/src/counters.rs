@@ -66,6 +66,8 @@ counters! {
     strays_erased,
     /// Damaged records found.
     rotten,
+    /// Volumes that were opened again without an operator, after their drives had hung.
+    volumes_revived,
     /// Messages of other nodes for which the core had no time.
     messages_dropped,
     /// Messages of other nodes that are of a later version than this node speaks.

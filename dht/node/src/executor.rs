@@ -8,13 +8,13 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use deadwax_dht::wire::CommandAnswer;
 use deadwax_engine::{Beat, Executor};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::sleep;
 
 use crate::connection::Connection;
 use crate::drain::Guests;
+use crate::events::Event;
 use crate::shard::{Call, Node, NodeVolume, Owner, Place, Shard, Trouble};
 use crate::socket::Socket;
 use crate::volumes::{self, LocalVolume, VolumeRecovery};
@@ -25,24 +25,6 @@ const ACCEPT_BACKLOG: i32 = 1024;
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// What a connection that was cut off may take to leave.
 const CUT_OFF: Duration = Duration::from_secs(1);
-
-/// What the thread that runs the node hears from the shards.
-pub(crate) enum Event {
-    /// The shard's volumes are open, or why not: it has ended then.
-    Opened(Result<Opened, Error>),
-    /// It accepts connections, or why not.
-    Serving(Result<(), Error>),
-    /// It has opened or closed its part of a volume, or could not.
-    Changed,
-    /// Its connections have left.
-    Drained,
-    /// SIGHUP, or the program's own word; the answer goes there.
-    Reload(Option<flume::Sender<Result<(), Error>>>),
-    /// An operator's command, by the program's own word; what came of it goes there.
-    Command(Box<deadwax_dht::rebalance::Command>, flume::Sender<CommandAnswer>),
-    /// SIGTERM, SIGINT, or the program's own word.
-    Stop,
-}
 
 /// What came of opening a shard's part of the volumes.
 #[derive(Default)]
@@ -179,11 +161,12 @@ async fn open_all(shard: &Rc<Shard>) -> Result<Opened, Error> {
             Ok(recovery) => opened.recovered.extend(recovery),
             Err(why) => {
                 let left_out = volumes::is_left_out(&why);
+                let hangs = matches!(why, deadwax_engine::Error::Hung(_));
                 let why = Error::Volume { dir: volume.dir.clone(), why };
                 if !left_out {
                     return Err(why);
                 }
-                leave_out(shard, number, &volume, why.to_string()).await;
+                leave_out(shard, number, &volume, Trouble::fenced(why.to_string(), hangs)).await;
                 opened.failed.push(why);
             }
         }
@@ -195,12 +178,14 @@ async fn open_all(shard: &Rc<Shard>) -> Result<Opened, Error> {
 async fn reopen(shard: &Rc<Shard>, number: usize) {
     let volume = shard.node.at(number);
     if let Err(why) = open(shard, number, &volume).await {
-        let advice = if why.kind() == deadwax_engine::ErrorKind::Locked {
-            "; where it was open before, its drive is still busy with what was begun then: try again later"
-        } else {
-            ""
+        let trouble = match why {
+            deadwax_engine::Error::Hung(why) => Trouble::Hung(why),
+            deadwax_engine::Error::Locked { .. } => Trouble::Hung(format!(
+                "{why}; where it was open before, its drive is still busy with what was begun then"
+            )),
+            why => Trouble::Out(why.to_string()),
         };
-        leave_out(shard, number, &volume, format!("{why}{advice}")).await;
+        leave_out(shard, number, &volume, trouble).await;
     }
 }
 
@@ -231,10 +216,11 @@ async fn open(
 }
 
 /// A volume that one shard cannot open, none serves.
-async fn leave_out(shard: &Rc<Shard>, number: usize, volume: &Arc<NodeVolume>, why: String) {
+async fn leave_out(shard: &Rc<Shard>, number: usize, volume: &Arc<NodeVolume>, trouble: Trouble) {
+    let why = trouble.why();
     tracing::error!(volume = %volume.id, shard = shard.index, why, "the volume is fenced");
-    shard.set_place(number, Place::Fenced(why.clone()));
-    accord::tell(shard, number, volume, Trouble::Out(why)).await;
+    shard.set_place(number, Place::Fenced(why.to_owned()));
+    accord::tell(shard, number, volume, trouble).await;
 }
 
 /// Ends this shard's part of a volume: in order where requests end in time, else those that are left fail.

@@ -160,7 +160,8 @@ pub(crate) fn usable(dir: &Path, node: &NodeId) -> Result<VolumeId, Error> {
     answered.recv_timeout(DRIVE_PATIENCE).map_err(silent)?
 }
 
-fn probe(dir: &Path, node: &NodeId) -> Result<VolumeId, Error> {
+/// The same, however long it takes.
+pub(crate) fn probe(dir: &Path, node: &NodeId) -> Result<VolumeId, Error> {
     let owned = match init::owned(dir, node) {
         Err(why) if !is_left_out(&why) => return Err(why),
         owned => owned,
@@ -196,15 +197,19 @@ fn fence(missing: &[VolumeId], failed: &[(&PathBuf, Error)]) -> Vec<NodeVolume> 
         (false, _) => " (or in another that fails)",
     };
     let fenced = |(number, id): (usize, &VolumeId)| {
-        let (dir, why) = match failed.get(number) {
-            Some((dir, why)) => (dir.to_path_buf(), format!("{why}{which}")),
+        let (dir, trouble) = match failed.get(number) {
+            Some((dir, why)) => {
+                let hangs = matches!(why, Error::Silent { .. });
+                (dir.to_path_buf(), Trouble::fenced(format!("{why}{which}"), hangs))
+            }
             None => {
-                (PathBuf::new(), format!("{NOWHERE}: mount its drive and name it in `volumes`, or retire the volume"))
+                let why = format!("{NOWHERE}: mount its drive and name it in `volumes`, or retire the volume");
+                (PathBuf::new(), Trouble::Out(why))
             }
         };
-        tracing::error!(volume = %id, why, "the volume is fenced");
+        tracing::error!(volume = %id, why = trouble.why(), "the volume is fenced");
         // It has one owner, any: no shard has a part of it.
-        NodeVolume::new(*id, dir, Owner::One(0), Some(Trouble::Out(why)))
+        NodeVolume::new(*id, dir, Owner::One(0), Some(trouble))
     };
     missing.iter().enumerate().map(fenced).collect()
 }

@@ -9,7 +9,8 @@
 //! whether the machine can. Inside: `run` checks and starts, `executor` is one shard's thread, `connection` one
 //! connection, `transfer` the bytes of a put or get on their way to or from a volume of this shard or another's,
 //! `shard` the way between shards, `volumes` the edge to the engine, `layout` which volumes there are, `reload` how
-//! they change while the node runs, `accord` how shards agree on a drive that fails, `driver` the core of the cluster's
+//! they change while the node runs, `accord` how shards agree on a drive that fails, `revival` how one that hung comes
+//! back, `driver` the core of the cluster's
 //! rules, `system` what it remembers, [`found`] how a cluster begins, `admission` who may connect, `operators` what they
 //! may ask, `issuers` who may take tracks down, `takedowns` what clients ask of their log.
 //!
@@ -26,6 +27,7 @@ mod counters;
 mod drain;
 mod driver;
 mod error;
+mod events;
 mod executor;
 pub mod fitness;
 mod founding;
@@ -36,6 +38,7 @@ mod operators;
 mod parcel;
 mod refusal;
 mod reload;
+mod revival;
 mod rotation;
 mod run;
 mod shard;

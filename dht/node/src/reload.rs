@@ -7,17 +7,12 @@ use std::sync::Arc;
 use deadwax_dht::VolumeId;
 use deadwax_dht::core::Input;
 
-use crate::executor::{Command, Event};
+use crate::events::Events;
+use crate::executor::Command;
 use crate::layout::{self, Mapped};
 use crate::run::send_all;
 use crate::shard::{Node, NodeVolume, Trouble};
 use crate::{Config, Error};
-
-/// What a reload did.
-pub(crate) struct Reloaded {
-    /// The node is to stop: that was asked meanwhile.
-    pub(crate) stop: bool,
-}
 
 /// What is to be done, by the volumes' numbers. Made before anything is changed.
 #[derive(Default)]
@@ -31,11 +26,7 @@ struct Plan {
 
 /// Does all of it, or, where something is not in order, nothing but to say who is let in, which only takes settings that can
 /// be read.
-pub(crate) fn reload(
-    node: &Node,
-    commands: &[flume::Sender<Command>],
-    heard: &flume::Receiver<Event>,
-) -> Result<Reloaded, Error> {
+pub(crate) fn reload(node: &Node, commands: &[flume::Sender<Command>], events: &mut Events) -> Result<(), Error> {
     let planned = settings(node).and_then(|config| {
         // Before all that may take long or be wrong: somebody's key may have been stolen.
         node.admission.set_people(&config);
@@ -47,13 +38,9 @@ pub(crate) fn reload(
     });
     let (config, mapped, plan) =
         planned.inspect_err(|why| tracing::error!(%why, "reload refused: nothing was changed but who is let in"))?;
-    let mut stop = false;
     let opened_before = plan.opened.iter().filter_map(|(number, ..)| *number);
     for number in plan.retired.iter().copied().chain(opened_before) {
-        node.tell(Input::VolumeDown(node.at(number).id));
-        // Also where it was closed or never open: each shard answers.
-        send_all(commands, &Command::Close(number));
-        stop |= all_changed(heard, commands.len());
+        close(node, commands, events, number);
     }
     for number in &plan.retired {
         let NodeVolume { id, dir, owner, .. } = &*node.at(*number);
@@ -69,25 +56,42 @@ pub(crate) fn reload(
     }
     for (number, id, dir) in plan.opened {
         let number = number.unwrap_or_else(|| node.volumes().len());
-        let owner = layout::owner(&config, &dir, number, commands.len());
-        let volume = Arc::new(NodeVolume::new(id, dir, owner, None));
-        node.set_volume(number, Arc::clone(&volume));
-        send_all(commands, &Command::Open(number));
-        stop |= all_changed(heard, commands.len());
-        match volume.trouble() {
-            None => {
-                tracing::info!(volume = %id, dir = %volume.dir.display(), "volume opened");
-                if let Some(core) = &node.core {
-                    core.tell_opened(number, None);
-                }
-            }
-            Some(trouble) => {
-                tracing::error!(volume = %id, dir = %volume.dir.display(), why = trouble.why(), "volume not opened");
-            }
-        }
+        open(node, &config, commands, events, (number, id, dir));
     }
     tracing::info!(epoch = mapped.epoch, volumes = config.volumes.len(), "settings read again");
-    Ok(Reloaded { stop })
+    Ok(())
+}
+
+/// Closes the volume with this number on all shards.
+pub(crate) fn close(node: &Node, commands: &[flume::Sender<Command>], events: &mut Events, number: usize) {
+    node.tell(Input::VolumeDown(node.at(number).id));
+    // Also where it was closed or never open: each shard answers.
+    send_all(commands, &Command::Close(number));
+    events.all_changed(commands.len());
+}
+
+/// Opens a volume, which is not open, under its number on all shards; whether that went well.
+pub(crate) fn open(
+    node: &Node,
+    config: &Config,
+    commands: &[flume::Sender<Command>],
+    events: &mut Events,
+    (number, id, dir): (usize, VolumeId, PathBuf),
+) -> bool {
+    let owner = layout::owner(config, &dir, number, commands.len());
+    let volume = Arc::new(NodeVolume::new(id, dir, owner, None));
+    node.set_volume(number, Arc::clone(&volume));
+    send_all(commands, &Command::Open(number));
+    events.all_changed(commands.len());
+    if let Some(trouble) = volume.trouble() {
+        tracing::error!(volume = %id, dir = %volume.dir.display(), why = trouble.said(), "volume not opened");
+        return false;
+    }
+    tracing::info!(volume = %id, dir = %volume.dir.display(), "volume opened");
+    if let Some(core) = &node.core {
+        core.tell_opened(number, None);
+    }
+    true
 }
 
 /// The settings as they are in their file now.
@@ -161,19 +165,4 @@ fn plan(node: &Node, config: &Config, mapped: &Mapped, has_log: bool) -> Result<
 
 fn no_volume(map: &Path) -> Error {
     Error::Map { path: map.to_owned(), why: "no volume would be left".into() }
-}
-
-/// Waits until each shard has done what it was told. True: the node is to stop, once it may.
-fn all_changed(heard: &flume::Receiver<Event>, shards: usize) -> bool {
-    let (mut changed, mut stop) = (0, false);
-    while changed < shards {
-        match heard.recv() {
-            Ok(Event::Changed) => changed += 1,
-            Ok(Event::Stop) => stop = true,
-            // Another reload may be asked for when this one is done.
-            Ok(Event::Reload(_) | Event::Command(..) | Event::Opened(_) | Event::Serving(_) | Event::Drained) => {}
-            Err(_) => return true,
-        }
-    }
-    stop
 }

@@ -17,15 +17,14 @@ use signal_hook::iterator::{Handle, Signals};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::driver::{Driver, Handle as Core, Parts};
-use crate::executor::{self, Command as Order, Event, Start};
+use crate::events::{EVENTS_MAX, Event, Events};
+use crate::executor::{self, Command as Order, Start};
 use crate::fitness::{self, Verdict};
-use crate::reload::{self, Reloaded};
+use crate::revival::{Revival, TICK};
 use crate::shard::{CALLS_MAX, Node};
 use crate::volumes::VolumeRecovery;
-use crate::{Config, Error, founding, init, layout};
+use crate::{Config, Error, founding, init, layout, reload};
 
-/// The most events of shards and signals that wait.
-const EVENTS_MAX: usize = 4096;
 /// The most commands that wait for a shard. Each but the first is answered before the next is given.
 const COMMANDS_MAX: usize = 4;
 /// How long a port may stay taken before that is an error, and how often it is tried.
@@ -96,7 +95,7 @@ impl Stopper {
 /// new there is opened and served: it must have been initialised (`deadwax volume add`), and the map must give it to
 /// this node; one that a map by a log does not give is left out. A volume that is no longer there is retired: no request
 /// begins on it, those under way end (up to `drain_timeout_s`), it is closed, and its drive may be unmounted. A volume that
-/// is fenced or read-only is tried again. Who is named in `clients` and `admins` is admitted from then on, and nobody
+/// is fenced or read-only is tried again; one whose drive hung or was too slow comes back by itself, too. Who is named in `clients` and `admins` is admitted from then on, and nobody
 /// else. Where the settings, the map or a new directory are not in order, nothing changes and the log says why. Other
 /// settings take effect at the next start.
 ///
@@ -113,7 +112,7 @@ pub fn run(config: Config, on_ready: impl FnOnce(&Ready)) -> Result<(), Error> {
     let _lock = init::lock(&config.dir)?;
     let (events, heard) = flume::bounded(EVENTS_MAX);
     let signals = watch_signals(&events)?;
-    let result = serve(config, events, &heard, on_ready);
+    let result = serve(config, events, &mut Events::new(heard), on_ready);
     signals.close();
     result
 }
@@ -161,7 +160,7 @@ fn watch_signals(events: &flume::Sender<Event>) -> Result<Handle, Error> {
 fn serve(
     config: Config,
     events: flume::Sender<Event>,
-    heard: &flume::Receiver<Event>,
+    heard: &mut Events,
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), Error> {
     let shards = config.shard_count();
@@ -227,7 +226,7 @@ fn serve(
 fn until_stopped(
     node: &Node,
     events: &flume::Sender<Event>,
-    heard: &flume::Receiver<Event>,
+    heard: &mut Events,
     commands: &[flume::Sender<Order>],
     begin: impl FnOnce() -> Result<(), Error>,
     on_ready: impl FnOnce(&Ready),
@@ -243,62 +242,65 @@ fn until_stopped(
         let (id, address, shards) = (node.id, node.config.listen, commands.len());
         tracing::info!(node = id.short(), %address, shards, ?recovery, "serving");
         on_ready(&Ready { node: id, address, shards, recovery, stop: Stopper(events.clone()) });
-        while let Ok(event) = heard.recv() {
-            match event {
-                Event::Stop => break,
-                Event::Reload(answer) => {
-                    let reloaded = reload::reload(node, commands, heard);
-                    let stop = matches!(reloaded, Ok(Reloaded { stop: true, .. }));
-                    if let Some(answer) = answer {
-                        // Whoever asked may have given up.
-                        drop(answer.try_send(reloaded.map(drop)));
-                    }
-                    if stop {
-                        break;
-                    }
-                }
-                Event::Command(command, answer) => {
-                    // Without a core the answer is dropped.
-                    if let Some(core) = &node.core {
-                        core.give_command(command, answer);
-                    }
-                }
-                Event::Opened(_) | Event::Serving(_) | Event::Changed | Event::Drained => {}
-            }
-        }
+        command_until_stopped(node, commands, heard, &mut Revival::new(events.clone()));
     }
     send_all(commands, &Order::Drain);
     let mut drained = 0;
     while drained < commands.len() {
-        match heard.recv() {
-            Ok(Event::Drained) => drained += 1,
-            Ok(_) => {}
-            Err(_) => break,
+        match heard.next() {
+            Some(Event::Drained) => drained += 1,
+            Some(_) => {}
+            None => break,
         }
     }
     Ok(())
 }
 
+/// Does what signals and the program itself want of a node that serves, and brings back volumes whose drives hung.
+fn command_until_stopped(node: &Node, commands: &[flume::Sender<Order>], heard: &mut Events, revival: &mut Revival) {
+    let mut ticked = Instant::now();
+    loop {
+        if ticked.elapsed() >= TICK {
+            ticked = Instant::now();
+            revival.tick(node, ticked);
+        }
+        match heard.next_within(TICK) {
+            Some(Event::Stop) => return,
+            Some(Event::Reload(answer)) => {
+                let reloaded = reload::reload(node, commands, heard);
+                if let Some(answer) = answer {
+                    // Whoever asked may have given up.
+                    drop(answer.try_send(reloaded));
+                }
+            }
+            Some(Event::Command(command, answer)) => {
+                // Without a core the answer is dropped.
+                if let Some(core) = &node.core {
+                    core.give_command(command, answer);
+                }
+            }
+            Some(Event::Probed(probed)) => revival.probed(node, commands, heard, probed),
+            Some(Event::Opened(_) | Event::Serving(_) | Event::Changed | Event::Drained) | None => {}
+        }
+    }
+}
+
 /// Waits until each shard has reported its step. False: the node is to stop. An error where the step was to open the
 /// volumes and none is open.
-fn all_shards(
-    heard: &flume::Receiver<Event>,
-    shards: usize,
-    recovery: &mut Option<VolumeRecovery>,
-) -> Result<bool, Error> {
+fn all_shards(heard: &mut Events, shards: usize, recovery: &mut Option<VolumeRecovery>) -> Result<bool, Error> {
     let mut reported = 0;
     let mut failed = Vec::new();
     while reported < shards {
-        match heard.recv() {
-            Ok(Event::Opened(opened)) => {
+        match heard.next() {
+            Some(Event::Opened(opened)) => {
                 let opened = opened?;
                 failed.extend(opened.failed);
                 opened.recovered.iter().for_each(|part| recovery.get_or_insert_default().add(part));
             }
-            Ok(Event::Serving(serving)) => serving?,
+            Some(Event::Serving(serving)) => serving?,
             // Asked too early: all is being read just now.
-            Ok(Event::Reload(_) | Event::Command(..) | Event::Changed) => continue,
-            Ok(Event::Stop | Event::Drained) | Err(_) => return Ok(false),
+            Some(Event::Reload(_) | Event::Command(..) | Event::Changed | Event::Probed(_)) => continue,
+            Some(Event::Stop | Event::Drained) | None => return Ok(false),
         }
         reported += 1;
     }

@@ -84,7 +84,9 @@ pub(crate) struct NodeVolume {
 pub(crate) enum Trouble {
     /// It takes no writes.
     ReadOnly(String),
-    /// It takes no part.
+    /// It takes no part, for its drive hangs or is too slow: it comes back by itself.
+    Hung(String),
+    /// It takes no part until an operator has mended it.
     Out(String),
     /// As before, on purpose: it is no longer in the settings.
     Retired,
@@ -96,11 +98,27 @@ impl Trouble {
         !matches!(self, Self::ReadOnly(_))
     }
 
+    /// Of a volume that takes no part.
+    pub(crate) const fn fenced(why: String, hangs: bool) -> Self {
+        if hangs { Self::Hung(why) } else { Self::Out(why) }
+    }
+
     pub(crate) fn why(&self) -> &str {
         match self {
-            Self::ReadOnly(why) | Self::Out(why) => why,
+            Self::ReadOnly(why) | Self::Hung(why) | Self::Out(why) => why,
             Self::Retired => "retired: it is no longer in the settings",
         }
+    }
+
+    /// For an operator.
+    pub(crate) fn said(&self) -> String {
+        let hope =
+            if matches!(self, Self::Hung(_)) { "; it is opened again by itself once its drive answers" } else { "" };
+        format!("{}{hope}", self.why())
+    }
+
+    const fn is_worse_than(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Out(_) | Self::Hung(_), Self::ReadOnly(_)) | (Self::Out(_), Self::Hung(_)))
     }
 }
 
@@ -116,7 +134,7 @@ impl NodeVolume {
     /// Adds what was found out: the worst is kept, of equals the first.
     pub(crate) fn set_trouble(&self, trouble: Trouble) {
         let mut known = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.is_none() || matches!((&*known, &trouble), (Some(Trouble::ReadOnly(_)), Trouble::Out(_))) {
+        if known.as_ref().is_none_or(|known| trouble.is_worse_than(known)) {
             *known = Some(trouble);
         }
     }

@@ -174,7 +174,7 @@ impl LocalVolume {
     /// Why it takes no part any more, if so.
     pub(crate) fn out(&self) -> Option<String> {
         match self.volume.state() {
-            deadwax_engine::VolumeState::Out(why) => Some(why),
+            deadwax_engine::VolumeState::Out(why) | deadwax_engine::VolumeState::Hung(why) => Some(why),
             _ => None,
         }
     }
@@ -183,6 +183,7 @@ impl LocalVolume {
     pub(crate) fn share_trouble(&self, trouble: &Trouble) {
         match trouble {
             Trouble::ReadOnly(why) => self.volume.fence_writes(why),
+            Trouble::Hung(why) => self.volume.fence_hung(why),
             Trouble::Out(_) | Trouble::Retired => self.volume.fence(trouble.why()),
         }
     }
@@ -323,7 +324,9 @@ impl LocalVolume {
             state: match usage.state {
                 deadwax_engine::VolumeState::Open => VolumeState::Serving,
                 deadwax_engine::VolumeState::ReadOnly(_) => VolumeState::ReadOnly,
-                deadwax_engine::VolumeState::Out(_) | deadwax_engine::VolumeState::Closed => VolumeState::Fenced,
+                deadwax_engine::VolumeState::Out(_)
+                | deadwax_engine::VolumeState::Hung(_)
+                | deadwax_engine::VolumeState::Closed => VolumeState::Fenced,
             },
         }
     }
@@ -351,14 +354,15 @@ pub(crate) struct Troubles {
 
 impl Troubles {
     pub(crate) async fn next(&mut self) -> Option<Trouble> {
-        use deadwax_engine::VolumeState::{Closed, Open, Out, ReadOnly};
-        if matches!(self.known, Out(_)) {
+        use deadwax_engine::VolumeState::{Closed, Hung, Open, Out, ReadOnly};
+        if matches!(self.known, Out(_) | Hung(_)) {
             return None;
         }
         self.known = self.volume.state_after(&self.known).await;
         match &self.known {
             ReadOnly(why) => Some(Trouble::ReadOnly(why.clone())),
             Out(why) => Some(Trouble::Out(why.clone())),
+            Hung(why) => Some(Trouble::Hung(why.clone())),
             Open | Closed => None,
         }
     }

@@ -28,6 +28,8 @@ const NEEDLE_BYTES: usize = 64;
 pub(crate) enum DriveFault {
     /// All room is taken by something else.
     Fill { node: usize },
+    /// Whatever would change the file system waits until it is lifted.
+    Hang { node: usize },
     /// The file system is gone; it is mounted again, and the node told, when lifted.
     Unmount { node: usize },
     /// A bit flips in some tracks.
@@ -40,6 +42,7 @@ impl DriveFault {
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Fill { .. } => "full_drive",
+            Self::Hang { .. } => "hung_drive",
             Self::Unmount { .. } => "unmount",
             Self::Rot { .. } => "rot",
             Self::LoseSegment { .. } => "lost_segment",
@@ -49,7 +52,10 @@ impl DriveFault {
     pub(crate) fn claims(&self) -> Vec<Claim> {
         match *self {
             Self::Fill { node } | Self::Rot { node, .. } => vec![Claim::Drive(node)],
-            Self::Unmount { node } | Self::LoseSegment { node, .. } => vec![Claim::Drive(node), Claim::Master(node)],
+            // Who waits for a file system that hangs cannot be killed either.
+            Self::Hang { node } | Self::Unmount { node } | Self::LoseSegment { node, .. } => {
+                vec![Claim::Drive(node), Claim::Master(node)]
+            }
         }
     }
 
@@ -57,6 +63,7 @@ impl DriveFault {
     pub(crate) fn begin(&self, site: &mut Site, samples: &[Sample]) -> anyhow::Result<()> {
         match *self {
             Self::Fill { node } => fill(&site.files, node),
+            Self::Hang { node } => run("fsfreeze", &["--freeze", path(&site.files.drive(node))?]),
             Self::Unmount { node } => run("umount", &["--lazy", path(&site.files.drive(node))?]),
             Self::Rot { node, salt } => {
                 let rotten = rot(&site.files.segments(node), samples, salt)?;
@@ -77,8 +84,9 @@ impl DriveFault {
     pub(crate) fn lift(&self, site: &mut Site) -> anyhow::Result<()> {
         match *self {
             Self::Fill { node } => Ok(fs::remove_file(filler(&site.files, node))?),
+            Self::Hang { node } => run("fsfreeze", &["--unfreeze", path(&site.files.drive(node))?]),
             Self::Unmount { node } => {
-                mount(&site.files, node)?;
+                mount(&site.files.drive(node))?;
                 site.fleet.signal_master(node, Signal::HUP)
             }
             Self::Rot { .. } => Ok(()),
@@ -94,6 +102,7 @@ impl fmt::Display for DriveFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Fill { node } => write!(f, "the drive of {} is full", name(node)),
+            Self::Hang { node } => write!(f, "the drive of {} hangs", name(node)),
             Self::Unmount { node } => write!(f, "the drive of {} is unmounted", name(node)),
             Self::Rot { node, .. } => write!(f, "bits flip on the drive of {}", name(node)),
             Self::LoseSegment { node, .. } => write!(f, "a segment of {} is removed, and it starts anew", name(node)),
@@ -101,24 +110,28 @@ impl fmt::Display for DriveFault {
     }
 }
 
-/// Makes and mounts a drive of `bytes` for a master.
-pub(crate) fn build(files: &Files, node: usize, bytes: u64) -> anyhow::Result<()> {
-    let image = files.image(node);
-    fs::create_dir_all(files.drive(node))?;
+/// Makes and mounts a drive of `bytes`.
+pub(crate) fn build(drive: &Path, bytes: u64) -> anyhow::Result<()> {
+    let image = image(drive);
+    fs::create_dir_all(drive)?;
     File::create(&image)?.set_len(bytes)?;
     // Few inodes: their tables are written out in the background, and the image is to stay a sparse file.
     run("mkfs.ext4", &["-q", "-F", "-m", "0", "-i", "1048576", "-E", "nodiscard", path(&image)?])?;
-    mount(files, node)
+    mount(drive)
 }
 
-/// Takes a master's drive away, with all that is on it.
-pub(crate) fn destroy(files: &Files, node: usize, staged: bool) -> anyhow::Result<()> {
-    let drive = files.drive(node);
+/// Takes a drive away, where there is one, with all that is on it.
+pub(crate) fn destroy(drive: &Path, staged: bool) -> anyhow::Result<()> {
     if staged && drive.exists() {
-        run("umount", &["--lazy", path(&drive)?])?;
-        fs::remove_file(files.image(node))?;
+        run("umount", &["--lazy", path(drive)?])?;
+        fs::remove_file(image(drive))?;
     }
-    remove(&drive)
+    remove(drive)
+}
+
+/// What is on a drive.
+fn image(drive: &Path) -> PathBuf {
+    drive.with_extension("image")
 }
 
 /// Removes a folder, where there is one.
@@ -133,16 +146,17 @@ pub(crate) fn remove(folder: &Path) -> anyhow::Result<()> {
 
 /// Takes all drives away, for their files to be removed.
 pub(crate) fn unmount_all(files: &Files) {
-    for node in 0..PLACES {
-        if let Ok(drive) = path(&files.drive(node)) {
-            // One that is not mounted, is not.
+    for drive in (0..PLACES).flat_map(|node| [files.drive(node), files.second(node)]) {
+        if let Ok(drive) = path(&drive) {
+            // One that does not hang, or is not mounted, does not, and is not.
+            drop(run("fsfreeze", &["--unfreeze", drive]));
             drop(run("umount", &["--lazy", drive]));
         }
     }
 }
 
-fn mount(files: &Files, node: usize) -> anyhow::Result<()> {
-    run("mount", &["-o", "loop", path(&files.image(node))?, path(&files.drive(node))?])
+fn mount(drive: &Path) -> anyhow::Result<()> {
+    run("mount", &["-o", "loop", path(&image(drive))?, path(drive)?])
 }
 
 fn fill(files: &Files, node: usize) -> anyhow::Result<()> {

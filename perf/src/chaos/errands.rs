@@ -3,15 +3,16 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use rustix::process::Signal;
 use serde_json::Value;
 
-use super::drives::{destroy, remove};
-use super::fault::{SEVENTH, name};
+use super::drives::destroy;
+use super::fault::name;
 use super::heal::status;
 use super::site::Site;
 
@@ -23,20 +24,34 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const AWAIT_MAX: Duration = Duration::from_secs(10);
 /// How long partitions may take to move after a change that moves some: by then they have, unless none had to.
 const MOVING_MAX: Duration = Duration::from_secs(60);
+/// What commands say that are to remove what is removed already.
+const REMOVED: [&str; 2] = ["nothing is to be removed", "is removed already"];
 
 /// Something that is done before the next thing is begun.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
     /// A `deadwax` command, until it succeeds.
     Run(Vec<String>),
-    /// The seventh master's place gets a new drive, and nothing of who was there before.
-    Furnish,
-    /// The seventh master is started, if it does not run.
-    Start,
-    /// The seventh master is killed as soon as partitions move.
-    KillMoving,
-    /// The seventh master, which the cluster no longer knows, is killed, and all that it has destroyed.
-    Destroy,
+    /// A master's place gets a new drive, and nothing of who was there before.
+    Furnish(usize),
+    /// A master is started, if it does not run.
+    Start(usize),
+    /// A master is killed as soon as partitions move.
+    KillMoving(usize),
+    /// A master, which the cluster no longer knows, is killed, and all that it has destroyed.
+    Destroy(usize),
+    /// Commands go by the map of this master, which has joined, from now on.
+    Publish(usize),
+    /// A master has a second drive, on which nothing is.
+    Insert(usize),
+    /// A master is to read its settings again, if it runs.
+    HangUp(usize),
+    /// The second drive of a master is emptied, and taken out of the cluster.
+    Retire(usize),
+    /// It is taken out of the master's settings, ...
+    Forget(usize),
+    /// ... and destroyed.
+    PullOut(usize),
     /// A master is told to end, and when it has is started again; where it does not run, nothing is done.
     End(usize),
     /// A master answers again.
@@ -47,10 +62,16 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Run(arguments) => write!(f, "deadwax {}", arguments.join(" ")),
-            Self::Furnish => write!(f, "{} is given a new drive", name(SEVENTH)),
-            Self::Start => write!(f, "{} is started", name(SEVENTH)),
-            Self::KillMoving => write!(f, "{} is killed once partitions move", name(SEVENTH)),
-            Self::Destroy => write!(f, "{} is destroyed", name(SEVENTH)),
+            Self::Furnish(node) => write!(f, "the place of {} is given a new drive", name(*node)),
+            Self::Start(node) => write!(f, "{} is started", name(*node)),
+            Self::KillMoving(node) => write!(f, "{} is killed once partitions move", name(*node)),
+            Self::Destroy(node) => write!(f, "{} is destroyed", name(*node)),
+            Self::Publish(node) => write!(f, "commands go by the map of {}", name(*node)),
+            Self::Insert(node) => write!(f, "{} is given a second drive", name(*node)),
+            Self::HangUp(node) => write!(f, "{} reads its settings again", name(*node)),
+            Self::Retire(node) => write!(f, "the second drive of {} is retired", name(*node)),
+            Self::Forget(node) => write!(f, "{} forgets its second drive", name(*node)),
+            Self::PullOut(node) => write!(f, "the second drive of {} is pulled out", name(*node)),
             Self::End(node) => write!(f, "{} is told to end", name(*node)),
             Self::Await(node) => write!(f, "{} is waited for", name(*node)),
         }
@@ -65,9 +86,9 @@ pub(crate) struct Errands {
     begun: Option<Instant>,
     /// Before this nothing is asked again.
     rests_until: Option<Instant>,
-    /// The command that runs.
-    command: Option<Child>,
-    /// How often the seventh master was killed while partitions moved.
+    /// The command that runs, and how long the operator's log was before.
+    command: Option<(Child, u64)>,
+    /// How often a master was killed while partitions moved.
     killed_moving: usize,
 }
 
@@ -93,7 +114,7 @@ impl Errands {
 
 impl Drop for Errands {
     fn drop(&mut self) {
-        if let Some(mut command) = self.command.take() {
+        if let Some((mut command, _)) = self.command.take() {
             // One that has ended, has.
             drop(command.kill().and_then(|()| command.wait()));
         }
@@ -124,21 +145,25 @@ pub(crate) fn advance(site: &mut Site) -> anyhow::Result<()> {
 fn is_done(site: &mut Site, step: &Step) -> anyhow::Result<bool> {
     match step {
         Step::Run(arguments) => is_carried_out(site, arguments),
-        Step::Furnish => site.furnish().map(|()| true),
-        Step::Start => {
-            if !site.fleet.runs(SEVENTH) {
-                site.settle_in(SEVENTH)?;
-                site.fleet.start_master(SEVENTH, None)?;
+        Step::Furnish(node) => site.furnish(*node).map(|()| true),
+        Step::Start(node) => {
+            if !site.fleet.runs(*node) {
+                site.settle_in(*node)?;
+                site.fleet.start_master(*node, None)?;
             }
             Ok(true)
         }
-        Step::KillMoving => kill_moving(site),
-        Step::Destroy => {
-            site.fleet.kill_master(SEVENTH)?;
-            destroy(&site.files, SEVENTH, site.staged)?;
-            remove(&site.files.master(SEVENTH))?;
-            Ok(true)
+        Step::KillMoving(node) => kill_moving(site, *node),
+        Step::Destroy(node) => {
+            site.fleet.kill_master(*node)?;
+            site.clear(*node).map(|()| true)
         }
+        Step::Publish(node) => site.publish_map_of(*node).map(|()| true),
+        Step::Insert(node) => site.insert(&site.files.second(*node)).map(|()| true),
+        Step::HangUp(node) => hang_up(site, *node),
+        Step::Retire(node) => retire(site, *node),
+        Step::Forget(node) => site.forget_second(*node).map(|()| true),
+        Step::PullOut(node) => destroy(&site.files.second(*node), site.staged).map(|()| true),
         Step::End(node) => site.fleet.restart(*node),
         Step::Await(node) => {
             let waited = site.errands.begun.is_some_and(|begun| begun.elapsed() > AWAIT_MAX);
@@ -154,19 +179,45 @@ fn ask(site: &mut Site) -> Option<Value> {
     status(site.gateway).ok()
 }
 
-fn is_up(now: &Value, address: &str) -> bool {
-    let mut nodes = now["nodes"].as_array().into_iter().flatten();
-    nodes.any(|node| node["address"] == address && node["up"] == true)
+pub(crate) fn nodes(now: &Value) -> impl Iterator<Item = &Value> {
+    now["nodes"].as_array().into_iter().flatten()
 }
 
-fn kill_moving(site: &mut Site) -> anyhow::Result<bool> {
+pub(crate) fn volumes(node: &Value) -> impl Iterator<Item = &Value> {
+    node["volumes"].as_array().into_iter().flatten()
+}
+
+fn is_up(now: &Value, address: &str) -> bool {
+    nodes(now).any(|node| node["address"] == address && node["up"] == true)
+}
+
+fn hang_up(site: &mut Site, node: usize) -> anyhow::Result<bool> {
+    if site.fleet.runs(node) {
+        site.fleet.signal_master(node, Signal::HUP)?;
+    }
+    Ok(true)
+}
+
+/// The volume's id is what its master says it is. One that its master does not have any more was retired.
+fn retire(site: &mut Site, node: usize) -> anyhow::Result<bool> {
+    if site.errands.command.is_some() {
+        return is_carried_out(site, &[]);
+    }
+    let dir = site.files.volumes(node)[1].display().to_string();
+    let Some(now) = ask(site).filter(|now| is_up(now, &site.address(node))) else { return Ok(false) };
+    let found = nodes(&now).flat_map(volumes).find(|volume| volume["dir"] == *dir);
+    let Some(volume) = found.and_then(|volume| volume["id"].as_str()) else { return Ok(true) };
+    is_carried_out(site, &site.retire_volume(volume))
+}
+
+fn kill_moving(site: &mut Site, node: usize) -> anyhow::Result<bool> {
     let Some(now) = ask(site) else { return Ok(false) };
     let moves = &now["log"]["moves"];
     let moving: u64 = ["joint", "synced", "settled"].iter().filter_map(|stage| moves[*stage].as_u64()).sum();
     if moving > 0 {
-        site.fleet.kill_master(SEVENTH)?;
+        site.fleet.kill_master(node)?;
         site.errands.killed_moving += 1;
-        site.journal.say(format_args!("{} is killed while {moving} partitions move", name(SEVENTH)));
+        site.journal.say(format_args!("{} is killed while {moving} partitions move", name(node)));
         return Ok(true);
     }
     let waited = site.errands.begun.is_some_and(|begun| begun.elapsed() > MOVING_MAX);
@@ -175,24 +226,29 @@ fn kill_moving(site: &mut Site) -> anyhow::Result<bool> {
 
 fn is_carried_out(site: &mut Site, arguments: &[String]) -> anyhow::Result<bool> {
     let path = site.files.log("operator");
-    let Some(command) = &mut site.errands.command else {
+    let Some((command, said)) = &mut site.errands.command else {
         let log = OpenOptions::new().create(true).append(true).open(&path)?;
+        let said = log.metadata()?.len();
         let mut command = Command::new(site.fleet.deadwax());
         command.args(arguments).env_remove("DEADWAX_GATEWAY").stdin(Stdio::null());
         let child = command.stdout(log.try_clone()?).stderr(log).spawn().context("start the command")?;
-        site.errands.command = Some(child);
+        site.errands.command = Some((child, said));
         return Ok(false);
     };
     let Some(ended) = command.try_wait()? else { return Ok(false) };
+    let said = fs::read(&path)?.split_off(usize::try_from(*said)?);
     site.errands.command = None;
     // Wrong usage never becomes right.
     ensure!(ended.code() != Some(2), "{ended}; see {}", path.display());
-    if !ended.success() {
-        if site.errands.rests_until.is_none() {
-            site.journal
-                .say(format_args!("operator: it fails, and is given again until it does not: see {}", path.display()));
-        }
-        site.errands.rests_until = Some(Instant::now() + ASK_AGAIN);
+    // The answer may be lost of what was done.
+    let said = String::from_utf8_lossy(&said);
+    if ended.success() || REMOVED.iter().any(|word| said.contains(word)) {
+        return Ok(true);
     }
-    Ok(ended.success())
+    if site.errands.rests_until.is_none() {
+        site.journal
+            .say(format_args!("operator: it fails, and is given again until it does not: see {}", path.display()));
+    }
+    site.errands.rests_until = Some(Instant::now() + ASK_AGAIN);
+    Ok(false)
 }

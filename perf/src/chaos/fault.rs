@@ -69,9 +69,13 @@ impl Fault {
         }
     }
 
-    /// Whether copies move because an operator wants it so.
-    pub(crate) const fn moves(&self) -> bool {
-        matches!(self, Self::Operator(fault) if fault.moves())
+    /// How often copies move because an operator wants it so: what is drained and replaced has all of its moved.
+    pub(crate) const fn moves(&self) -> u64 {
+        match self {
+            Self::Operator(OperatorFault::Replace { .. }) => 3,
+            Self::Operator(fault) if fault.moves() => 1,
+            _ => 0,
+        }
     }
 
     /// Whether it destroys copies or what a node must remember. All that do so hit one node until the cluster has

@@ -5,12 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use rustix::process::Signal;
 use serde_json::Value;
 
 use super::errands;
 use super::exchange::{Question, ask};
-use super::fault::name;
 use super::load::{Load, Wish};
 use super::oracle::{Answer, Rule, Violation};
 use super::site::Site;
@@ -19,10 +17,10 @@ use super::site::Site;
 const POLL: Duration = Duration::from_millis(100);
 /// A cluster that is healed answers; but a holder may be busy, and a gateway think that one is still away.
 const READ_MAX: Duration = Duration::from_secs(10);
-/// How often it is looked for drives that hung.
-const LOOK: Duration = Duration::from_secs(3);
-/// How long a drive that is opened again is left alone.
-const REOPENED: Duration = Duration::from_secs(2);
+/// How often it is looked for drives that hang.
+const LOOK: Duration = Duration::from_secs(1);
+/// What drives that hang may take longer, in all: their masters open them again by themselves.
+const HUNG_MAX: Duration = Duration::from_secs(60);
 const STATUS_BYTES_MAX: usize = 4 << 20;
 
 /// Waits until the operator has done all, the cluster says that all nodes are up, no copy is missing and nothing is to
@@ -35,7 +33,7 @@ pub(crate) fn wait(
     told: &AtomicBool,
 ) -> anyhow::Result<Result<Duration, String>> {
     let (began, mut looked) = (Instant::now(), Instant::now());
-    let mut said = String::new();
+    let (mut said, mut hung) = (String::new(), Duration::ZERO);
     loop {
         watch(site, load)?;
         ensure!(!told.load(Ordering::Relaxed), "stopped by a signal");
@@ -52,13 +50,15 @@ pub(crate) fn wait(
             Err(why) => format!("{why:#}"),
         };
         if looked.elapsed() > LOOK {
-            reopen_hung(site)?;
+            if look_for_hung(site) {
+                hung = (hung + looked.elapsed()).min(HUNG_MAX);
+            }
             looked = Instant::now();
         }
         if why != said {
             site.journal.say(format_args!("not healed: {why}"));
         }
-        if began.elapsed() > within {
+        if began.elapsed() > within + hung {
             let status = status(site.gateway).map_or_else(|why| format!("{why:#}"), |status| format!("{status:#}"));
             site.journal.say(format_args!("status: {status}"));
             return Ok(Err(why));
@@ -92,33 +92,19 @@ fn healthy(gateway: SocketAddr) -> anyhow::Result<()> {
     bail!("{}", warnings.join("; "))
 }
 
-/// Has masters reopen drives that hung, as an operator does once a drive answers again: SIGHUP. All drives of a run are one
-/// drive of the machine, which others use, too: where that stands still for some seconds, every master gives its own up at
-/// once, as it must. Whether there were any.
-fn reopen_hung(site: &mut Site) -> anyhow::Result<bool> {
-    let Ok(now) = status(site.gateway) else { return Ok(false) };
-    let is_hung = |volume: &Value| {
-        volume["state"] == "fenced" && volume["reason"].as_str().is_some_and(|why| why.contains("hangs"))
-    };
-    let hung: Vec<String> = now["nodes"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|node| node["volumes"].as_array().into_iter().flatten().any(is_hung))
-        .filter_map(|node| Some(node["address"].as_str()?.to_owned()))
-        .collect();
-    let is_there = |node: &usize| hung.contains(&site.address(*node)) && site.fleet.runs(*node);
-    let nodes: Vec<usize> = site.members().filter(is_there).collect();
-    for node in nodes {
-        site.journal.say(format_args!("the drive of {} hung, and is opened again", name(node)));
-        site.drives_hung += 1;
-        site.fleet.signal_master(node, Signal::HUP)?;
+/// Whether drives hang, as far as can be told.
+fn look_for_hung(site: &mut Site) -> bool {
+    if let Ok(now) = status(site.gateway) {
+        let is_hung = |volume: &&Value| {
+            volume["state"] == "fenced" && volume["reason"].as_str().is_some_and(|why| why.contains("by itself"))
+        };
+        let hung = errands::nodes(&now).flat_map(errands::volumes).filter(is_hung);
+        let hung = hung.map(|volume| format!("{}: {}", volume["dir"], volume["reason"])).collect();
+        for what in site.hung.set(hung) {
+            site.journal.say(format_args!("hangs: {what}"));
+        }
     }
-    if !hung.is_empty() {
-        // It is closed, opened and compared with others before it is said to serve.
-        std::thread::sleep(REOPENED);
-    }
-    Ok(!hung.is_empty())
+    site.hung.any()
 }
 
 pub(crate) fn status(gateway: SocketAddr) -> anyhow::Result<Value> {
@@ -158,18 +144,17 @@ pub(crate) fn sweep(site: &mut Site, load: &Load, whole: bool, told: &AtomicBool
 
 /// Asks until the answer is good; the last one where none is in time.
 fn until(site: &mut Site, load: &Load, wish: &Wish, good: impl Fn(&Answer) -> bool) -> anyhow::Result<Option<Answer>> {
-    let mut began = Instant::now();
-    let mut reopened = false;
+    let (mut began, asked) = (Instant::now(), Instant::now());
     loop {
         let answer = load.fulfil(wish);
         if good(&answer) {
             return Ok(None);
         }
         if began.elapsed() > READ_MAX {
-            if reopened || !reopen_hung(site)? {
+            if asked.elapsed() > HUNG_MAX || !look_for_hung(site) {
                 return Ok(Some(answer));
             }
-            (began, reopened) = (Instant::now(), true);
+            began = Instant::now();
         }
         std::thread::sleep(POLL);
     }

@@ -29,6 +29,12 @@ pub(crate) enum OperatorFault {
     Join,
     /// The seventh is drained, killed once partitions move from it, goes on, and is removed. What it still has is destroyed.
     Leave,
+    /// So goes one that was there from the beginning, and another joins in its place, with its share.
+    Replace { node: usize },
+    /// A master is given a second drive, which gets its share.
+    AddVolume { node: usize },
+    /// That drive is emptied, and pulled out.
+    RetireVolume { node: usize },
 }
 
 impl OperatorFault {
@@ -40,6 +46,9 @@ impl OperatorFault {
             Self::Weigh { .. } => "weight",
             Self::Join => "join",
             Self::Leave => "leave",
+            Self::Replace { .. } => "replace",
+            Self::AddVolume { .. } => "add_volume",
+            Self::RetireVolume { .. } => "retire_volume",
         }
     }
 
@@ -48,13 +57,19 @@ impl OperatorFault {
         match *self {
             Self::Rejoin { node } => vec![Claim::Master(node)],
             Self::DrainAndBack { node } | Self::Weigh { node, .. } => vec![Claim::Share(node)],
-            Self::RestartAll | Self::Join | Self::Leave => vec![],
+            Self::Replace { node } => vec![Claim::Master(node), Claim::Drive(node), Claim::Share(node)],
+            Self::RestartAll | Self::Join | Self::Leave | Self::AddVolume { .. } | Self::RetireVolume { .. } => vec![],
         }
     }
 
     /// Whether copies move because of it.
     pub(crate) const fn moves(&self) -> bool {
-        matches!(self, Self::DrainAndBack { .. } | Self::Weigh { .. } | Self::Join | Self::Leave)
+        !matches!(self, Self::Rejoin { .. } | Self::RestartAll)
+    }
+
+    /// Whether it takes until it is done, which may be when the storm is long over: nothing that claims the same begins.
+    pub(crate) const fn takes_a_storm(&self) -> bool {
+        matches!(self, Self::Replace { .. })
     }
 
     pub(crate) fn begin(&self, site: &mut Site) -> anyhow::Result<()> {
@@ -77,14 +92,28 @@ impl OperatorFault {
                 site.errands.push(site.change(&["weight", &volume, &weight.to_string()]));
             }
             Self::Join => {
-                let (join, addresses) = (site.join()?, VOTERS.map(|node| site.address(node)));
+                let addresses = VOTERS.map(|node| site.address(node));
                 let vote = site.change(&[&["voters"], &addresses.each_ref().map(String::as_str)[..]].concat());
-                site.errands.extend([Step::Furnish, join, Step::Start, Step::KillMoving, Step::Start, vote]);
+                let moved = [Step::KillMoving(SEVENTH), Step::Start(SEVENTH), vote];
+                let joins = joins(site, SEVENTH)?;
+                site.errands.extend(joins.into_iter().chain(moved));
             }
             Self::Leave => {
-                let address = site.address(SEVENTH);
-                let (drain, remove) = (site.change(&["drain", &address]), site.change(&["remove", &address]));
-                site.errands.extend([drain, Step::KillMoving, Step::Start, remove, Step::Destroy]);
+                let leaves = leaves(site, SEVENTH);
+                site.errands.extend(leaves);
+            }
+            Self::Replace { node } => {
+                let steps = leaves(site, node).into_iter().chain(joins(site, node)?);
+                let steps: Vec<Step> = steps.chain([Step::Publish(node)]).collect();
+                site.errands.extend(steps);
+            }
+            Self::AddVolume { node } => {
+                let add = site.add_volume(node)?;
+                site.errands.extend([Step::Insert(node), add, Step::HangUp(node)]);
+            }
+            Self::RetireVolume { node } => {
+                let steps = [Step::Retire(node), Step::Forget(node), Step::HangUp(node), Step::PullOut(node)];
+                site.errands.extend(steps);
             }
         }
         Ok(())
@@ -100,9 +129,21 @@ impl OperatorFault {
                 site.errands.push(site.change(&["undrain", &site.address(node)]));
                 Ok(())
             }
-            Self::RestartAll | Self::Weigh { .. } | Self::Join | Self::Leave => Ok(()),
+            _ => Ok(()),
         }
     }
+}
+
+/// Another master comes into a place.
+fn joins(site: &Site, node: usize) -> anyhow::Result<[Step; 3]> {
+    Ok([Step::Furnish(node), site.join(node)?, Step::Start(node)])
+}
+
+/// A master goes, and is killed amid it.
+fn leaves(site: &Site, node: usize) -> [Step; 5] {
+    let address = site.address(node);
+    let (drain, remove) = (site.change(&["drain", &address]), site.change(&["remove", &address]));
+    [drain, Step::KillMoving(node), Step::Start(node), remove, Step::Destroy(node)]
 }
 
 impl fmt::Display for OperatorFault {
@@ -116,6 +157,11 @@ impl fmt::Display for OperatorFault {
             }
             Self::Join => write!(f, "{} joins, and is killed while partitions move", name(SEVENTH)),
             Self::Leave => write!(f, "{} is drained, killed while partitions move, and removed", name(SEVENTH)),
+            Self::Replace { node } => {
+                write!(f, "{} is drained and removed, and another joins in its place", name(node))
+            }
+            Self::AddVolume { node } => write!(f, "{} is given a second drive", name(node)),
+            Self::RetireVolume { node } => write!(f, "the second drive of {} is retired", name(node)),
         }
     }
 }

@@ -179,11 +179,16 @@ impl Fleet {
         Ok(())
     }
 
-    /// `deadwax verify` of the drive of a master that does not run: what is damaged there, if anything is.
+    /// `deadwax verify` of the drives of a master that does not run: what is damaged there, if anything is.
     pub(crate) fn verify(&self, node: usize) -> anyhow::Result<Option<String>> {
-        let output = Command::new(&self.deadwax).arg("verify").arg(self.files.volume(node)).output()?;
-        let said = [output.stdout, output.stderr].concat();
-        Ok((!output.status.success()).then(|| String::from_utf8_lossy(&said).into_owned()))
+        let mut said = String::new();
+        for volume in self.files.volumes(node).iter().filter(|volume| volume.exists()) {
+            let output = Command::new(&self.deadwax).arg("verify").arg(volume).output()?;
+            if !output.status.success() {
+                said.push_str(&String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
+            }
+        }
+        Ok((!said.is_empty()).then_some(said))
     }
 
     fn start(&mut self, name: &str, command: &str, config: &Path, forward_s: Option<u64>) -> anyhow::Result<()> {

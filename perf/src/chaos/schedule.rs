@@ -2,7 +2,7 @@
 //!
 //! Faults come in *storms*. Within one they overlap, as far as they do not claim the same thing; after it the cluster has
 //! time to heal, and everything is checked. All faults of a storm that destroy copies hit one node, its *victim*. Each storm
-//! of several faults begins with the seventh master, which joins or leaves: what comes after hits a cluster that moves.
+//! of several faults begins with a large change, by [`TURNS`]: what comes after hits a cluster that moves.
 
 use std::fmt;
 
@@ -52,6 +52,8 @@ pub(crate) struct Shape {
     pub(crate) staged: bool,
     /// Whether an operator changes what the cluster is made of.
     pub(crate) changes: bool,
+    /// Whether founders are replaced.
+    pub(crate) replaces: bool,
 }
 
 /// A kind of fault, before it is drawn whom it hits.
@@ -69,6 +71,7 @@ enum Card {
     CutZone,
     Slow,
     Fill,
+    Hang,
     Unmount,
     Rot,
     LoseSegment,
@@ -76,9 +79,22 @@ enum Card {
     RestartAll,
     DrainAndBack,
     Weigh,
-    /// The seventh master joins, or leaves.
-    Seventh,
+    /// The next of [`TURNS`].
+    Turn,
 }
+
+/// A large change of what the cluster is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Turn {
+    Join,
+    AddVolume,
+    Replace,
+    RetireVolume,
+    Leave,
+}
+
+/// At most one of these is in a storm: one that undoes another must find it done.
+const TURNS: [Turn; 5] = [Turn::Join, Turn::AddVolume, Turn::Replace, Turn::RetireVolume, Turn::Leave];
 
 /// How often each comes in a deck; what needs a network or drives of our own is second,
 /// and what changes the cluster is third.
@@ -92,7 +108,7 @@ const ALWAYS: [(Card, usize); 8] = [
     (Card::Rejoin, 1),
     (Card::RestartAll, 1),
 ];
-const STAGED: [(Card, usize); 9] = [
+const STAGED: [(Card, usize); 10] = [
     (Card::SetClock, 1),
     (Card::CutLink, 2),
     (Card::CutOneWay, 2),
@@ -101,28 +117,32 @@ const STAGED: [(Card, usize); 9] = [
     (Card::CutZone, 1),
     (Card::Slow, 1),
     (Card::Fill, 1),
+    (Card::Hang, 1),
     (Card::Unmount, 1),
 ];
 
-const CHANGES: [(Card, usize); 3] = [(Card::DrainAndBack, 1), (Card::Weigh, 1), (Card::Seventh, 1)];
+const CHANGES: [(Card, usize); 3] = [(Card::DrainAndBack, 1), (Card::Weigh, 1), (Card::Turn, 1)];
 
 /// All storms of a run.
 pub(crate) fn plan(shape: &Shape) -> Vec<Vec<Planned>> {
     let mut random = Random::new(shape.seed);
     let mut deck = Vec::new();
     let mut storms: Vec<Vec<Planned>> = Vec::new();
-    let (mut number, mut joined) = (0, false);
+    let mut turns = TURNS.into_iter().filter(|turn| shape.replaces || *turn != Turn::Replace).cycle();
+    let (mut number, mut second) = (0, None);
     while number < shape.faults {
         let count = shape.storm.min(shape.faults - number);
         let victim = below(&mut random, MASTERS);
         let mut storm: Vec<Planned> = Vec::new();
+        let mut turn = None;
         for index in 0..count {
             number += 1;
             let first = shape.changes && shape.storm > 1 && index == 0;
-            let mut card = if first { Card::Seventh } else { draw(&mut random, &mut deck, shape) };
-            if card == Card::Seventh && storm.iter().any(|other| is_of_seventh(&other.fault)) {
-                // Once a storm: what left is removed only when the storm is over.
+            let mut card = if first { Card::Turn } else { draw(&mut random, &mut deck, shape) };
+            if card == Card::Turn && turn.is_some() {
                 card = Card::Weigh;
+            } else if card == Card::Turn {
+                turn = turns.next();
             }
             let slot = shape.storm_ms / count as u64;
             let mut at = CALM_MS + index as u64 * slot + random.below(slot.max(1));
@@ -131,10 +151,16 @@ pub(crate) fn plan(shape: &Shape) -> Vec<Vec<Planned>> {
                 // A storm's first stop is a long one, where the storm is long enough.
                 at = CALM_MS + random.below(slack.max(1));
             }
-            let cast = Cast { victim, joined };
+            let cast = Cast { victim, second, turn };
             storm.push(place(&mut random, shape, &storm, card, cast, number, at));
         }
-        joined ^= storm.iter().any(|planned| is_of_seventh(&planned.fault));
+        for planned in &storm {
+            match planned.fault {
+                Fault::Operator(OperatorFault::AddVolume { node }) => second = Some(node),
+                Fault::Operator(OperatorFault::RetireVolume { .. }) => second = None,
+                _ => {}
+            }
+        }
         storms.push(storm);
     }
     storms
@@ -158,12 +184,10 @@ fn draw(random: &mut Random, deck: &mut Vec<Card>, shape: &Shape) -> Card {
 struct Cast {
     /// The one node that loses copies.
     victim: usize,
-    /// Whether the seventh master is there when it begins.
-    joined: bool,
-}
-
-const fn is_of_seventh(fault: &Fault) -> bool {
-    matches!(fault, Fault::Operator(OperatorFault::Join | OperatorFault::Leave))
+    /// Who has a second drive when it begins.
+    second: Option<usize>,
+    /// The storm's large change.
+    turn: Option<Turn>,
 }
 
 /// A fault of this kind at about this time, that claims nothing that another has then.
@@ -191,7 +215,11 @@ fn place(
 }
 
 fn clash(one: &Planned, other: &Planned) -> bool {
-    let apart = one.from_ms > other.until_ms + PAUSE_MS || other.from_ms > one.until_ms + PAUSE_MS;
+    let after = |planned: &Planned| match planned.fault {
+        Fault::Operator(fault) if fault.takes_a_storm() => u64::MAX,
+        _ => planned.until_ms + PAUSE_MS,
+    };
+    let apart = one.from_ms > after(other) || other.from_ms > after(one);
     let claims = other.fault.claims();
     !apart && one.fault.claims().iter().any(|claim| claims.contains(claim))
 }
@@ -216,6 +244,7 @@ fn fault(random: &mut Random, card: Card, cast: Cast) -> Fault {
         Card::CutZone => Fault::Network(NetworkFault::CutZone { zone }),
         Card::Slow => Fault::Network(NetworkFault::Slow { node }),
         Card::Fill => Fault::Drive(DriveFault::Fill { node }),
+        Card::Hang => Fault::Drive(DriveFault::Hang { node }),
         Card::Unmount => Fault::Drive(DriveFault::Unmount { node }),
         Card::Rot => Fault::Drive(DriveFault::Rot { node: victim, salt: random.next() }),
         Card::LoseSegment => Fault::Drive(DriveFault::LoseSegment { node: victim, salt: random.next() }),
@@ -223,8 +252,21 @@ fn fault(random: &mut Random, card: Card, cast: Cast) -> Fault {
         Card::RestartAll => Fault::Operator(OperatorFault::RestartAll),
         Card::DrainAndBack => Fault::Operator(OperatorFault::DrainAndBack { node }),
         Card::Weigh => Fault::Operator(OperatorFault::Weigh { node, heavier: random.below(2) == 0 }),
-        Card::Seventh if cast.joined => Fault::Operator(OperatorFault::Leave),
-        Card::Seventh => Fault::Operator(OperatorFault::Join),
+        Card::Turn => Fault::Operator(turn(random, cast)),
+    }
+}
+
+fn turn(random: &mut Random, cast: Cast) -> OperatorFault {
+    let Cast { victim, second, turn } = cast;
+    // Who loses copies is in nobody's way: what he still has may be the last. Nor is who has a drive that is to be retired.
+    let others: Vec<usize> = (0..MASTERS).filter(|node| *node != victim && Some(*node) != second).collect();
+    let node = others[below(random, others.len())];
+    match turn.expect("a turn was taken") {
+        Turn::Join => OperatorFault::Join,
+        Turn::Leave => OperatorFault::Leave,
+        Turn::Replace => OperatorFault::Replace { node },
+        Turn::AddVolume => OperatorFault::AddVolume { node },
+        Turn::RetireVolume => OperatorFault::RetireVolume { node: second.expect("one was added two turns before") },
     }
 }
 
@@ -235,11 +277,13 @@ fn lasts_ms(random: &mut Random, shape: &Shape, card: Card, from_ms: u64) -> u64
         Card::Stop => 5_500 + random.below(1_500),
         Card::KillZone | Card::CutZones | Card::CutZone | Card::Unmount => 3_000 + random.below(3_000),
         Card::Kill | Card::KillGateway | Card::Rejoin => 200 + random.below(2_500),
+        // Beyond the three seconds after which a drive is given up, and the five after which it is probed.
+        Card::Hang => 6_000 + random.below(6_000),
         Card::SetClock | Card::LoseSegment | Card::Fill => 1_500 + random.below(2_500),
         Card::CutLink | Card::CutOneWay | Card::CutFront | Card::Slow => 1_000 + random.below(5_000),
         Card::DrainAndBack => 3_000 + random.below(9_000),
         // It is done once it is done; what follows is the cluster's to mend, or the operator's to see through.
-        Card::Rot | Card::RestartAll | Card::Weigh | Card::Seventh => 1,
+        Card::Rot | Card::RestartAll | Card::Weigh | Card::Turn => 1,
     }
 }
 
@@ -254,7 +298,7 @@ mod tests {
     use super::*;
 
     fn shape(seed: u64) -> Shape {
-        Shape { seed, faults: 100, storm: 20, storm_ms: 40_000, staged: true, changes: true }
+        Shape { seed, faults: 100, storm: 20, storm_ms: 40_000, staged: true, changes: true, replaces: true }
     }
 
     #[test]
@@ -270,7 +314,7 @@ mod tests {
         let numbers: Vec<_> = storms.iter().flatten().map(|planned| planned.number).collect();
         assert_eq!(numbers, (1..=100).collect::<Vec<_>>());
         let kinds: BTreeSet<_> = storms.iter().flatten().map(|planned| planned.fault.kind()).collect();
-        assert_eq!(kinds.len(), ALWAYS.len() + STAGED.len() + CHANGES.len() + 1, "{kinds:?}");
+        assert_eq!(kinds.len(), ALWAYS.len() + STAGED.len() + CHANGES.len() - 1 + TURNS.len(), "{kinds:?}");
     }
 
     #[test]
@@ -297,17 +341,40 @@ mod tests {
     }
 
     #[test]
-    fn the_seventh_joins_and_leaves_by_turns_once_a_storm() {
+    fn large_changes_come_by_turns_once_a_storm_and_each_undoes_what_was_done() {
         for seed in 0..50 {
-            let mut joins = Vec::new();
-            for storm in plan(&shape(seed)) {
-                let turns: Vec<_> = storm.iter().filter(|planned| is_of_seventh(&planned.fault)).collect();
-                assert!(turns.len() <= 1, "seed {seed}: {turns:?}");
-                joins.extend(turns.iter().map(|planned| planned.fault == Fault::Operator(OperatorFault::Join)));
+            let mut second = None;
+            for (index, storm) in plan(&Shape { faults: 200, ..shape(seed) }).iter().enumerate() {
+                let turns: Vec<_> =
+                    storm.iter().filter_map(|planned| Some((turn_of(&planned.fault)?, planned))).collect();
+                let [(turn, planned)] = turns[..] else { panic!("seed {seed}: {turns:?}") };
+                assert_eq!(turn, TURNS[index % TURNS.len()], "seed {seed}: {planned}");
+                match planned.fault {
+                    Fault::Operator(OperatorFault::AddVolume { node }) => second = Some(node),
+                    Fault::Operator(OperatorFault::RetireVolume { node }) => assert_eq!(second.take(), Some(node)),
+                    Fault::Operator(OperatorFault::Replace { node }) => {
+                        assert_ne!(second, Some(node), "seed {seed}: it has a second drive");
+                        assert!(
+                            storm.iter().all(|other| other.fault.destroys() != Some(node)),
+                            "seed {seed}: {planned}"
+                        );
+                    }
+                    _ => {}
+                }
             }
-            assert_eq!(joins.len(), 5, "seed {seed}: {joins:?}");
-            assert!(joins.iter().enumerate().all(|(turn, join)| *join == (turn % 2 == 0)), "seed {seed}: {joins:?}");
         }
+    }
+
+    fn turn_of(fault: &Fault) -> Option<Turn> {
+        let Fault::Operator(fault) = fault else { return None };
+        Some(match fault {
+            OperatorFault::Join => Turn::Join,
+            OperatorFault::Leave => Turn::Leave,
+            OperatorFault::Replace { .. } => Turn::Replace,
+            OperatorFault::AddVolume { .. } => Turn::AddVolume,
+            OperatorFault::RetireVolume { .. } => Turn::RetireVolume,
+            _ => return None,
+        })
     }
 
     #[test]
@@ -315,7 +382,9 @@ mod tests {
         let storms = plan(&Shape { staged: false, ..shape(1) });
         let needs = |fault: &Fault| match fault {
             Fault::Network(_) | Fault::Process(ProcessFault::SetClock { .. }) => true,
-            Fault::Drive(fault) => matches!(fault, DriveFault::Fill { .. } | DriveFault::Unmount { .. }),
+            Fault::Drive(fault) => {
+                matches!(fault, DriveFault::Fill { .. } | DriveFault::Unmount { .. } | DriveFault::Hang { .. })
+            }
             _ => false,
         };
         assert!(storms.iter().flatten().all(|planned| !needs(&planned.fault)));

@@ -7,13 +7,13 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use deadwax_dht::Map;
+use deadwax_dht::{Map, Volume};
 use deadwax_track::{KIB, MIB};
 use toml::Table;
 
 use super::drives::{self, Rotten};
 use super::errands::{Errands, Step};
-use super::fault::{MASTERS, PLACES, SEVENTH, ZONES, name, zone_of};
+use super::fault::{MASTERS, PLACES, ZONES, name, zone_of};
 use super::journal::Journal;
 use super::network;
 use super::processes::Fleet;
@@ -34,6 +34,9 @@ const KNOWN_BYTES_MAX: u64 = 16 * MIB;
 /// What a gateway holds for one request: 4 MiB for each of three holders (`put_queue_bytes_max`), or the chunks of a get.
 const GATEWAY_REQUEST_BYTES: u64 = 14 * MIB;
 
+/// What a master logs that opens a volume again by itself.
+const REVIVED: &str = "the drive answers again";
+
 /// Where everything is.
 #[derive(Clone, Debug)]
 pub(crate) struct Files(PathBuf);
@@ -52,7 +55,7 @@ impl Files {
         self.master(node).join("master.toml")
     }
 
-    /// The map that the cluster began with.
+    /// The map by which commands find the cluster: that with which it began, or a later one.
     fn map(&self) -> PathBuf {
         self.0.join("cluster/cluster.toml")
     }
@@ -69,8 +72,18 @@ impl Files {
         self.0.join("drives").join(name(node))
     }
 
-    pub(crate) fn image(&self, node: usize) -> PathBuf {
-        self.0.join("drives").join(format!("{}.image", name(node)))
+    /// The drive that a master is given, and that is taken away again.
+    pub(crate) fn second(&self, node: usize) -> PathBuf {
+        self.0.join("drives").join(format!("{}-second", name(node)))
+    }
+
+    fn second_volume(&self, node: usize) -> PathBuf {
+        self.second(node).join("volume")
+    }
+
+    /// The volumes that a master may have.
+    pub(crate) fn volumes(&self, node: usize) -> [PathBuf; 2] {
+        [self.volume(node), self.second_volume(node)]
     }
 
     pub(crate) fn volume(&self, node: usize) -> PathBuf {
@@ -100,8 +113,10 @@ pub(crate) struct Site {
     pub(crate) rotten: Vec<Rotten>,
     /// What the operator is at.
     pub(crate) errands: Errands,
-    /// How often a drive hung that nobody hurt.
-    pub(crate) drives_hung: usize,
+    /// The drives that hang.
+    pub(crate) hung: Hung,
+    /// Weights with which founding masters began.
+    weights: Vec<u32>,
     masters: Vec<SocketAddr>,
     pub(crate) staged: bool,
     tls: bool,
@@ -125,12 +140,14 @@ impl Site {
         let (fleet, rotten, errands) = (Fleet::new(deadwax, files, staged), Vec::new(), Errands::default());
         let (files, journal) = (files.clone(), Arc::clone(journal));
         // From here on it is taken down where something fails.
-        let mut site = Self { fleet, files, gateway, journal, rotten, errands, drives_hung: 0, masters, staged, tls };
+        let (hung, weights) = (Hung::default(), Vec::new());
+        let mut site = Self { fleet, files, gateway, journal, rotten, errands, hung, weights, masters, staged, tls };
         if staged {
             network::build()?;
-            (0..MASTERS).try_for_each(|node| drives::build(&site.files, node, DRIVE_BYTES))?;
+            (0..MASTERS).try_for_each(|node| drives::build(&site.files.drive(node), DRIVE_BYTES))?;
         }
         site.init(deadwax)?;
+        site.weights = (0..MASTERS).map(|node| Ok(site.first_volume(node)?.weight)).collect::<anyhow::Result<_>>()?;
         (0..MASTERS).try_for_each(|node| site.fleet.start_master(node, None))?;
         site.fleet.start_gateway()?;
         Ok(site)
@@ -188,12 +205,20 @@ impl Site {
         self.masters[node].to_string()
     }
 
-    /// A founding master's volume, and its first weight.
+    /// The volume with which the master in a founder's place began, and the weight of the founder.
     pub(crate) fn share(&self, node: usize) -> anyhow::Result<(String, u32)> {
+        Ok((self.first_volume(node)?.id.to_string(), self.weights[node]))
+    }
+
+    fn first_volume(&self, node: usize) -> anyhow::Result<Volume> {
         let (map, address) = (Map::load(&self.files.map())?, self.address(node));
         let found = map.nodes().iter().find(|each| each.address == address).and_then(|node| node.volumes.first());
-        let volume = found.with_context(|| format!("{} is not in the map", name(node)))?;
-        Ok((volume.id.to_string(), volume.weight))
+        found.copied().with_context(|| format!("{} is not in the map", name(node)))
+    }
+
+    /// A tenth of a founder's weight: what is given so much is given it at once.
+    fn tenth(&self) -> String {
+        (self.weights[0] / 10).max(1).to_string()
     }
 
     /// `deadwax cluster apply`.
@@ -204,12 +229,44 @@ impl Site {
         Step::Run(arguments)
     }
 
-    /// `deadwax cluster join` for the seventh master, with a tenth of another's weight: its share moves at once then.
-    pub(crate) fn join(&self) -> anyhow::Result<Step> {
-        let weight = (self.share(0)?.1 / 10).max(1).to_string();
+    /// `deadwax volume add` of a master's second drive.
+    pub(crate) fn add_volume(&self, node: usize) -> anyhow::Result<Step> {
         let path = |path: PathBuf| drives::path(&path).map(str::to_owned);
-        let (data, like) = (path(self.files.master(SEVENTH))?, path(self.files.master_config(0))?);
-        let spec = self.spec(SEVENTH);
+        let (drive, config) = (path(self.files.second_volume(node))?, path(self.files.master_config(node))?);
+        let words = ["volume", "add", &drive, "--config", &config, "--weight", &self.tenth()];
+        Ok(Step::Run(words.map(str::to_owned).into_iter().chain(self.whom()).collect()))
+    }
+
+    /// `deadwax volume retire`, until it has nothing left.
+    pub(crate) fn retire_volume(&self, volume: &str) -> Vec<String> {
+        let words = ["volume", "retire", volume, "--wait"];
+        words.map(str::to_owned).into_iter().chain(self.whom()).collect()
+    }
+
+    /// Takes the second drive out of a master's settings.
+    pub(crate) fn forget_second(&self, node: usize) -> anyhow::Result<()> {
+        let first = drives::path(&self.files.volume(node))?.to_owned();
+        set(&self.files.master_config(node), |settings| {
+            settings.insert("volumes".to_owned(), vec![first].into());
+            Ok(())
+        })
+    }
+
+    /// From now on commands find the cluster by the map that a master was given when it joined: founders whose names the
+    /// first map has may be gone.
+    pub(crate) fn publish_map_of(&self, node: usize) -> anyhow::Result<()> {
+        let map = self.files.master(node).join("cluster.toml");
+        std::fs::copy(&map, self.files.map()).with_context(|| format!("copy {}", map.display()))?;
+        Ok(())
+    }
+
+    /// `deadwax cluster join` for who comes into a place: with a tenth of a founder's weight into the seventh's, with a founder's
+    /// into his.
+    pub(crate) fn join(&self, node: usize) -> anyhow::Result<Step> {
+        let weight = self.weights.get(node).map_or_else(|| self.tenth(), u32::to_string);
+        let path = |path: PathBuf| drives::path(&path).map(str::to_owned);
+        let like = self.files.master_config((node + 1) % MASTERS);
+        let (data, like, spec) = (path(self.files.master(node))?, path(like)?, self.spec(node));
         let words = ["cluster", "join", &spec, "--data", &data, "--like", &like, "--weight", &weight];
         let mut arguments: Vec<String> = words.map(str::to_owned).to_vec();
         arguments.extend((!self.tls).then(|| "--insecure-listen".to_owned()));
@@ -233,20 +290,35 @@ impl Site {
         arguments
     }
 
-    /// Puts a new drive into the seventh master's place.
-    pub(crate) fn furnish(&self) -> anyhow::Result<()> {
-        drives::remove(&self.files.master(SEVENTH))?;
-        if self.staged {
-            drives::build(&self.files, SEVENTH, DRIVE_BYTES)
-        } else {
-            drives::remove(&self.files.drive(SEVENTH))
-        }
+    /// Puts a new drive into a master's place, and nothing of who was there before.
+    pub(crate) fn furnish(&self, node: usize) -> anyhow::Result<()> {
+        drives::remove(&self.files.master(node))?;
+        self.insert(&self.files.drive(node))
+    }
+
+    /// Puts a new drive there.
+    pub(crate) fn insert(&self, drive: &Path) -> anyhow::Result<()> {
+        if self.staged { drives::build(drive, DRIVE_BYTES) } else { drives::remove(drive) }
+    }
+
+    /// Takes a master's drives and all else that it has away.
+    pub(crate) fn clear(&self, node: usize) -> anyhow::Result<()> {
+        [self.files.drive(node), self.files.second(node)]
+            .iter()
+            .try_for_each(|drive| drives::destroy(drive, self.staged))?;
+        drives::remove(&self.files.master(node))
     }
 
     /// The masters that are there now.
     pub(crate) fn members(&self) -> impl Iterator<Item = usize> {
-        let seventh = self.files.master_config(SEVENTH).exists();
-        (0..PLACES).filter(move |node| *node < MASTERS || seventh)
+        let there: Vec<usize> = (0..PLACES).filter(|node| self.files.master_config(*node).exists()).collect();
+        there.into_iter()
+    }
+
+    /// How often a master brought back a volume whose drive had hung, as far as their logs tell.
+    pub(crate) fn revived(&self) -> usize {
+        let log = |node| std::fs::read_to_string(self.files.log(&name(node))).unwrap_or_default();
+        (0..PLACES).map(|node| log(node).matches(REVIVED).count()).sum()
     }
 
     /// Forgets what was mended; what is left.
@@ -262,6 +334,29 @@ impl Site {
             .map(|(name, peak)| (name.clone(), *peak, memory_max(name, clients, tracks)))
             .filter(|(_, peak, max)| peak > max)
             .collect()
+    }
+}
+
+/// Drives that hang, as their masters say: not only those that were made to. All drives of a run are one drive of the
+/// machine, which others use, too: where that stands still for some seconds, every master gives its own up at once.
+#[derive(Default)]
+pub(crate) struct Hung {
+    now: BTreeSet<String>,
+    /// How often one came to hang.
+    pub(crate) times: usize,
+}
+
+impl Hung {
+    /// These hang now. Those that are new.
+    pub(crate) fn set(&mut self, now: BTreeSet<String>) -> Vec<String> {
+        let new: Vec<String> = now.difference(&self.now).cloned().collect();
+        self.times += new.len();
+        self.now = now;
+        new
+    }
+
+    pub(crate) fn any(&self) -> bool {
+        !self.now.is_empty()
     }
 }
 

@@ -14,7 +14,7 @@ use super::live::Driver;
 use super::pull;
 use super::system_thread::Order;
 use super::turn::Word;
-use crate::executor::Event;
+use crate::events::Event;
 use crate::refusal::Refusal;
 use crate::shard::{Node, Shard};
 use crate::system::SystemOp;
