@@ -16,6 +16,8 @@ use crate::{Layout, NodeId};
 
 /// The most nodes of which it is known when they started.
 const LIVES_MAX: usize = 16_384;
+/// Who was not heard of for so long, in ms, may have been asked in vain: as long as anti-entropy waits for an answer.
+const SILENT_MS: u64 = crate::sync::ANSWER_MS;
 /// How far ahead of this node's clock a process may have started, in ms: a day. What is said to be later is believed of
 /// nobody, or one wrong word would end a node for good.
 const AHEAD_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
@@ -212,7 +214,11 @@ impl Core {
         let known = self.contacts.lives.get_mut(&from);
         let newest = known.as_ref().map(|known| known.life);
         if let Some(known) = known.filter(|known| known.life == life) {
-            (known.epoch, known.heard_at) = (known.epoch.max(epoch), self.now);
+            known.epoch = known.epoch.max(epoch);
+            let heard_at = std::mem::replace(&mut known.heard_at, self.now);
+            if self.now - heard_at >= SILENT_MS {
+                self.tell_copies_of_word(from);
+            }
             return true;
         }
         let later = |newest: &u64| *newest > life && self.is_credible(*newest);

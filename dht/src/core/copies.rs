@@ -52,6 +52,13 @@ impl Copies {
         tracks.saturating_mul(self.repair.track_bytes_mean()) / u64::try_from(held).expect("64 bits").max(1)
     }
 
+    /// Whether that says something of the cluster: a volume that is empty may be a new one among full ones, unless it was
+    /// found equal with the others.
+    pub(super) fn tells_of_others(&self) -> bool {
+        let has_tracks = |up: &VolumeId| self.sync.inventory().digests(up).next().is_some();
+        self.up.iter().any(has_tracks) || !self.up.is_empty() && self.sync.pending().0 == 0
+    }
+
     pub(super) fn has_volume(&self, volume: &VolumeId) -> bool {
         self.up.contains(volume)
     }
@@ -182,6 +189,14 @@ impl Core {
         self.touch(Part::Repair);
     }
 
+    /// A node was heard of after a silence, whether it is called up or not.
+    pub(super) fn tell_copies_of_word(&mut self, node: NodeId) {
+        self.copies.sync.handle_heard(self.now, node);
+        self.copies.repair.handle_heard(node);
+        self.touch(Part::Sync);
+        self.touch(Part::Repair);
+    }
+
     pub(super) fn take_stored(&mut self, volume: VolumeId, track: TrackId) {
         self.copies.sync.stored(self.now, volume, track);
         self.copies.repair.forget(&volume, &track);
@@ -289,6 +304,7 @@ impl Core {
             sync::Effect::Equal { volume, with, partitions } => {
                 let equal = self.copies.equal.entry((volume, with)).or_default();
                 partitions.into_iter().for_each(|partition| _ = equal.insert(partition));
+                self.hasten_report(&volume);
             }
             sync::Effect::Covered { volume, track } => {
                 self.effects.push(Effect::Erase { volume, track, barred: false });

@@ -16,14 +16,14 @@ use super::message::Message;
 use super::planted::Bug;
 use super::{Core, Part};
 use crate::log::Stage;
-use crate::rebalance::{Synced, old_holders_needed};
+use crate::rebalance::{SYNCED_PARTITIONS_MAX, Synced, old_holders_needed};
 use crate::sync::WAIT_MS_MAX;
 use crate::{Layout, NodeId, VolumeId};
 
 /// How often a report is repeated, in ms.
 const AGAIN_MS: u64 = 2_000;
-/// The most partitions of one report; the others follow with the next.
-const REPORTED_MAX: usize = 1_024;
+/// How soon another report follows where there is more to tell, in ms.
+const MORE_MS: u64 = 250;
 /// An old holder that leaves is lost when its node has answered for so long, in ms, without a word of the volume: longer
 /// than sync ever waits between two comparisons.
 const GONE_MS: u64 = 2 * WAIT_MS_MAX;
@@ -42,6 +42,8 @@ pub(super) struct Duties {
     /// Whether a volume of this node is an old holder of a partition whose readers ask the new ones.
     leaves: bool,
     due: Option<u64>,
+    /// When it reported last.
+    told_at: u64,
 }
 
 /// A volume answers no comparison, and its node answers.
@@ -59,7 +61,8 @@ impl Core {
     pub(super) fn renew_duties(&mut self, layout: &Layout) {
         let volumes = layout.map().node(&self.config.node).map_or(&[][..], |node| &node.volumes);
         let own = |volume: &&VolumeId| volumes.iter().any(|own| own.id == **volume);
-        let mut duties = Duties { silent: std::mem::take(&mut self.duties.silent), ..Duties::default() };
+        let (silent, told_at) = (std::mem::take(&mut self.duties.silent), self.duties.told_at);
+        let mut duties = Duties { silent, told_at, ..Duties::default() };
         duties.silent.retain(|(_, old), _| layout.state().leaving().contains(old));
         for (partition, transition) in layout.state().transitions() {
             match transition.stage {
@@ -77,6 +80,15 @@ impl Core {
         self.touch(Part::Duties);
     }
 
+    /// A volume was found equal with another: it may have all of what comes to it, and says so soon.
+    pub(super) fn hasten_report(&mut self, volume: &VolumeId) {
+        let Some(due) = self.duties.due else { return };
+        if self.duties.joining.iter().any(|(_, joining)| joining == volume) {
+            self.duties.due = Some(due.min(self.now.max(self.duties.told_at + MORE_MS)));
+            self.touch(Part::Duties);
+        }
+    }
+
     pub(super) fn poll_duties(&mut self) -> u64 {
         let Some(due) = self.duties.due else { return u64::MAX };
         if self.now < due {
@@ -88,7 +100,7 @@ impl Core {
         for (partition, volume) in &self.duties.joining {
             if self.has_all(&layout, *partition, volume, &lost) {
                 let partitions = synced.entry(*volume).or_default();
-                if partitions.len() < REPORTED_MAX {
+                if partitions.len() < SYNCED_PARTITIONS_MAX {
                     partitions.push(*partition);
                 }
             }
@@ -101,7 +113,7 @@ impl Core {
             self.tell_voters(&layout, &Message::Knows);
         }
         let due = self.now + AGAIN_MS;
-        self.duties.due = Some(due);
+        (self.duties.due, self.duties.told_at) = (Some(due), self.now);
         due
     }
 

@@ -23,8 +23,9 @@ pub(super) struct Planner {
     pace_at: u64,
 }
 
-/// How often it is worked out how many partitions move at once, in ms: it follows what the cluster stores.
-const PACE_MS: u64 = 30_000;
+/// How often it is worked out how many partitions move at once, in ms: it follows what the cluster stores, a moment after a
+/// cluster was started, too.
+const PACE_MS: u64 = 5_000;
 
 impl Core {
     /// What moves and what waits, where this node leads.
@@ -187,8 +188,11 @@ impl Core {
         }
         self.planner.pace_at = self.now.saturating_add(PACE_MS);
         let most = u32::try_from(settings.moving_max).unwrap_or(u32::MAX).max(settings.volume_moving_max);
-        // Nothing is known of their size where this node has no volume, or an empty one: they count as large.
-        let count = settings.volume_moving_bytes.checked_div(self.copies.partition_bytes_mean()).unwrap_or(0);
+        // Where nothing is known of their size they count as large.
+        if !self.copies.tells_of_others() {
+            return;
+        }
+        let count = settings.volume_moving_bytes.checked_div(self.copies.partition_bytes_mean()).unwrap_or(u64::MAX);
         let max = u32::try_from(count).unwrap_or(u32::MAX).clamp(settings.volume_moving_max, most);
         if let Some(rebalance) = &mut self.planner.rebalance {
             rebalance.set_volume_moving_max(self.now, max);

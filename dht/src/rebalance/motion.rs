@@ -219,6 +219,11 @@ impl Motions {
         self.due.values().any(|set| !set.is_empty())
     }
 
+    /// Whether something can be done with each that is in motion.
+    pub(super) fn are_all_due(&self) -> bool {
+        self.due.values().map(BTreeSet::len).sum::<usize>() == self.all.len()
+    }
+
     pub(super) fn contains(&self, partition: Partition) -> bool {
         self.all.contains_key(&partition)
     }

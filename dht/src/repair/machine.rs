@@ -205,9 +205,18 @@ impl Repair {
         }
     }
 
-    /// Whether a node is up: nothing is pulled from one that is down. What waits for it looks again within 20 s.
+    /// Whether a node is up: nothing is pulled from one that is down. What waits for it looks again when it is up.
     pub fn set_up(&mut self, node: NodeId, up: bool) {
-        self.peers.set_up(node, up);
+        if self.peers.set_up(node, up) {
+            self.drives.values_mut().for_each(|drive| drive.queue.unpark_all());
+        }
+    }
+
+    /// A node said something after a silence: it is not left alone any longer because it could not be reached.
+    pub fn handle_heard(&mut self, node: NodeId) {
+        if self.peers.heard(node) {
+            self.drives.values_mut().for_each(|drive| drive.queue.unpark_all());
+        }
     }
 
     /// Only these are nodes of the map. Another that comes back to it counts as up until it is told to be down.

@@ -12,7 +12,7 @@ const UNREACHABLE_MS: (u64, u64) = (1_000, 60_000);
 const BUSY_MS: (u64, u64) = (250, 8_000);
 /// The longest time to come again that a busy node is believed, in ms.
 const BUSY_AFTER_MS_MAX: u64 = 30_000;
-/// How often what waits for a node that is down looks again, in ms, without jitter.
+/// How often what waits for a node that is down looks again, in ms, unless it is told to be up.
 const DOWN_MS: u64 = 20_000;
 /// Nodes that are known as down; of more than so many none is: a pull from them fails, and that is all.
 const DOWN_MAX: usize = 16_384;
@@ -130,27 +130,40 @@ impl Peers {
         (peer.in_flight, peer.turn)
     }
 
-    pub(super) fn set_up(&mut self, node: NodeId, up: bool) {
+    /// Whether it is a source that may be asked again.
+    pub(super) fn set_up(&mut self, node: NodeId, up: bool) -> bool {
         if up {
             self.down.remove(&node);
         } else if self.down.len() < DOWN_MAX {
             self.down.insert(node);
         }
         let down = self.down.contains(&node);
-        if let Some(number) = self.number(&node) {
-            let peer = self.at(number);
-            if peer.down && !down {
-                // It was started anew: what it did before says nothing.
-                (peer.away_until, peer.unreachable) = (0, 0);
-            }
-            peer.down = down;
+        let Some(number) = self.number(&node) else { return false };
+        let peer = self.at(number);
+        let is_back = std::mem::replace(&mut peer.down, down) && !down;
+        if is_back {
+            // It was started anew: what it did before says nothing.
+            (peer.away_until, peer.unreachable) = (0, 0);
         }
+        is_back
+    }
+
+    /// Whether it is a source that was left alone because it could not be reached, and may be asked again.
+    pub(super) fn heard(&mut self, node: NodeId) -> bool {
+        let Some(number) = self.number(&node) else { return false };
+        let peer = self.at(number);
+        let was_away = peer.unreachable > 0;
+        if was_away && peer.away == Away::Unreachable {
+            peer.away_until = 0;
+        }
+        peer.unreachable = 0;
+        was_away && !peer.down
     }
 
     /// Forgets of all nodes but these that they are down.
     pub(super) fn keep(&mut self, is_kept: impl Fn(&NodeId) -> bool) {
         let gone: Vec<NodeId> = self.down.iter().filter(|node| !is_kept(node)).copied().collect();
-        gone.into_iter().for_each(|node| self.set_up(node, true));
+        gone.into_iter().for_each(|node| _ = self.set_up(node, true));
     }
 
     /// A pull from it begins, in this turn.

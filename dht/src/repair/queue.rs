@@ -286,8 +286,11 @@ impl Queue {
         let before = entry.sources;
         sources.iter().for_each(|source| group.name(source, &mut entry, peers));
         let new = entry.sources & !before != 0;
-        if entry.rest == Rest::Orphan {
-            self.settle(now, &mut entry);
+        match entry.rest {
+            Rest::Orphan => self.settle(now, &mut entry),
+            // Somebody was just found to have it.
+            Rest::Failed => entry.rest = Rest::No,
+            Rest::No | Rest::Flying => {}
         }
         self.put(track, entry);
         if new {
@@ -332,6 +335,12 @@ impl Queue {
             self.timers.remove(&(parked.until, Timer::Parked(class, partition)));
             self.ready.insert((class, partition));
         }
+    }
+
+    /// Has all that is parked looked at again.
+    pub(super) fn unpark_all(&mut self) {
+        let parked: Vec<(u8, u16)> = self.parked.keys().copied().collect();
+        parked.into_iter().for_each(|(class, partition)| self.unpark(class, partition));
     }
 
     /// Does what is due; how many wants were dropped.

@@ -9,7 +9,7 @@ use super::inventory::Contents;
 use super::machine::{Effect, Sync, slot};
 use super::message::{Body, Entry, Message};
 use super::pair::{Pair, Session, WHOLE};
-use super::{ANSWER_MS, CROSS_MS, FIRST_MS, HURRY_MS, LISTS_AFTER_MS, WAIT_MS_MAX};
+use super::{ANSWER_MS, CROSS_MS, FIRST_MS, HURRIES_MAX, HURRY_MS, LISTS_AFTER_MS, WAIT_MS_MAX};
 use crate::{NodeId, VolumeId};
 
 impl Sync {
@@ -36,7 +36,9 @@ impl Sync {
         let (number, echo, step) = (session.number, session.peer, session.step);
         let body = Body::Compare { number, echo, step, wants, range, entries };
         let message = Message { from: pair.own, to: pair.peer, body };
-        self.digests_budget.pay(now, message.encode().len());
+        let length = message.encode().len();
+        session.bytes += length as u64;
+        self.digests_budget.pay(now, length);
         self.effects.push(Effect::Send { to: pair.node, message });
     }
 
@@ -44,13 +46,17 @@ impl Sync {
     pub(super) fn end(&mut self, now: u64, id: u32, answered: bool) {
         let pair = self.pairs[slot(id)].as_mut().expect("the caller knows it");
         let Some(session) = pair.end() else { return };
-        pair.compared_at = now;
+        (pair.compared_at, pair.compared_bytes) = (now, session.bytes);
         let settings = &self.settings;
+        let in_hurry = !pair.fresh.is_empty();
         let (mut wait, mut jitter) = (settings.gap_ms, (settings.settle_ms / 2).max(1));
         if answered {
-            (pair.failures, pair.hurries) = (0, 0);
-            pair.leaves_at = now + LISTS_AFTER_MS;
-            if session.cut {
+            (pair.failures, pair.hurries) = (0, if in_hurry { HURRIES_MAX } else { 0 });
+            pair.leaves_at = if in_hurry { now } else { now + LISTS_AFTER_MS };
+            // What differs is compared again when something of it has come.
+            if in_hurry && (session.cut || session.changed || !session.differs) {
+                (wait, jitter) = (pair.rest_ms(settings.gap_ms), FIRST_MS);
+            } else if session.cut {
                 wait = settings.settle_ms;
             } else if session.differs && !session.news && !session.changed {
                 wait = WAIT_MS_MAX;

@@ -177,7 +177,7 @@ impl Sync {
                 self.by_node.insert((holder.node, id));
                 pair.node = holder.node;
                 pair.end();
-                pair.unequal.clone_from(&pair.partitions);
+                pair.seal();
             }
             return id;
         }

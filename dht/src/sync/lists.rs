@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use deadwax_track::{Partition, TrackId};
 
-use super::machine::{Effect, Sync};
+use super::machine::{Effect, Sync, slot};
 use super::message::{Body, Message};
-use super::{IDS_MAX, IDS_SENT_MAX, LISTS_MAX, buckets};
+use super::{HURRY_MS, IDS_MAX, IDS_SENT_MAX, LISTS_MAX, buckets};
 use crate::{NodeId, VolumeId};
 
 /// A list that was not answered for so long may be forgotten for another, in ms.
@@ -163,7 +163,10 @@ impl Sync {
     }
 
     fn suspect(&mut self, now: u64, own: VolumeId, from: (VolumeId, NodeId), others: &[TrackId], ids: &[TrackId]) {
-        let due = now + self.settings.grace_ms;
+        let pair = self.index.get(&(own, from.0)).and_then(|id| self.pairs[slot(*id)].as_ref());
+        let is_fresh = |id: &TrackId| pair.is_some_and(|pair| pair.fresh.contains(id.partition()));
+        let grace_ms = if others.first().is_some_and(is_fresh) { HURRY_MS } else { self.settings.grace_ms };
+        let due = now + grace_ms.min(self.settings.grace_ms);
         for id in others.iter().filter(|id| ids.binary_search(id).is_err()) {
             self.suspects.add(due, (own, *id), from);
         }

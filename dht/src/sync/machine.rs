@@ -20,12 +20,12 @@ use crate::{NodeId, VolumeId};
 /// Times and rates. The defaults keep the promise of 60 s.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// How long a change waits to be compared, in ms; 5,000. Shorter: puts under way are compared before they arrive
+    /// How long a change waits to be compared, in ms; 3,000. Shorter: puts under way are compared before they arrive
     /// everywhere.
     pub settle_ms: u64,
-    /// How long a pair rests between comparisons, in ms; 20,000. Halved, a busy cluster sends twice as much.
+    /// How long a pair rests between comparisons, in ms; 10,000. Halved, a busy cluster sends twice as much.
     pub gap_ms: u64,
-    /// How long a track must be missing to be told, in ms; 10,000. Shorter: tracks whose put is under way are pulled
+    /// How long a track must be missing to be told, in ms; 5,000. Shorter: tracks whose put is under way are pulled
     /// besides.
     pub grace_ms: u64,
     /// When a pair without a change is compared nevertheless, in ms; 600,000.
@@ -40,9 +40,9 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            settle_ms: 5_000,
-            gap_ms: 20_000,
-            grace_ms: 10_000,
+            settle_ms: 3_000,
+            gap_ms: 10_000,
+            grace_ms: 5_000,
             safety_ms: 600_000,
             digests_bytes_per_s: 20_000,
             lists_bytes_per_s: 256_000,
@@ -260,26 +260,41 @@ impl Sync {
         if let Some(session) = &mut pair.session {
             session.changed = true;
         } else {
-            let gap_at = pair.compared_at + self.settings.gap_ms;
+            let Settings { settle_ms, gap_ms, .. } = self.settings;
+            let (settled_at, rest_ms, jitter) = if pair.fresh.is_empty() {
+                (now + settle_ms, gap_ms, (settle_ms / 2).max(1))
+            } else {
+                (now, pair.rest_ms(gap_ms), FIRST_MS)
+            };
             // It may not be due by itself: there was nothing to prove when it was put off.
-            let rested_at = if pair.failures == 0 { gap_at } else { pair.compare_at };
-            let at = (now + self.settings.settle_ms).max(rested_at);
-            let at = at + self.random.draw() % (self.settings.settle_ms / 2).max(1);
-            if pair.timer.is_none_or(|timer| timer > at) {
+            let rested_at = if pair.failures == 0 { pair.compared_at + rest_ms } else { pair.compare_at };
+            let at = settled_at.max(rested_at) + self.random.draw() % jitter;
+            // Lists go before it.
+            let due = if pair.leaves.is_empty() { pair.timer } else { Some(pair.compare_at) };
+            if due.is_none_or(|due| due > at) {
                 pair.compare_at = at;
                 self.set_timer(now, id);
             }
         }
     }
 
-    /// A node answers again: what waits for it is compared soon.
+    /// A node is up again: what changed meanwhile is compared soon.
     pub fn handle_reachable(&mut self, now: u64, node: NodeId) {
+        self.hasten_with(now, node, |pair| pair.failures > 0 || !pair.unequal.is_empty());
+    }
+
+    /// A node said something after a silence: what it did not answer is compared soon.
+    pub fn handle_heard(&mut self, now: u64, node: NodeId) {
+        self.hasten_with(now, node, |pair| pair.failures > 0);
+    }
+
+    fn hasten_with(&mut self, now: u64, node: NodeId, waits: impl Fn(&Pair) -> bool) {
         let ids: Vec<u32> = self.by_node.range((node, 0)..=(node, u32::MAX)).map(|(_, id)| *id).collect();
         for id in ids {
             let pair = self.pairs[slot(id)].as_mut().expect("the set names pairs");
-            if pair.failures > 0 {
-                pair.failures = 0;
-                pair.compare_at = now + self.random.draw() % self.settings.settle_ms.max(1);
+            if waits(pair) {
+                pair.hurry();
+                pair.compare_at = now + self.random.draw() % FIRST_MS;
                 self.set_timer(now, id);
             }
         }

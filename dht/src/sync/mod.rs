@@ -9,12 +9,18 @@
 //! `stored`, `erased`), who holds what (`set_layout`), what peers send, and the ids that it asks for; see [`Sync`].
 //!
 //! **How.** Two volumes that share partitions are a *pair*. Each end keeps the XOR of a hash of every shared
-//! partition's digest. A change makes the pair's partition *unequal*; a pair with unequal partitions is compared some 5
-//! s later, and every 20 s at most: one message and one answer where all is equal. Else the two descend a tree of 16
-//! children a branch, and for the partitions that differ exchange digests of ranges of ids, then short forms of the ids
-//! in the ranges that differ, then those ids: both directions at once. What is still missing 10 s later is told. Pairs
-//! without a change are compared every 10 minutes, in case a change was not told. A volume that was opened is compared
-//! within half a second: it says of nothing that it is absent before.
+//! partition's digest. A change makes the pair's partition *unequal*; a pair with unequal partitions is compared some 3
+//! s later, and every 10 s at most: one message and one answer where all is equal. Else the two descend a tree of 16
+//! children a branch, and 3 s later, for the partitions that differ, exchange digests of ranges of ids, then short forms of
+//! the ids in the ranges that differ, then those ids: both directions at once. What is still missing 5 s later is told. All
+//! this waits for puts under way, which arrive meanwhile. Pairs without a change are compared every 10 minutes, in case a
+//! change was not told.
+//!
+//! *In a hurry* is what was not equal since it came to the pair: the partitions that move, those of a volume that was opened,
+//! and what changed before a peer was back. A move waits for it, and nothing is called absent before. It is compared within
+//! half a second, its lists are exchanged at once, what is missing a second later is told, and when something of it has come
+//! it is compared again: at least a second after the last time, and later where that took more bytes. What nobody can pull
+//! is in a hurry no more once its lists were exchanged three times.
 //!
 //! A *stray* is a track on a volume that does not hold its partition. It is offered to all holders, by its id; those
 //! that lack it tell it missing.
@@ -22,20 +28,20 @@
 //! **What happens on each failure.**
 //!
 //! - *Messages are lost:* the comparison ends after 5 s and begins anew, after 10, 20, ... 60 s;
-//!   of a volume that was opened, the first four at once, after 1 s each. What follows the
+//!   in a hurry, the first four at once, after 1 s each. What follows the
 //!   descent has no state at all: where it breaks off, the next comparison finds the same difference.
 //! - *Messages come twice, late or in another order:* each names the comparison of both ends and its step, and is
 //!   ignored where it does not fit. The lists' messages can be taken at any time: ids that are there are never missing.
-//! - *A peer is down:* 100 bytes a minute for each pair that is unequal; it is compared soon when it is back
-//!   (`handle_reachable`).
+//! - *A peer is down, or cut off:* 100 bytes a minute for each pair that is unequal; it is compared soon when it is back
+//!   (`handle_reachable`), or was heard of (`handle_heard`).
 //! - *The two see different layouts:* partitions that only one of them counts are never equal; compared again every
 //!   minute.
 //! - *A difference stays, because nobody can pull it:* its lists are exchanged three times, then every 2 minutes.
 //! - *A queue is full:* lists not asked for, tracks not remembered: the next comparison finds them again.
 //!
-//! **Measured** (`tests/rules/sync/load.rs`): three nodes with 65,536 partitions and 300 puts a second send below 1 KB a
-//! second and node, idle ones 5 bytes; the slowest difference was found after 34 s. 60,000 tracks missed in an absence
-//! take 7 minutes to find.
+//! **Measured** (`tests/rules/sync/load.rs`): three nodes with 65,536 partitions and 300 puts a second send below 1.5 KB a
+//! second and node, idle ones 5 bytes; the slowest difference was found after 18 s, and nothing was told that was not
+//! missing. 60,000 tracks missed in an absence take some 3 minutes to find.
 //!
 //! **Bytes.** Two budgets a node, see [`Settings`]: comparisons have 20 KB a second; lists have more, because after a
 //! long absence there may be a million of differences, each of which costs some 700 bytes to find and millions to mend.
@@ -78,19 +84,24 @@ pub const SUSPECTS_MAX: usize = 16_384;
 pub const OFFERS_MAX: usize = 16;
 /// How long a comparison waits for an answer, in ms.
 pub const ANSWER_MS: u64 = 5_000;
-/// How long a volume that was opened waits with its comparisons at most, in ms. It cannot say that anything is absent
+/// How long a comparison in a hurry is put off at most, in ms: a volume that was opened cannot say that anything is absent
 /// before, and no put is under way on it yet that would have to settle.
 pub const FIRST_MS: u64 = 500;
-/// How often a volume that was opened compares without an answer before it takes its time, and how long it waits for each,
-/// in ms: nodes that are started together are up one after another.
+/// How often a pair in a hurry is compared without an answer before it takes its time, and how long it waits for each, in
+/// ms: nodes that are started together are up one after another, and a peer may not know yet that a partition moves.
 pub const HURRIES_MAX: u8 = 4;
-/// See [`HURRIES_MAX`].
+/// See [`HURRIES_MAX`]; and how long a pair rests at least, and a track is missing before it is told, while that is in a
+/// hurry.
 pub const HURRY_MS: u64 = 1_000;
+/// A pair that is in a hurry rests after a comparison until it took so many bytes a second: one that found nothing, or a
+/// few partitions, goes on at once; one that found thousands has long lists to exchange, and much to pull.
+pub const HURRY_BYTES_PER_S: u64 = 2_000;
 /// Who hears from a peer so long after it began to compare itself, in ms, was not heard: messages that cross each other
 /// on their way come sooner. Longer: a peer that was started later waits for the end of a comparison that it has not
 /// heard of.
 pub const CROSS_MS: u64 = 250;
-/// How long lists wait after a partition was found to differ, in ms: puts under way arrive meanwhile.
+/// How long lists wait after a partition was found to differ, in ms, unless something is in a hurry: puts under way arrive
+/// meanwhile.
 pub const LISTS_AFTER_MS: u64 = 3_000;
 /// The longest wait for a peer that does not answer, in ms.
 pub const WAIT_MS_MAX: u64 = 60_000;

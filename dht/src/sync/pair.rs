@@ -8,7 +8,7 @@ use deadwax_track::Partition;
 use super::branch::Branch;
 use super::inventory::Contents;
 use super::message::Entry;
-use super::{ANSWER_MS, ENTRIES_MAX, HURRIES_MAX};
+use super::{ANSWER_MS, ENTRIES_MAX, HURRIES_MAX, HURRY_BYTES_PER_S, HURRY_MS};
 use crate::partitions::Partitions;
 use crate::random::{Random, mix};
 use crate::{NodeId, VolumeId};
@@ -30,6 +30,8 @@ pub(super) struct Session {
     pub(super) sent: Vec<Entry>,
     pub(super) began: u64,
     pub(super) deadline: u64,
+    /// What was sent of it.
+    pub(super) bytes: u64,
     /// Something was found to differ.
     pub(super) differs: bool,
     /// A leaf was found that is worth an exchange.
@@ -43,8 +45,8 @@ pub(super) struct Session {
 impl Session {
     pub(super) const fn new(number: u64, peer: u64, initiator: bool, now: u64) -> Self {
         let (differs, news, cut, changed) = (false, false, false, false);
-        let (began, deadline) = (now, now + ANSWER_MS);
-        Self { number, peer, initiator, step: 0, sent: Vec::new(), began, deadline, differs, news, cut, changed }
+        let (began, deadline, bytes) = (now, now + ANSWER_MS, 0);
+        Self { number, peer, initiator, step: 0, sent: Vec::new(), began, deadline, bytes, differs, news, cut, changed }
     }
 }
 
@@ -75,6 +77,9 @@ pub(super) struct Pair {
     pub(super) unequal: Partitions,
     /// Those that the comparison under way may prove equal: not changed here since it began.
     pub(super) pending: Partitions,
+    /// Those of the two that were not equal since they came to the pair, a volume was opened, or the peer was away: what
+    /// they lack was missed, not put just now, and somebody waits for it. They are in a hurry.
+    pub(super) fresh: Partitions,
     /// Those found to differ whose lists are to be exchanged.
     pub(super) leaves: Partitions,
     pub(super) leaves_at: u64,
@@ -82,6 +87,8 @@ pub(super) struct Pair {
     pub(super) session: Option<Session>,
     /// When the last comparison ended.
     pub(super) compared_at: u64,
+    /// How many bytes it took here.
+    pub(super) compared_bytes: u64,
     /// When the next begins, if anything is unequal.
     pub(super) compare_at: u64,
     /// Comparisons in a row that were not answered.
@@ -121,11 +128,13 @@ impl Pair {
             root: 0,
             unequal: Partitions::default(),
             pending: Partitions::default(),
+            fresh: Partitions::default(),
             leaves: Partitions::default(),
             leaves_at: 0,
             known: BTreeMap::new(),
             session: None,
             compared_at: 0,
+            compared_bytes: 0,
             compare_at: 0,
             failures: 0,
             hurries: 0,
@@ -137,6 +146,8 @@ impl Pair {
         if self.partitions.insert(partition) {
             self.root ^= cell;
             self.unequal.insert(partition);
+            self.fresh.insert(partition);
+            self.hurries = HURRIES_MAX;
         }
     }
 
@@ -150,6 +161,14 @@ impl Pair {
     /// What [`fill`](Self::fill) brought is to be proved equal.
     pub(super) fn seal(&mut self) {
         self.unequal.clone_from(&self.partitions);
+        self.hurry();
+    }
+
+    /// All that is not known to be equal is in a hurry from now on.
+    pub(super) fn hurry(&mut self) {
+        self.fresh.clone_from(&self.unequal);
+        self.pending.iter().for_each(|partition| _ = self.fresh.insert(partition));
+        (self.failures, self.hurries) = (0, HURRIES_MAX);
     }
 
     pub(super) fn remove(&mut self, partition: Partition, cell: u64) {
@@ -157,6 +176,7 @@ impl Pair {
             self.root ^= cell;
             self.unequal.remove(partition);
             self.pending.remove(partition);
+            self.fresh.remove(partition);
             self.leaves.remove(partition);
             self.known.remove(&partition);
         }
@@ -191,8 +211,7 @@ impl Pair {
         self.leaves = Partitions::default();
         self.known.clear();
         self.session = None;
-        self.failures = 0;
-        self.hurries = HURRIES_MAX;
+        self.hurry();
     }
 
     /// The partition changed here.
@@ -212,6 +231,11 @@ impl Pair {
         let pending = std::mem::take(&mut self.pending);
         self.unequal.extend_from(pending);
         self.session.take()
+    }
+
+    /// How long it rests after a comparison while something is in a hurry, in ms.
+    pub(super) fn rest_ms(&self, gap_ms: u64) -> u64 {
+        (self.compared_bytes * 1_000 / HURRY_BYTES_PER_S).max(HURRY_MS).min(gap_ms)
     }
 
     fn digest(&self, inventory: &Inventory, branch: Branch) -> u64 {
@@ -261,6 +285,9 @@ impl Pair {
         }
         if !self.known.is_empty() {
             proved.iter().for_each(|partition| _ = self.known.remove(partition));
+        }
+        if !self.fresh.is_empty() {
+            proved.iter().for_each(|partition| _ = self.fresh.remove(*partition));
         }
         equal.append(&mut proved);
     }
@@ -339,11 +366,16 @@ impl Pair {
         let digest = mix(own) ^ entry.digest;
         let known = self.known.get(&partition).filter(|known| known.digest == digest);
         let times = known.map_or(0, |known| known.times);
-        if was_sent || times >= TIMES_MAX && known.is_some_and(|known| now < known.at + super::AGAIN_MS) {
+        if times >= TIMES_MAX && known.is_some_and(|known| now < known.at + super::AGAIN_MS) {
+            // Nobody can mend it, or not soon.
+            self.fresh.remove(partition);
             return;
         }
         if self.known.len() < KNOWN_MAX || self.known.contains_key(&partition) {
             self.known.insert(partition, Known { digest, at: now, times: times.saturating_add(1).min(TIMES_MAX) });
+        }
+        if was_sent {
+            return;
         }
         self.leaves.insert(partition);
         if let Some(session) = &mut self.session {

@@ -138,7 +138,8 @@ struct Appending {
 /// s where there are 16. A node that is no witness, and has heard of one what half of them had (its [`Basis`]), asks the
 /// next after a third of the lease, 20 s; the 16 witnesses ask one every second, so that what they say is young. Where
 /// one does not answer in 2 s the next is asked; where this node does not serve, one every quarter of a second, and after
-/// two rounds one every 2 s.
+/// two rounds one every 2 s. A member that has just started, or whose fellow members are others, asks each at once, one
+/// every quarter of a second: what it heard of just enough for does not do when there is one more.
 ///
 /// **Spreading.** Whoever is asked, and sees that the asker has what it lacks, asks back. A takedown that is issued
 /// here is told to all witnesses at once, by questions.
@@ -162,6 +163,9 @@ pub struct Follow {
     next: usize,
     /// How many were asked since this node last served.
     hurried: usize,
+    /// How many a member has yet to ask, one soon after the other, so that it has heard of all: what it heard of just enough
+    /// for is not enough when another becomes a member.
+    unasked: usize,
     due: u64,
     number: u64,
     questions: BTreeMap<u64, Question>,
@@ -196,6 +200,7 @@ impl Follow {
             witnesses: Vec::new(),
             next: 0,
             hurried: 0,
+            unasked: 0,
             due: now,
             number: 0,
             questions: BTreeMap::new(),
@@ -248,6 +253,9 @@ impl Follow {
         }
         let witnesses = &self.witnesses;
         self.questions.retain(|_, question| witnesses.contains(&question.to));
+        if are_others {
+            self.unasked = self.witnesses.len();
+        }
         if !self.serves {
             self.due = now;
         } else if are_others {
@@ -281,7 +289,7 @@ impl Follow {
             appending.compared.clear();
         }
         self.lease.void(self.now);
-        (self.due, self.hurried) = (self.now, 0);
+        (self.due, self.hurried, self.unasked) = (self.now, 0, self.witnesses.len());
     }
 
     fn pass(&mut self, now: u64) {
@@ -380,7 +388,7 @@ impl Follow {
         self.append(merged, compared.into_iter().collect());
         if !covers && has_news {
             self.ask(from);
-        } else if covers && self.is_fresh() {
+        } else if covers && self.is_fresh() && !self.is_asking_all() {
             self.hurried = 0;
             let pause_ms = if self.is_rested() { self.rules.lease_ms / 3 } else { self.steady_ms() };
             self.due = self.due.max(question.asked + self.jittered(pause_ms));
@@ -470,6 +478,11 @@ impl Follow {
         self.lease.until() >= self.now.saturating_add(self.rules.lease_ms / 4)
     }
 
+    /// Whether it is yet to ask some whom it may need soon.
+    const fn is_asking_all(&self) -> bool {
+        self.lease.is_member() && self.unasked > 0
+    }
+
     /// Whether one question may do for long: a member's pace is what others go by.
     const fn is_rested(&self) -> bool {
         !self.lease.is_member() && self.lease.until() >= self.now.saturating_add(self.rules.lease_ms / 3 * 2)
@@ -487,6 +500,11 @@ impl Follow {
     /// How long after a question the next is asked if no answer comes, in ms.
     fn pause_ms(&mut self) -> u64 {
         let steady_ms = self.steady_ms();
+        let is_asking_all = self.is_asking_all();
+        self.unasked = self.unasked.saturating_sub(1);
+        if is_asking_all {
+            return self.jittered(HURRY_MS.min(steady_ms));
+        }
         if self.is_fresh() {
             return self.jittered(ANSWER_MS.min(steady_ms));
         }

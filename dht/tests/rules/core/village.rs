@@ -56,6 +56,8 @@ pub(crate) struct Village {
     history: History,
     /// What each house's program speaks; the last, all houses beyond.
     pub(crate) spoken: Vec<Protocols>,
+    /// What comes to a volume at once, where partitions are small; of cores that start from now on.
+    pub(crate) volume_moving_bytes: u64,
     layouts: LayoutCache,
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
@@ -113,6 +115,7 @@ impl Village {
             houses: Vec::new(),
             history,
             spoken,
+            volume_moving_bytes: 0,
             layouts: LayoutCache::default(),
             queue: BTreeMap::new(),
             sequence: 0,
@@ -162,6 +165,8 @@ impl Village {
 
     fn core(&self, number: usize, kept: Kept) -> Core {
         let node = node(number);
+        let mut settings = CoreSettings::default();
+        settings.rebalance.volume_moving_bytes = self.volume_moving_bytes;
         let config = CoreConfig {
             node: node.id,
             key: key(number),
@@ -173,7 +178,7 @@ impl Village {
             life: self.now,
             seed: 1_000 * self.now + number as u64,
             protocols: self.spoken[number.min(self.spoken.len() - 1)],
-            settings: CoreSettings::default(),
+            settings,
             #[cfg(feature = "planted")]
             bug: None,
             layouts: self.layouts.clone(),
