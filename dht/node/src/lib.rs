@@ -13,7 +13,7 @@
 //! rules, `system` what it remembers, [`found`] how a cluster begins, `admission` who may connect, `operators` what they
 //! may ask, `issuers` who may take tracks down, `takedowns` what clients ask of their log.
 //!
-//! **Absent on purpose.** Tokens. Without [`Config::tls`] nobody is asked who he is, and other than loopback is refused
+//! **Absent on purpose.** Clients' tokens: whoever is named by his key is let in. Without [`Config::tls`] nobody is asked who he is, and other than loopback is refused
 //! (see [`Config::insecure_listen`]).
 
 mod accord;

@@ -9,12 +9,12 @@ use deadwax_dht::rebalance::Command;
 use deadwax_dht::repair::{ClassStatus, Reason};
 use deadwax_dht::takedown::{CopyState, Heads, Takedown};
 use deadwax_dht::wire::{
-    Absence, BadFrame, CommandAnswer, CoreStatus, Decoder, ErrorCode, FRAME_PAYLOAD_MAX, Feed, ForecastReport,
-    FrameHeader, HEADER_BYTES, HolderReceipt, HolderReceipts, Kind, ListedTrack, Message, MoveStatus, NOT_UP_MAX,
+    ADMITTED_MAX, Absence, Admits, BadFrame, CommandAnswer, CoreStatus, Decoder, ErrorCode, FRAME_PAYLOAD_MAX, Feed, ForecastReport,
+    FrameHeader, HEADER_BYTES, HolderReceipt, HolderReceipts, Joining, Kind, ListedTrack, Message, MoveStatus, NOT_UP_MAX,
     Newer, NodeStatus, NotUp, PEER_BYTES_MAX, PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest, Protocols, PullStatus,
-    RefusalKind, SENTENCES_MAX, SHARES_MAX, Stamp, VolumeState, VolumeStatus, negotiate, parts,
+    RefusalKind, SENTENCES_MAX, SHARES_MAX, Stamp, VOLUMES_PER_NODE_MAX, VolumeState, VolumeStatus, negotiate, parts,
 };
-use deadwax_dht::{ClusterId, NodeId, NodeKey, VolumeId, VolumeShare};
+use deadwax_dht::{ClusterId, IssuerKey, Node, NodeId, NodeKey, TokenSecret, Volume, VolumeId, VolumeShare};
 use deadwax_track::{ByteRange, Partition, Tags, TrackId};
 
 use crate::golden::{assert_golden, hex};
@@ -172,9 +172,26 @@ fn messages() -> Vec<Message> {
             tracks: vec![ListedTrack { id: TRACK, bytes: 1000, tags: tags() }],
             next: Some(TRACK),
         }),
+        Message::Joining(Joining::Join {
+            within_ms: 30_000,
+            secret: TokenSecret::from_bytes([0x99; 16]),
+            node: Box::new(joiner(1)),
+        }),
+        Message::Joining(Joining::AskAdmits),
+        Message::Joining(Joining::Admits(admits(1))),
         Message::Versions,
         Message::NodeVersions(Protocols::new(2, 4).expect("some"), Some(3)),
     ]
+}
+
+fn joiner(volumes: usize) -> Node {
+    let volumes = vec![Volume { id: VOLUME, weight: 5 }; volumes];
+    Node { id: NODE, zone: "Zürich".to_owned(), rack: None, address: "10.0.0.1:7881".to_owned(), volumes }
+}
+
+fn admits(keys: usize) -> Admits {
+    let issuers = vec![IssuerKey::from_bytes([0xaa; 32]); keys];
+    Admits { clients: vec![NODE; keys], admins: vec![NodeId::from_bytes([0xbb; 32]); keys], issuers }
 }
 
 fn takedown() -> Takedown {
@@ -435,6 +452,17 @@ fn limits_of_messages_hold() {
     };
     refused(listed(0));
     refused(listed(deadwax_track::TRACK_BYTES_MAX + 1));
+    let admits = |keys| Message::Joining(Joining::Admits(admits(keys)));
+    assert!(Message::decode(Kind::Admits, admits(ADMITTED_MAX).payload()).is_ok());
+    refused(admits(ADMITTED_MAX + 1));
+    // As many volumes as a node may have, and more than a frame of the kind has room for.
+    let join = |volumes| {
+        let (within_ms, secret) = (1, TokenSecret::from_bytes([1; 16]));
+        Message::Joining(Joining::Join { within_ms, secret, node: Box::new(joiner(volumes)) })
+    };
+    let (most, bounds) = (join(VOLUMES_PER_NODE_MAX).payload(), Kind::Join.payload_bounds());
+    assert!(most.len() <= bounds.1 && Message::decode(Kind::Join, most).is_ok());
+    refused(join(800));
     refused(Message::Hello { protocol_min: 3, protocol_max: 2, cluster: CLUSTER, node: None });
     let forecast_of = |change: fn(&mut ForecastReport)| {
         let mut forecast = forecast();

@@ -3,6 +3,7 @@
 mod bytes;
 mod peers;
 mod takedowns;
+mod tokens;
 mod versions;
 mod village;
 mod voters;
