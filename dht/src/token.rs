@@ -1,7 +1,9 @@
 //! What a new node shows to be let into a cluster, once.
 
 use std::fmt;
+use std::str::FromStr;
 
+use crate::id::{BadId, from_hex};
 use crate::log::{BadBytes, Reader, Writer};
 
 /// A token's secret: 16 bytes of the system's randomness. Whoever has it may bring one node into the cluster.
@@ -25,6 +27,15 @@ impl TokenSecret {
     #[must_use]
     pub fn name(&self) -> TokenName {
         TokenName(blake3::derive_key("deadwax token of one who joins, 1", &self.0))
+    }
+}
+
+/// 32 hexadecimal digits, of either case.
+impl FromStr for TokenSecret {
+    type Err = BadId;
+
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        from_hex(text).map(Self)
     }
 }
 
@@ -75,6 +86,7 @@ mod tests {
         let secret = TokenSecret::from_bytes([0xab; 16]);
         assert!(!format!("{secret:?} {:?} {}", secret.name(), secret.name()).contains("abab"));
         assert_eq!(secret.name(), TokenSecret::from_bytes(*secret.as_bytes()).name());
+        assert_eq!("AB".repeat(16).parse(), Ok(secret.clone()));
         assert_ne!(secret.name(), TokenSecret::from_bytes([0xac; 16]).name());
     }
 }

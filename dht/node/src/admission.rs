@@ -60,7 +60,8 @@ impl Caller {
     pub(crate) fn may_join_as(&self, node: &NodeId) -> Result<(), Refusal> {
         match self {
             Self::Anyone => Err(refused(
-                "tokens are for clusters that speak TLS: nobody proves here which key he has; name a master by --node".to_owned(),
+                "tokens are for clusters that speak TLS: nobody proves here which key he has; name a master by --node"
+                    .to_owned(),
             )),
             Self::Known { id, .. } | Self::Stranger { id } if id == node => Ok(()),
             Self::Known { id, .. } | Self::Stranger { id } => Err(not_for(id, node)),

@@ -207,8 +207,6 @@ impl Core {
         };
         if let Some(rebalance) = &mut self.planner.rebalance {
             rebalance.decided(self.now, number, decision);
-            // It may have an answer by that.
-            self.touch(Part::Planner);
         }
     }
 

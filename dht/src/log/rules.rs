@@ -25,7 +25,7 @@ pub enum BadChange {
     Nothing,
     #[error("the cluster is finalised at protocol {is}, which cannot be lowered to {got}")]
     Lowered { got: u8, is: u8 },
-    #[error("it came with protocol {since}, and the cluster is finalised at {is}")]
+    #[error("it came with protocol {since}, and the cluster is finalised at {is}: finalise it at {since} first")]
     NotFinalised { since: u8, is: u8 },
     #[error("no node {0} is in the map")]
     NoNode(NodeId),

@@ -9,10 +9,11 @@ use deadwax_dht::rebalance::Command;
 use deadwax_dht::repair::{ClassStatus, Reason};
 use deadwax_dht::takedown::{CopyState, Heads, Takedown};
 use deadwax_dht::wire::{
-    ADMITTED_MAX, Absence, Admits, BadFrame, CommandAnswer, CoreStatus, Decoder, ErrorCode, FRAME_PAYLOAD_MAX, Feed, ForecastReport,
-    FrameHeader, HEADER_BYTES, HolderReceipt, HolderReceipts, Joining, Kind, ListedTrack, Message, MoveStatus, NOT_UP_MAX,
-    Newer, NodeStatus, NotUp, PEER_BYTES_MAX, PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest, Protocols, PullStatus,
-    RefusalKind, SENTENCES_MAX, SHARES_MAX, Stamp, VOLUMES_PER_NODE_MAX, VolumeState, VolumeStatus, negotiate, parts,
+    ADMITTED_MAX, Absence, Admits, BadFrame, CommandAnswer, CoreStatus, Decoder, ErrorCode, FRAME_PAYLOAD_MAX, Feed,
+    ForecastReport, FrameHeader, HEADER_BYTES, HolderReceipt, HolderReceipts, Joining, Kind, ListedTrack, Message,
+    MoveStatus, NOT_UP_MAX, Newer, NodeStatus, NotUp, PEER_BYTES_MAX, PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest,
+    Protocols, PullStatus, RefusalKind, SENTENCES_MAX, SHARES_MAX, Stamp, VOLUMES_PER_NODE_MAX, VolumeState,
+    VolumeStatus, negotiate, parts,
 };
 use deadwax_dht::{ClusterId, IssuerKey, Node, NodeId, NodeKey, TokenSecret, Volume, VolumeId, VolumeShare};
 use deadwax_track::{ByteRange, Partition, Tags, TrackId};

@@ -68,7 +68,10 @@ fn a_token_lets_one_node_in_and_no_other() {
     assert_eq!(tokens(&village), [1; 5], "the other token is there yet");
     assert!(made(admit(&mut village, 1, &other)) > epoch);
     village.run(MINUTE);
-    assert!(village.houses.iter().all(|house| house.core.layout().is_some()), "both have the map, and their share to come");
+    assert!(
+        village.houses.iter().all(|house| house.core.layout().is_some()),
+        "both have the map, and their share to come"
+    );
 }
 
 #[test]

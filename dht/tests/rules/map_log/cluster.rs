@@ -77,6 +77,20 @@ fn any_token(random: &mut Random) -> Token {
     Token { name: TokenName::from_bytes([number; 32]), until_ms: u64::from(number) }
 }
 
+/// Some change that came with the next version, or the step to it.
+fn any_later_change(random: &mut Random, history: &History, fresh: &mut u8) -> Change {
+    match random.below(3) {
+        0 => Change::SetTokens((0..random.below(4)).map(|_| any_token(random)).collect()),
+        1 => {
+            let mut spec = history.state().spec().clone();
+            *fresh += 1;
+            spec.nodes.push(node(*fresh));
+            Change::Admit { token: any_token(random).name, spec: Box::new(spec) }
+        }
+        _ => Change::Finalise { protocol: PROTOCOL + 1 },
+    }
+}
+
 /// Some change that somebody who knows `history` may want: not always one that is possible.
 pub(crate) fn any_change(random: &mut Random, history: &History, fresh: &mut u8) -> Change {
     let nodes: Vec<NodeId> = history.state().spec().nodes.iter().map(|node| node.id).collect();
@@ -133,14 +147,7 @@ pub(crate) fn any_change(random: &mut Random, history: &History, fresh: &mut u8)
             }
             Change::Reshape { spec: Box::new(spec) }
         }
-        14 => Change::SetTokens((0..random.below(4)).map(|_| any_token(random)).collect()),
-        15 => {
-            let mut spec = history.state().spec().clone();
-            *fresh += 1;
-            spec.nodes.push(node(*fresh));
-            Change::Admit { token: any_token(random).name, spec: Box::new(spec) }
-        }
-        16 => Change::Finalise { protocol: PROTOCOL + 1 },
+        14..=16 => any_later_change(random, history, fresh),
         9 if random.percent(30) => {
             let epoch = history.epoch().saturating_sub(random.below(5)).max(history.oldest());
             history.roll_back(epoch).expect("an epoch that is kept")
