@@ -106,7 +106,7 @@ fn a_master_joins_by_a_token_once_and_nobody_else_does() {
     let token = site.token("1h");
     refused(&words(&site.join("master-4", &address, &forged(&token))), &["no such token"]);
     let stranger = site.cluster.dir().join("stranger.key");
-    std::fs::write(&stranger, "cd".repeat(32)).expect("written");
+    deadwax_dht_tls::load_or_make_key(&stranger).expect("made");
     let first = site.cluster.master_address(0).to_string();
     refused(&["status", "--node", &first, "--key", text(&stranger)], &["is not admitted"]);
     let part = &token[..token.len() - 9];

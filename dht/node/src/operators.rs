@@ -42,6 +42,10 @@ pub(crate) async fn join(
     entry: Box<Entry>,
 ) -> Result<Message, Refusal> {
     caller.may_join_as(&entry.id)?;
+    // Whoever was cut off before it heard so. Who leads may be at something that takes long.
+    if let Some(history) = node.history().filter(|history| history.state().spec().nodes.contains(&*entry)) {
+        return Ok(answered(CommandAnswer::Done { epoch: history.epoch() }));
+    }
     let token = secret.name();
     // A stranger gets no more than this before he has shown one that counts.
     let is_known = |node: &Node| node.history().is_some_and(|history| history.state().tokens().contains_key(&token));
