@@ -173,11 +173,7 @@ fn messages() -> Vec<Message> {
             tracks: vec![ListedTrack { id: TRACK, bytes: 1000, tags: tags() }],
             next: Some(TRACK),
         }),
-        Message::Joining(Joining::Join {
-            within_ms: 30_000,
-            secret: TokenSecret::from_bytes([0x99; 16]),
-            node: Box::new(joiner(1)),
-        }),
+        join(30_000, 0x99, 1),
         Message::Joining(Joining::AskAdmits),
         Message::Joining(Joining::Admits(admits(1))),
         Message::Versions,
@@ -188,6 +184,11 @@ fn messages() -> Vec<Message> {
 fn joiner(volumes: usize) -> Node {
     let volumes = vec![Volume { id: VOLUME, weight: 5 }; volumes];
     Node { id: NODE, zone: "Zürich".to_owned(), rack: None, address: "10.0.0.1:7881".to_owned(), volumes }
+}
+
+fn join(within_ms: u32, secret: u8, volumes: usize) -> Message {
+    let (secret, node) = (TokenSecret::from_bytes([secret; 16]), Box::new(joiner(volumes)));
+    Message::Joining(Joining::Join { within_ms, secret, node })
 }
 
 fn admits(keys: usize) -> Admits {
@@ -457,13 +458,9 @@ fn limits_of_messages_hold() {
     assert!(Message::decode(Kind::Admits, admits(ADMITTED_MAX).payload()).is_ok());
     refused(admits(ADMITTED_MAX + 1));
     // As many volumes as a node may have, and more than a frame of the kind has room for.
-    let join = |volumes| {
-        let (within_ms, secret) = (1, TokenSecret::from_bytes([1; 16]));
-        Message::Joining(Joining::Join { within_ms, secret, node: Box::new(joiner(volumes)) })
-    };
-    let (most, bounds) = (join(VOLUMES_PER_NODE_MAX).payload(), Kind::Join.payload_bounds());
+    let (most, bounds) = (join(1, 1, VOLUMES_PER_NODE_MAX).payload(), Kind::Join.payload_bounds());
     assert!(most.len() <= bounds.1 && Message::decode(Kind::Join, most).is_ok());
-    refused(join(800));
+    refused(join(1, 1, 800));
     refused(Message::Hello { protocol_min: 3, protocol_max: 2, cluster: CLUSTER, node: None });
     let forecast_of = |change: fn(&mut ForecastReport)| {
         let mut forecast = forecast();
