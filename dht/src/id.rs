@@ -22,7 +22,7 @@ pub enum BadId {
     Digit(usize),
 }
 
-fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], BadId> {
+pub(crate) fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], BadId> {
     let digits = text.as_bytes();
     if digits.len() != 2 * N {
         return Err(BadId::Length { expected: 2 * N, got: text.chars().count() });

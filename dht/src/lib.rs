@@ -37,6 +37,7 @@ pub mod routing;
 pub mod sync;
 pub mod takedown;
 mod targets;
+mod token;
 pub mod wire;
 
 pub use admission::{Admission, AdmissionLimits, Admitted, Class, ClassLimits, Offer};
@@ -54,3 +55,4 @@ pub use plan::{PartitionBytes, Plan, Unmet, VolumeShare};
 pub use put::{Grace, PutQuorum, PutStep};
 pub use read::{ReadPlan, ReadStep, Reader, Readers};
 pub use targets::{TARGETS_MAX, Targets};
+pub use token::{TokenName, TokenSecret};

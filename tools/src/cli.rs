@@ -10,7 +10,7 @@ mod cluster;
 
 pub use self::cluster::{
     Change, Cluster, ClusterApply, ClusterDrain, ClusterFinalise, ClusterInit, ClusterIssuer, ClusterJoin, ClusterPlan,
-    ClusterRejoin, ClusterRemove, ClusterRollback, Following, Masters, Volume, VolumeAdd, VolumeRetire,
+    ClusterRejoin, ClusterRemove, ClusterRollback, ClusterToken, Following, Masters, Volume, VolumeAdd, VolumeRetire,
 };
 use crate::http::GatewayUrl;
 

@@ -13,6 +13,7 @@ mod cluster_init;
 mod cluster_issuer;
 mod cluster_join;
 mod cluster_rejoin;
+mod cluster_token;
 mod completions;
 mod doctor;
 mod gateway;
@@ -65,6 +66,7 @@ fn cluster(command: Cluster) -> anyhow::Result<bool> {
         Cluster::Rejoin(rejoin) => cluster_rejoin::run(&rejoin),
         Cluster::Issuer(issuer) => cluster_issuer::run(&issuer),
         Cluster::Join(join) => asynchronous(cluster_join::run(join)),
+        Cluster::Token(token) => asynchronous(cluster_token::run(token)),
         Cluster::Plan(plan) => asynchronous(cluster_change::plan(plan)),
         Cluster::Apply(apply) => asynchronous(cluster_change::apply(&apply.change, &apply.masters, apply.following)),
         Cluster::Drain(drain) => {

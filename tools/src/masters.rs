@@ -9,6 +9,7 @@ use deadwax_dht_client::{Client, ClientConfig};
 use deadwax_dht_tls::{Identity, load_key};
 
 use crate::cli::Masters;
+use crate::node_address::NodeAddress;
 
 const MAP_DEFAULT: &str = "./deadwax-data/cluster.toml";
 
@@ -23,15 +24,22 @@ impl Masters {
     pub async fn client(&self, default: Option<&Path>) -> anyhow::Result<Client> {
         let identity = self.key.as_deref().map(load_key).transpose()?.map(|key| Identity::new(&key));
         let config = ClientConfig { identity, ..ClientConfig::default() };
-        if let Some(address) = &self.node {
-            let found = Client::discover(address, config).await;
-            return found.map_err(|why| anyhow!("cannot learn of the cluster from {address}: {why}"));
+        if let Some(NodeAddress { id, address }) = &self.node {
+            let found = Client::discover(address, id.as_ref(), config).await;
+            let (client, node) = found.map_err(|why| anyhow!("cannot learn of the cluster from {address}: {why}"))?;
+            if id.is_none() && self.key.is_some() {
+                eprintln!(
+                    "deadwax: nothing tells whether {address} is a master of yours; it has the key of node {node}, and is \
+                     believed. To be sure the next time: --node {node}@{address}, or --map"
+                );
+            }
+            return Ok(client);
         }
         let path =
             self.map.clone().or_else(|| default.map(Path::to_owned)).unwrap_or_else(|| PathBuf::from(MAP_DEFAULT));
         let map = Map::load(&path).with_context(|| {
             format!(
-                "cannot read the map {}: name another with --map, or a master with --node HOST:PORT",
+                "cannot read the map {}: name another with --map, or a master with --node [ID@]HOST:PORT",
                 path.display()
             )
         })?;

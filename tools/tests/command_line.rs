@@ -99,7 +99,7 @@ fn a_wrong_setting_is_named_with_its_line() {
 fn without_a_gateway_commands_say_so() {
     // Port 9 is discard's, and nobody's here.
     refused(&["status", "--node", "127.0.0.1:9"], 1, &["cannot learn of the cluster", "127.0.0.1:9"]);
-    refused(&["cluster", "drain", "a", "--map", "/nowhere.toml"], 1, &["/nowhere.toml", "--node HOST:PORT"]);
+    refused(&["cluster", "drain", "a", "--map", "/nowhere.toml"], 1, &["/nowhere.toml", "--node [ID@]HOST:PORT"]);
     let at = ["--gateway", "http://127.0.0.1:9"];
     for command in [&["status"][..], &["rm", ID], &["import", "."]] {
         refused(&[command, &at].concat(), 1, &["cannot connect", "127.0.0.1:9"]);

@@ -273,8 +273,9 @@ fn what_cannot_be_is_refused_with_its_reason_and_what_was_done_is_undone() {
         let file = cluster.dir().join("now.toml");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let layout = runtime.block_on(async {
-            let client = deadwax_dht_client::Client::discover(&at, deadwax_dht_client::ClientConfig::default()).await;
-            let client = client.expect("it tells of the cluster");
+            let client =
+                deadwax_dht_client::Client::discover(&at, None, deadwax_dht_client::ClientConfig::default()).await;
+            let (client, _) = client.expect("it tells of the cluster");
             deadwax::masters::newest(&client).await.expect("it has a log")
         });
         layout.map().save(&file).expect("saved");

@@ -14,9 +14,9 @@ use crate::known::Known;
 use crate::read::failure;
 
 /// Between two rounds in which no node led: an election takes some seconds.
-const AGAIN: Duration = Duration::from_millis(500);
+pub(crate) const AGAIN: Duration = Duration::from_millis(500);
 /// How much longer than a node takes at most its answer may take to come.
-const SLACK: Duration = Duration::from_secs(1);
+pub(crate) const SLACK: Duration = Duration::from_secs(1);
 
 /// What came of a command.
 #[derive(Clone, PartialEq, Eq, Debug)]

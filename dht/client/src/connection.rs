@@ -61,19 +61,44 @@ impl Connection {
         opening.await.unwrap_or_else(|_| Err(late()))
     }
 
-    /// Asks who is at an address. The node closes after its answer.
+    /// Asks who is at an address, and whether it is `meant`, where that is known. The node closes after its answer.
     /// With TLS it has proved that it has the key of the node that it says it is.
-    pub(crate) async fn who(address: &str, config: &ClientConfig) -> Result<(ClusterId, NodeId), Failure> {
-        let stamp = Stamp { request: 0, epoch: 0, cluster: 0 };
-        let (mut connection, proved) = Self::connect(stamp, address, None, config).await?;
-        connection.sender.send(&Message::Who).await?;
-        match connection.receiver.next().await? {
-            (_, Message::Here { node, .. }) if proved.is_some_and(|proved| proved != node) => {
+    pub(crate) async fn who(
+        address: &str,
+        meant: Option<&NodeId>,
+        config: &ClientConfig,
+    ) -> Result<(ClusterId, NodeId), Failure> {
+        let (mut connection, proved) = Self::call(address, meant, config).await?;
+        match connection.ask_ungreeted(&Message::Who).await? {
+            Message::Here { node, .. } if proved.is_some_and(|proved| proved != node) => {
                 Err(Failure::new(FailureKind::Refused, format!("is not node {}, whose name it gives", node.short())))
             }
-            (_, Message::Here { cluster, node, .. }) => Ok((cluster, node)),
-            (_, Message::Error { code, message }) => Err(Failure::from_reply(code, message)),
-            (_, other) => Err(unexpected(&other)),
+            Message::Here { node, .. } if meant.is_some_and(|meant| *meant != node) => {
+                Err(Failure::new(FailureKind::Refused, format!("is node {node}, not the one that is meant")))
+            }
+            Message::Here { cluster, node, .. } => Ok((cluster, node)),
+            Message::Error { code, message } => Err(Failure::from_reply(code, message)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Connects to `node`, or to whoever is there, and says nothing yet: of its cluster nothing need be known. With TLS also,
+    /// whose key that has.
+    pub(crate) async fn call(
+        address: &str,
+        node: Option<&NodeId>,
+        config: &ClientConfig,
+    ) -> Result<(Self, Option<NodeId>), Failure> {
+        Self::connect(Stamp { request: 0, epoch: 0, cluster: 0 }, address, node, config).await
+    }
+
+    /// Says what may be said in place of a greeting, and gives what comes back. A node that does not listen to us at all says
+    /// so first, and closes.
+    pub(crate) async fn ask_ungreeted(&mut self, message: &Message) -> Result<Message, Failure> {
+        let sent = self.sender.send(message).await;
+        match (self.receiver.next().await, sent) {
+            (Ok((_, reply)), _) => Ok(reply),
+            (Err(_), Err(why)) | (Err(why), Ok(())) => Err(why),
         }
     }
 

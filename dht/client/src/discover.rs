@@ -12,18 +12,27 @@ use crate::connection::Connection;
 use crate::{Client, ClientConfig, follower};
 
 impl Client {
-    /// A client of the cluster that the node at `address` (`host:port`) is in. That must have a log: a map that is a file is
-    /// to be had where the file is.
-    pub async fn discover(address: &str, config: ClientConfig) -> Result<Self, Failure> {
-        let asking = timeout(Duration::from_millis(config.status_ms), Self::discovered(address, &config));
+    /// A client of the cluster that the node at `address` (`host:port`) is in, and which node that is: `meant`, or an error;
+    /// where nobody says which, whoever answers is believed. The cluster must have a log: a map that is a file is to be had
+    /// where the file is.
+    pub async fn discover(
+        address: &str,
+        meant: Option<&NodeId>,
+        config: ClientConfig,
+    ) -> Result<(Self, NodeId), Failure> {
+        let asking = timeout(Duration::from_millis(config.status_ms), Self::discovered(address, meant, &config));
         let late =
             |_| Err(Failure::new(FailureKind::Stalled, format!("{address} did not tell of its cluster in time")));
-        let history = asking.await.unwrap_or_else(late)?;
-        Self::of_history(history, config)
+        let (history, node) = asking.await.unwrap_or_else(late)?;
+        Ok((Self::of_history(history, config)?, node))
     }
 
-    async fn discovered(address: &str, config: &ClientConfig) -> Result<History, Failure> {
-        let (cluster, node) = who(address, config).await?;
+    async fn discovered(
+        address: &str,
+        meant: Option<&NodeId>,
+        config: &ClientConfig,
+    ) -> Result<(History, NodeId), Failure> {
+        let (cluster, node) = who(address, meant, config).await?;
         let mut connection = Connection::open(&cluster, 0, (&node, address), config).await?;
         let first = connection.ask(0, &Message::EpochsAfter { epoch: 0 }, None).await?;
         let bytes = follower::receive_batch(&mut connection, first, config.read_stall_ms).await?;
@@ -31,7 +40,7 @@ impl Client {
         if *history.state().spec().cluster.as_bytes() != *cluster.as_bytes() {
             return Err(Failure::new(FailureKind::Internal, "gave the map of another cluster"));
         }
-        Ok(history)
+        Ok((history, node))
     }
 
     /// A client that begins with all that a history says.
@@ -45,9 +54,9 @@ impl Client {
 }
 
 /// Who is at an address.
-async fn who(address: &str, config: &ClientConfig) -> Result<(ClusterId, NodeId), Failure> {
+async fn who(address: &str, meant: Option<&NodeId>, config: &ClientConfig) -> Result<(ClusterId, NodeId), Failure> {
     let connect_ms = config.connect_ms;
-    let asking = timeout(Duration::from_millis(connect_ms), Connection::who(address, config));
+    let asking = timeout(Duration::from_millis(connect_ms), Connection::who(address, meant, config));
     let late = |_| Err(Failure::new(FailureKind::Stalled, format!("{address} did not answer within {connect_ms} ms")));
     asking.await.unwrap_or_else(late)
 }

@@ -13,7 +13,8 @@
 //!
 //! **Where to start.** [`Client`]: [`put`](Client::put), [`get`](Client::get), [`info`](Client::info),
 //! [`presence`](Client::presence), [`issue`](Client::issue), [`takedowns`](Client::takedowns), [`feed`](Client::feed),
-//! [`status`](Client::status); operators change the cluster by [`command`](Client::command). The rules are state machines
+//! [`status`](Client::status); operators change the cluster by [`command`](Client::command), a new node comes by
+//! [`join`](Client::join). The rules are state machines
 //! of `deadwax-dht`; this crate drives them with sockets and a clock.
 //!
 //! **Absent on purpose.** Caching, HTTP, retries of whole requests, asking for a newer map that nobody told of.
@@ -27,6 +28,7 @@ mod discover;
 mod error;
 mod follower;
 mod get;
+mod join;
 mod known;
 mod log_status;
 mod pool;
@@ -54,6 +56,7 @@ pub use deadwax_dht::wire::AT_ONCE_BYTES_MAX;
 pub use deadwax_dht_tls::{Identity, KeyError, load_key};
 pub use error::{Error, HolderFailure, Holders};
 pub use get::GetStream;
+pub use join::Joined;
 pub use log_status::{Leaving, LogStatus};
 pub use put::{Put, PutWriter, Stored};
 pub use read::{Presence, TrackInfo};

@@ -1,7 +1,8 @@
 //! Who may speak to this node, and what he may ask: the one place that decides it.
 //!
 //! With TLS everyone has proved which key he has. The map's nodes are admitted, and the owners of the keys that the
-//! settings name; anyone else is told so once, and his connection is closed. Without TLS nobody is asked who he is, and
+//! settings name; anyone else is told so once, and his connection is closed: while there are tokens, after the one frame
+//! that may show one. Without TLS nobody is asked who he is, and
 //! all are admitted: such a node listens on loopback only, unless it was told otherwise.
 
 use std::collections::BTreeSet;
@@ -9,8 +10,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-use deadwax_dht::NodeId;
-use deadwax_dht::wire::ErrorCode;
+use deadwax_dht::wire::{Admits, ErrorCode};
+use deadwax_dht::{IssuerKey, NodeId};
 
 use crate::Config;
 use crate::refusal::Refusal;
@@ -22,13 +23,15 @@ pub(crate) enum Caller {
     Anyone,
     /// The owner of this key, and what he may.
     Known { id: NodeId, is_node: bool, is_admin: bool },
+    /// The owner of this key, whom nobody named: he may show a token, and nothing else.
+    Stranger { id: NodeId },
 }
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Anyone => f.write_str("anyone: the connection has no TLS"),
-            Self::Known { id, .. } => id.fmt(f),
+            Self::Known { id, .. } | Self::Stranger { id } => id.fmt(f),
         }
     }
 }
@@ -37,10 +40,8 @@ impl Caller {
     /// Whether he may speak as this node: nobody speaks for another.
     pub(crate) fn may_speak_for(&self, node: &NodeId) -> Result<(), Refusal> {
         match self {
-            Self::Known { id, is_node, .. } if !is_node || id != node => Err(refused(format!(
-                "{id} speaks for node {node}: only a node of the map may, and each for itself; end whatever runs with a copy \
-                 of its settings and another key"
-            ))),
+            Self::Known { id, is_node: false, .. } | Self::Stranger { id } => Err(not_for(id, node)),
+            Self::Known { id, .. } if id != node => Err(not_for(id, node)),
             Self::Anyone | Self::Known { .. } => Ok(()),
         }
     }
@@ -48,36 +49,67 @@ impl Caller {
     /// Whether he may command: change the map, or what a node does.
     pub(crate) fn may_command(&self) -> Result<(), Refusal> {
         match self {
-            Self::Known { id, is_admin: false, .. } => Err(refused(format!(
+            Self::Known { id, is_admin: false, .. } | Self::Stranger { id } => Err(refused(format!(
                 "{id} may not command this node: add it to `admins` in the node's settings, and send the node SIGHUP"
             ))),
             Self::Anyone | Self::Known { .. } => Ok(()),
         }
     }
+
+    /// Whether he may bring this node into the map, with a token that is good: each may bring himself.
+    pub(crate) fn may_join_as(&self, node: &NodeId) -> Result<(), Refusal> {
+        match self {
+            Self::Anyone => Err(refused(
+                "tokens are for clusters that speak TLS: nobody proves here which key he has; name a master by --node"
+                    .to_owned(),
+            )),
+            Self::Known { id, .. } | Self::Stranger { id } if id == node => Ok(()),
+            Self::Known { id, .. } | Self::Stranger { id } => Err(not_for(id, node)),
+        }
+    }
+
+    /// Whether he may know whom the settings name: a node lets in the same.
+    pub(crate) fn may_ask_admits(&self) -> Result<(), Refusal> {
+        match self {
+            Self::Known { is_node: false, is_admin: false, id } | Self::Stranger { id } => {
+                Err(refused(format!("{id} may not ask who is let in: nodes may, and `admins`")))
+            }
+            Self::Anyone | Self::Known { .. } => Ok(()),
+        }
+    }
+}
+
+fn not_for(id: &NodeId, node: &NodeId) -> Refusal {
+    refused(format!(
+        "{id} speaks for node {node}: only a node of the map may, and each for itself; end whatever runs with a copy of its \
+         settings and another key"
+    ))
 }
 
 /// The most connections at once of which nobody knows yet who is there: each may hold its place for the time that a
 /// greeting may take.
-const HANDSHAKES_MAX: usize = 512;
+pub(crate) const HANDSHAKES_MAX: usize = 512;
+/// The most nodes that wait at once for their tokens to be used. Who has one could take all the room that commands have.
+pub(crate) const JOINS_MAX: usize = 4;
 
-/// How many connections have not proved yet who is there.
+/// How many do something of which at most `MAX` may be done at once.
 #[derive(Default)]
-pub(crate) struct Handshakes(AtomicUsize);
+pub(crate) struct Places<const MAX: usize>(AtomicUsize);
 
 /// The place of one of them, until it is dropped.
-pub(crate) struct Place<'a>(&'a Handshakes);
+pub(crate) struct Place<'a>(&'a AtomicUsize);
 
-impl Handshakes {
-    /// A place, if there is one: a connection more is closed without a word, which would cost as much as to prove it.
+impl<const MAX: usize> Places<MAX> {
+    /// A place, if there is one.
     pub(crate) fn enter(&self) -> Option<Place<'_>> {
-        let place = Place(self);
-        (self.0.fetch_add(1, Ordering::Relaxed) < HANDSHAKES_MAX).then_some(place)
+        let place = Place(&self.0);
+        (self.0.fetch_add(1, Ordering::Relaxed) < MAX).then_some(place)
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -129,6 +161,13 @@ impl Admission {
     /// What [`admit`](Self::admit) answers holds as long as this is the same; read before it is asked.
     pub(crate) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
+    }
+
+    /// Whom the settings name.
+    pub(crate) fn admits(&self, issuers: &[IssuerKey]) -> Admits {
+        let lists = self.lists.read().unwrap_or_else(PoisonError::into_inner);
+        let list = |ids: &BTreeSet<NodeId>| ids.iter().copied().collect();
+        Admits { clients: list(&lists.clients), admins: list(&lists.admins), issuers: issuers.to_vec() }
     }
 
     /// Whether a refusal is worth a line of the log: one a second is, however many strangers there are.
@@ -198,6 +237,23 @@ mod tests {
     }
 
     #[test]
+    fn a_stranger_may_bring_himself_and_nothing_else() {
+        let stranger = Caller::Stranger { id: id(5) };
+        assert!(stranger.may_join_as(&id(5)).is_ok());
+        for refused in [
+            stranger.may_join_as(&id(6)),
+            stranger.may_speak_for(&id(5)),
+            stranger.may_command(),
+            stranger.may_ask_admits(),
+            Caller::Anyone.may_join_as(&id(5)),
+        ] {
+            assert_eq!(refused.map_err(|why| why.code), Err(ErrorCode::NotAdmitted));
+        }
+        let asks = |number| admission().admit(id(number)).is_ok_and(|caller| caller.may_ask_admits().is_ok());
+        assert_eq!([1, 3, 4].map(asks), [true, false, true], "a node, a client, an admin");
+    }
+
+    #[test]
     fn refusals_do_not_fill_the_log() {
         let admission = admission();
         let lines = (0..1_000).filter(|tick| admission.is_logged(tick / 500)).count();
@@ -207,11 +263,11 @@ mod tests {
     }
 
     #[test]
-    fn handshakes_are_bounded_and_leave_their_places() {
-        let handshakes = Handshakes::default();
+    fn places_are_bounded_and_left() {
+        let handshakes = Places::<9>::default();
         for _ in 0..2 {
-            let places: Vec<_> = (0..HANDSHAKES_MAX + 3).map_while(|_| handshakes.enter()).collect();
-            assert_eq!(places.len(), HANDSHAKES_MAX);
+            let places: Vec<_> = (0..12).map_while(|_| handshakes.enter()).collect();
+            assert_eq!(places.len(), 9);
             assert!(handshakes.enter().is_none());
         }
     }

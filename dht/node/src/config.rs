@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use deadwax_dht::wire::{PROTOCOL_MIN, PROTOCOL_OF_NODES, PROTOCOL_VERSION, Protocols};
+use deadwax_dht::wire::{ADMITTED_MAX, PROTOCOL_MIN, PROTOCOL_OF_NODES, PROTOCOL_VERSION, Protocols};
 use deadwax_dht::{IssuerKey, NodeId};
 use deadwax_track::MIB;
 use serde::{Deserialize, Serialize};
@@ -14,8 +14,6 @@ use crate::{Error, issuers};
 
 /// The most shards of a node.
 pub const SHARDS_MAX: usize = 1024;
-/// The most clients, and the most admins, of a node.
-const ADMITTED_MAX: usize = 4096;
 const IO_MEMORY_BYTES_MIN: u64 = 8 * MIB;
 
 /// One node's settings. What the cluster must agree on is in the map, not here.

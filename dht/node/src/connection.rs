@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use deadwax_dht::core::{BadEnvelope, Done, Envelope, Verb};
 use deadwax_dht::wire::{
-    AT_ONCE_BYTES_MAX, BadFrame, ErrorCode, Feed, FrameHeader, Kind, Message, Newer, Stamp, parts,
+    AT_ONCE_BYTES_MAX, BadFrame, ErrorCode, Feed, FrameHeader, Joining, Kind, Message, Newer, Stamp, parts,
 };
 use deadwax_dht::{NodeId, VolumeId};
 use deadwax_engine::Priority;
@@ -140,8 +140,13 @@ impl Connection {
     /// goes there and comes back.
     async fn requests(mut self, guest: &Guest) -> (Self, Result<(), End>) {
         self.socket.set_read_timeout(self.shard.node.config.stall_timeout());
-        if let Err(end) = self.greet().await {
-            return (self, Err(end));
+        match self.greet().await {
+            Ok(None) => {}
+            Ok(Some(shown)) => {
+                let end = self.join(shown).await;
+                return (self, end);
+            }
+            Err(end) => return (self, Err(end)),
         }
         while guest.begin_idle() {
             let outcome = match self.next(guest).await {
@@ -328,6 +333,10 @@ impl Connection {
                 return self
                     .answer(request, operators::command(&node, self.caller, within_ms, forecast, command).await)
                     .await;
+            }
+            Message::Joining(Joining::AskAdmits) => {
+                let answer = operators::admits(&self.shard.node, self.caller);
+                return self.answer(request, answer).await;
             }
             Message::AskCore => {
                 let node = Arc::clone(&self.shard.node);

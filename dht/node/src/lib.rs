@@ -14,8 +14,8 @@
 //! rules, `system` what it remembers, [`found`] how a cluster begins, `admission` who may connect, `operators` what they
 //! may ask, `issuers` who may take tracks down, `takedowns` what clients ask of their log.
 //!
-//! **Absent on purpose.** Tokens. Without [`Config::tls`] nobody is asked who he is, and other than loopback is refused
-//! (see [`Config::insecure_listen`]).
+//! **Absent on purpose.** Tokens of clients, who are named by their keys. Without [`Config::tls`] nobody is asked who he is, and
+//! other than loopback is refused (see [`Config::insecure_listen`]).
 
 mod accord;
 mod admission;

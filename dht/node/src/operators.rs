@@ -1,10 +1,12 @@
-//! What operators ask of a node: commands that change the cluster, and how its rules stand.
+//! What operators ask of a node: commands that change the cluster, and how its rules stand. And what a node asks that joins,
+//! by a token that one of them made.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadwax_dht::rebalance::Command;
-use deadwax_dht::wire::{CommandAnswer, Message, RefusalKind};
+use deadwax_dht::rebalance::{Command, Refused};
+use deadwax_dht::wire::{CommandAnswer, ErrorCode, Joining, Message, RefusalKind};
+use deadwax_dht::{Node as Entry, TokenSecret};
 use glommio::timer::sleep;
 
 use crate::admission::Caller;
@@ -22,13 +24,65 @@ pub(crate) async fn command(
     forecast: bool,
     command: Box<Command>,
 ) -> Result<Message, Refusal> {
-    let answered = |answer: CommandAnswer| Message::CommandAnswer(Box::new(answer));
     if let Err(why) = caller.may_command() {
         if node.admission.is_forbidden_logged(node.started.elapsed().as_secs()) {
             tracing::warn!(%caller, forecast, ?command, "a command is forbidden: its sender is not in `admins`");
         }
         return Ok(answered(CommandAnswer::refused(RefusalKind::Forbidden, why.message)));
     }
+    carry_out(node, caller, within_ms, forecast, command).await
+}
+
+/// Brings a node into the map that shows a token, if it is good. Whoever is in the map is told that it is done.
+pub(crate) async fn join(
+    node: &Arc<Node>,
+    caller: Caller,
+    within_ms: u32,
+    secret: &TokenSecret,
+    entry: Box<Entry>,
+) -> Result<Message, Refusal> {
+    caller.may_join_as(&entry.id)?;
+    // Whoever was cut off before it heard so. Who leads may be at something that takes long.
+    if let Some(history) = node.history().filter(|history| history.state().spec().nodes.contains(&*entry)) {
+        return Ok(answered(CommandAnswer::Done { epoch: history.epoch() }));
+    }
+    let token = secret.name();
+    // A stranger gets no more than this before he has shown one that counts.
+    let is_known = |node: &Node| node.history().is_some_and(|history| history.state().tokens().contains_key(&token));
+    if !matches!(caller, Caller::Known { is_node: true, .. }) && !is_known(node) {
+        if node.admission.is_logged(node.started.elapsed().as_secs()) {
+            tracing::warn!(%caller, %token, "a token is refused: there is none of that name");
+        }
+        return Ok(answered(CommandAnswer::refused(RefusalKind::Missing, Refused::NoToken.to_string())));
+    }
+    let Some(_place) = node.joins.enter() else {
+        return Err(Refusal::new(ErrorCode::Busy, "other nodes join: show it again in a moment"));
+    };
+    carry_out(node, caller, within_ms, false, Box::new(Command::Admit { token, node: *entry })).await
+}
+
+/// Whether there are tokens that were not used, as far as the node knows.
+pub(crate) fn has_tokens(node: &Node) -> bool {
+    node.history().is_some_and(|history| !history.state().tokens().is_empty())
+}
+
+/// Whom the node lets in, for one that is to let in the same.
+pub(crate) fn admits(node: &Node, caller: Caller) -> Result<Message, Refusal> {
+    caller.may_ask_admits()?;
+    Ok(Message::Joining(Joining::Admits(node.admission.admits(&node.config.issuers))))
+}
+
+fn answered(answer: CommandAnswer) -> Message {
+    Message::CommandAnswer(Box::new(answer))
+}
+
+async fn carry_out(
+    node: &Arc<Node>,
+    caller: Caller,
+    within_ms: u32,
+    forecast: bool,
+    command: Box<Command>,
+) -> Result<Message, Refusal> {
     let Some(core) = &node.core else {
         tracing::info!(%caller, forecast, ?command, "an operator's command is refused: the map is a file");
         let why = "this cluster's map is a file and has no log: it cannot be changed while it runs (one of three \

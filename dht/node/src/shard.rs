@@ -21,7 +21,7 @@ use deadwax_engine::GlommioHost;
 use deadwax_track::TrackId;
 
 use crate::Config;
-use crate::admission::{Admission, Handshakes};
+use crate::admission::{Admission, HANDSHAKES_MAX, JOINS_MAX, Places};
 use crate::buffers::Buffers;
 use crate::counters::Counters;
 use crate::driver::{DriveLatency, Handle, Peers};
@@ -55,7 +55,8 @@ pub(crate) struct Node {
     pub(crate) drive_latency: DriveLatency,
     pub(crate) connections: AtomicUsize,
     /// Connections of which nobody knows yet who is there.
-    pub(crate) handshakes: Handshakes,
+    pub(crate) handshakes: Places<HANDSHAKES_MAX>,
+    pub(crate) joins: Places<JOINS_MAX>,
     /// Bytes of messages of other nodes that are not whole yet.
     pub(crate) unfinished_bytes: AtomicUsize,
     /// What the map's log says, where the node goes by one: of the newest epoch that it knows.
@@ -181,7 +182,8 @@ impl Node {
             core,
             drive_latency: DriveLatency::default(),
             connections: AtomicUsize::new(0),
-            handshakes: Handshakes::default(),
+            handshakes: Places::default(),
+            joins: Places::default(),
             unfinished_bytes: AtomicUsize::new(0),
             history: RwLock::default(),
             superseded: OnceLock::new(),

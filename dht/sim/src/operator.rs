@@ -8,7 +8,7 @@ use deadwax_dht::rebalance::{Answer, Command, Refused};
 use deadwax_dht::{Node, NodeId};
 
 use crate::check::Rule;
-use crate::clock::{Micros, SECOND};
+use crate::clock::{MILLI, Micros, SECOND};
 use crate::probe::Probe;
 use crate::random::Random;
 use crate::trace::{Kind, NONE};
@@ -100,7 +100,8 @@ impl World {
         let job = &self.operator.jobs[usize::try_from(number).expect("few jobs")];
         if let Some(command) = job.commands.front().cloned() {
             self.note(Kind::Command, host, NONE, number);
-            self.step(host, Input::Command { number, command, forecast: false });
+            let time_ms = self.now / MILLI;
+            self.step(host, Input::Command { number, command, forecast: false, time_ms });
         }
     }
 

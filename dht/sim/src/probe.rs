@@ -77,6 +77,7 @@ probes! {
     Commands = "commands carried out",
     CommandsRefused = "commands refused",
     Joins = "nodes that joined",
+    JoinsByToken = "nodes that joined by a token",
     Leaves = "nodes that left",
     Upgraded = "nodes upgraded to the next version",
     RolledBack = "nodes rolled back to the version before",

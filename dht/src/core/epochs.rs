@@ -299,7 +299,9 @@ impl Core {
 
     /// Passes records on to a few; where they have a whole map, only word of them: whoever lacks them asks.
     fn spread(&mut self, batch: &Batch) {
-        let whole = |record: &Arc<Record>| matches!(record.change, Change::Reshape { .. } | Change::RollBack { .. });
+        let whole = |record: &Arc<Record>| {
+            matches!(record.change, Change::Reshape { .. } | Change::Admit { .. } | Change::RollBack { .. })
+        };
         let is_large = batch.checkpoint.is_some() || batch.records.iter().any(whole);
         let Some(layout) = self.epochs.layout.clone() else { return };
         let nodes = layout.map().nodes();

@@ -169,6 +169,8 @@ pub enum Input {
         command: Command,
         /// Whether it is only to be said what it would do.
         forecast: bool,
+        /// Milliseconds since 1970, by this machine's clock: tokens expire by it.
+        time_ms: u64,
     },
     /// Records of the map log from elsewhere than a peer's message: a joining node's first.
     Batch(Batch),

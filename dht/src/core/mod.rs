@@ -199,7 +199,9 @@ impl Core {
             Input::TakedownsRead { number, records } => self.take_takedowns_read(number, records),
             Input::TakeDown { number, track, time, reason } => self.take_take_down(number, track, time, &reason),
             Input::WantReceipts { number, track } => self.take_want_receipts(number, track),
-            Input::Command { number, command, forecast } => self.take_command(number, command, forecast),
+            Input::Command { number, command, forecast, time_ms } => {
+                self.take_command(number, command, forecast, time_ms);
+            }
             Input::Batch(batch) => self.take_batch(&batch),
             Input::LaterRecords { epoch } => self.take_later_records(epoch),
             Input::ClockJumped => self.take_clock_jump(),

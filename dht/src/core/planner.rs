@@ -104,7 +104,7 @@ impl Core {
         }
     }
 
-    pub(super) fn take_command(&mut self, number: u64, command: Command, forecast: bool) {
+    pub(super) fn take_command(&mut self, number: u64, command: Command, forecast: bool, time_ms: u64) {
         let refuse = |why| Effect::Answer { number, result: Err(why) };
         let command = match (command, self.history()) {
             (Command::RollBack { to, .. }, Some(history)) => match history.state_at(to) {
@@ -121,10 +121,10 @@ impl Core {
             return self.effects.push(refuse(not_leader));
         };
         if forecast {
-            rebalance.forecast(number, command);
+            rebalance.forecast(number, command, time_ms);
             self.planner.bytes_mean = self.copies.partition_bytes_mean();
         } else {
-            rebalance.command(number, command);
+            rebalance.command(number, command, time_ms);
         }
         self.touch(Part::Planner);
     }

@@ -7,10 +7,10 @@ use super::spec::{
     read_node, read_overrides, read_partitions, read_policy, read_rack, read_spec, read_volume, read_volumes,
     write_node, write_overrides, write_partitions, write_policy, write_rack, write_spec, write_volume, write_volumes,
 };
-use super::state::Grant;
+use super::state::{Grant, Token};
 use super::transition::{Move, Stage};
-use crate::wire::PROTOCOL_OF_NODES;
-use crate::{MapSpec, Node, NodeId, Override, Policy, Volume, VolumeId};
+use crate::wire::{PROTOCOL_OF_NODES, PROTOCOL_OF_TOKENS};
+use crate::{MapSpec, Node, NodeId, Override, Policy, TokenName, Volume, VolumeId};
 
 /// One change of the cluster's description. [`State`](super::State) says what each may do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,6 +123,17 @@ pub enum Change {
         /// At which.
         protocol: u8,
     },
+    /// The tokens by which nodes may join from here on, [`TOKENS_MAX`](super::TOKENS_MAX) at most, each once: one more than
+    /// before, or fewer. Those that are missing are of no use any more.
+    SetTokens(Vec<Token>),
+    /// As [`Reshape`](Self::Reshape), by whoever has a token, which is used up by it: of two who show the same one the log
+    /// takes the first.
+    Admit {
+        /// Which.
+        token: TokenName,
+        /// The map, with the node that comes. Its epoch is the one that it was planned at, the newest.
+        spec: Box<MapSpec>,
+    },
 }
 
 impl Change {
@@ -164,6 +175,7 @@ impl Change {
             | Self::Reshape { .. }
             | Self::RollBack { .. }
             | Self::Finalise { .. } => PROTOCOL_OF_NODES,
+            Self::SetTokens(_) | Self::Admit { .. } => PROTOCOL_OF_TOKENS,
         }
     }
 
@@ -217,6 +229,11 @@ impl Change {
                 write_spec(out, spec);
             }
             Self::Finalise { protocol } => out.u8(*protocol),
+            Self::SetTokens(tokens) => out.list(tokens.iter(), |out, token| token.write(out)),
+            Self::Admit { token, spec } => {
+                token.write(out);
+                write_spec(out, spec);
+            }
         }
     }
 
@@ -245,6 +262,8 @@ impl Change {
             Self::Reshape { .. } => 21,
             Self::RenewSeats(_) => 22,
             Self::Finalise { .. } => 23,
+            Self::SetTokens(_) => 24,
+            Self::Admit { .. } => 25,
         }
     }
 
@@ -280,6 +299,8 @@ impl Change {
             21 => Self::Reshape { spec: Box::new(read_spec(from)?) },
             22 => Self::RenewSeats(from.list(40, Grant::read)?),
             23 => Self::Finalise { protocol: from.u8()? },
+            24 => Self::SetTokens(from.list(Token::BYTES, Token::read)?),
+            25 => Self::Admit { token: TokenName::read(from)?, spec: Box::new(read_spec(from)?) },
             got => return Err(BadBytes::Tag { what: "change", got }),
         })
     }

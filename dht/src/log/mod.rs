@@ -70,7 +70,7 @@ pub(crate) use spec::{
     read_node, read_policy, read_rack, read_spec, read_volume, write_node, write_policy, write_rack, write_spec,
     write_volume,
 };
-pub use state::{BadState, Grant, State, Voter};
+pub use state::{BadState, Grant, State, Token, Voter};
 pub use touch::Thing;
 pub use transition::{Holders, Move, Stage, Transition};
 
@@ -86,6 +86,8 @@ pub const RECORDS_MAX: usize = 64;
 pub const RECORDS_BYTES_MAX: usize = 32 * MIB;
 /// The most partitions that one change may name.
 pub const MOVES_MAX: usize = 4_096;
+/// The most tokens that were not used yet.
+pub const TOKENS_MAX: usize = 64;
 /// The most bytes of a state: 10,000 nodes of some 100 drives, with short names.
 pub const STATE_BYTES_MAX: usize = 24 * MIB;
 /// The most bytes of a record. One that rolls back, or reshapes, carries a whole map.

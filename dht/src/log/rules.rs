@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use deadwax_track::Partition;
 
 use super::change::Change;
-use super::state::{Grant, State, Voter};
+use super::state::{Grant, State, Token, Voter};
 use super::transition::{Move, Stage, Transition};
-use super::{MOVES_MAX, VOTERS_MAX, VOTERS_MIN};
+use super::{MOVES_MAX, TOKENS_MAX, VOTERS_MAX, VOTERS_MIN};
 use crate::map::{check as check_spec, holders_in};
-use crate::{BadMap, MapSpec, Node, NodeId, Override, VolumeId};
+use crate::{BadMap, MapSpec, Node, NodeId, Override, TokenName, VolumeId};
 
 /// Why a change cannot be. Ask the operator, or plan anew from the newest state: the same change will not do later.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ pub enum BadChange {
     Nothing,
     #[error("the cluster is finalised at protocol {is}, which cannot be lowered to {got}")]
     Lowered { got: u8, is: u8 },
-    #[error("it came with protocol {since}, and the cluster is finalised at {is}")]
+    #[error("it came with protocol {since}, and the cluster is finalised at {is}: finalise it at {since} first")]
     NotFinalised { since: u8, is: u8 },
     #[error("no node {0} is in the map")]
     NoNode(NodeId),
@@ -73,6 +73,12 @@ pub enum BadChange {
     NewHolders { partition: Partition, got: usize, copies: u8 },
     #[error("partition {}, which moves, needs volume {volume}, which is not in the map", .partition.0)]
     NeededVolume { partition: Partition, volume: VolumeId },
+    #[error("{0} tokens; the most is {TOKENS_MAX}")]
+    Tokens(usize),
+    #[error("token {0} is named twice")]
+    TokenTwice(TokenName),
+    #[error("token {0} is not there: it was used, or taken back")]
+    NoToken(TokenName),
 }
 
 /// `state` with `change` done, its epoch as before. [`check`] has not been asked yet.
@@ -140,6 +146,8 @@ pub(super) fn apply(mut state: State, change: &Change) -> Result<State, BadChang
         Change::Reshape { spec } => reshape(&mut state, spec)?,
         Change::Finalise { protocol: got } if *got < is => return Err(BadChange::Lowered { got: *got, is }),
         Change::Finalise { protocol } => state.protocol = *protocol,
+        Change::SetTokens(tokens) => set_tokens(&mut state, tokens)?,
+        Change::Admit { token, spec } => admit(&mut state, token, spec)?,
     }
     Ok(state)
 }
@@ -227,6 +235,28 @@ fn reshape(state: &mut State, spec: &MapSpec) -> Result<(), BadChange> {
     state.spec = spec.clone();
     forget_gone(state);
     Ok(())
+}
+
+fn set_tokens(state: &mut State, tokens: &[Token]) -> Result<(), BadChange> {
+    state.tokens.clear();
+    // Before any work on them: the list may come from a peer.
+    check_tokens(tokens.len())?;
+    for token in tokens {
+        if state.tokens.insert(token.name, token.until_ms).is_some() {
+            return Err(BadChange::TokenTwice(token.name));
+        }
+    }
+    Ok(())
+}
+
+/// A token is used up, and its bearer is in the map.
+fn admit(state: &mut State, token: &TokenName, spec: &MapSpec) -> Result<(), BadChange> {
+    state.tokens.remove(token).ok_or(BadChange::NoToken(*token))?;
+    reshape(state, spec)
+}
+
+const fn check_tokens(count: usize) -> Result<(), BadChange> {
+    if count > TOKENS_MAX { Err(BadChange::Tokens(count)) } else { Ok(()) }
 }
 
 /// Whoever is not in the map is neither dead nor leaving.
@@ -359,6 +389,7 @@ fn pin(state: &mut State, mut holders: BTreeMap<Partition, Vec<VolumeId>>) {
 /// What holds for every state, whatever led to it: also asked of states that came from a peer.
 pub(super) fn check(state: &State) -> Result<(), BadChange> {
     check_spec(&state.spec)?;
+    check_tokens(state.tokens.len())?;
     let nodes: BTreeSet<&NodeId> = state.spec.nodes.iter().map(|node| &node.id).collect();
     check_voters(&state.voters, state, &nodes)?;
     if !state.outgoing.is_empty() {

@@ -1,5 +1,5 @@
-//! What an epoch describes: the map, who votes, who is dead, which drives leave, which partitions move, and at which version
-//! of the protocol the cluster is finalised.
+//! What an epoch describes: the map, who votes, who is dead, which drives leave, which partitions move, at which version of
+//! the protocol the cluster is finalised, and by which tokens nodes may join.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,8 @@ use super::spec::{read_partition, read_spec, write_spec};
 use super::transition::{Holders, Transition};
 use super::{STATE_BYTES_MAX, rules};
 use crate::map::holders_in;
-use crate::{MapSpec, Node, NodeId, VolumeId};
+use crate::wire::PROTOCOL_OF_TOKENS;
+use crate::{MapSpec, Node, NodeId, TokenName, VolumeId};
 
 /// The version of a state's bytes. 1: the first.
 const STATE_VERSION: u8 = 1;
@@ -53,6 +54,29 @@ impl Grant {
     }
 }
 
+/// A token by which a node may join that was not used yet. The log has no clock: whoever proposes its use asks his own
+/// whether it has expired.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Token {
+    /// Which.
+    pub name: TokenName,
+    /// When it expires, in ms since 1970.
+    pub until_ms: u64,
+}
+
+impl Token {
+    pub(super) const BYTES: usize = 40;
+
+    pub(super) fn write(&self, out: &mut Writer) {
+        self.name.write(out);
+        out.u64(self.until_ms);
+    }
+
+    pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, BadBytes> {
+        Ok(Self { name: TokenName::read(from)?, until_ms: from.u64()? })
+    }
+}
+
 /// The cluster's description at one epoch. Equal on every node that is at that epoch: [`hash`](Self::hash) shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct State {
@@ -68,6 +92,8 @@ pub struct State {
     pub(super) dead: BTreeSet<NodeId>,
     pub(super) leaving: BTreeSet<VolumeId>,
     pub(super) transitions: BTreeMap<Partition, Transition>,
+    /// Those that were not used, and when each expires. Empty before the version that has them.
+    pub(super) tokens: BTreeMap<TokenName, u64>,
 }
 
 impl State {
@@ -83,6 +109,7 @@ impl State {
             dead: BTreeSet::new(),
             leaving: BTreeSet::new(),
             transitions: BTreeMap::new(),
+            tokens: BTreeMap::new(),
         };
         let mut state = rules::seat(empty, &grants)?;
         state.outgoing.clear();
@@ -170,6 +197,12 @@ impl State {
         &self.transitions
     }
 
+    /// The tokens that were not used yet, expired or not, and when each expires in ms since 1970.
+    #[must_use]
+    pub const fn tokens(&self) -> &BTreeMap<TokenName, u64> {
+        &self.tokens
+    }
+
     /// Who holds `partition`: one set, or two while it moves. For a partition that does not move it places it anew
     /// (100 ns a volume): who asks often asks [`Map::holders`](crate::Map::holders), and this only for those in
     /// [`transitions`](Self::transitions).
@@ -219,6 +252,10 @@ impl State {
             out.u16(partition.0);
             transition.write(out);
         });
+        if self.protocol >= PROTOCOL_OF_TOKENS {
+            let tokens = self.tokens.iter().map(|(name, until_ms)| Token { name: *name, until_ms: *until_ms });
+            out.list(tokens, |out, token| token.write(out));
+        }
         out.finish()
     }
 
@@ -234,9 +271,14 @@ impl State {
         let leaving = rising("leaving volumes", from.list(16, Reader::volume)?.into_iter().map(|id| (id, ())))?;
         let moves = from.list(11, |from| Ok((read_partition(from)?, Transition::read(from)?)))?;
         let transitions = rising("transitions", moves.into_iter())?;
+        let tokens = match protocol {
+            PROTOCOL_OF_TOKENS.. => from.list(Token::BYTES, Token::read)?,
+            _ => Vec::new(),
+        };
+        let tokens = rising("tokens", tokens.into_iter().map(|token| (token.name, token.until_ms)))?;
         from.finish()?;
         let (dead, leaving) = (dead.into_keys().collect(), leaving.into_keys().collect());
-        let state = Self { spec, voters, outgoing, seats, protocol, dead, leaving, transitions };
+        let state = Self { spec, voters, outgoing, seats, protocol, dead, leaving, transitions, tokens };
         rules::check(&state)?;
         Ok(state)
     }

@@ -24,6 +24,8 @@ pub enum Thing {
     Voters,
     /// At which version the cluster is finalised.
     Protocol,
+    /// By which tokens nodes may join.
+    Tokens,
     /// All there is.
     All,
 }
@@ -37,6 +39,7 @@ impl fmt::Display for Thing {
             Self::Policy => f.write_str("the policy"),
             Self::Voters => f.write_str("the voters"),
             Self::Protocol => f.write_str("the protocol's version"),
+            Self::Tokens => f.write_str("the tokens"),
             Self::All => f.write_str("the whole map"),
         }
     }
@@ -53,11 +56,11 @@ pub(super) struct Touch {
 impl Touch {
     /// What `change` touches when it is made to `state`.
     pub(super) fn of(change: &Change, state: &State) -> Self {
-        use Thing::{All, Node, Policy, Protocol, Volume, Voters};
+        use Thing::{All, Node, Policy, Protocol, Tokens, Volume, Voters};
         let (mut writes, mut reads) = (BTreeSet::new(), BTreeSet::new());
         let partition_of = |partition: &Partition| Thing::Partition(*partition);
         match change {
-            Change::Genesis { .. } | Change::RollBack { .. } | Change::Reshape { .. } => {
+            Change::Genesis { .. } | Change::RollBack { .. } | Change::Reshape { .. } | Change::Admit { .. } => {
                 writes.insert(All);
             }
             Change::AddNode(node) => {
@@ -104,6 +107,9 @@ impl Touch {
             }
             Change::Finalise { .. } => {
                 writes.insert(Protocol);
+            }
+            Change::SetTokens(_) => {
+                writes.insert(Tokens);
             }
             Change::SetVoters(voters) | Change::RenewSeats(voters) => {
                 writes.insert(Voters);

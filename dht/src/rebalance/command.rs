@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use crate::log::{Change, MOVES_MAX, State};
-use crate::{MapSpec, Node, NodeId, Policy, Volume, VolumeId};
+use crate::{MapSpec, Node, NodeId, Policy, TokenName, Volume, VolumeId};
 
 use super::effect::Refused;
+use super::token;
 
 /// An operator's command. Asking for what is already so is answered as done.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -96,6 +97,23 @@ pub enum Command {
         /// At which.
         protocol: u8,
     },
+    /// There is one more token, by which one node may join.
+    MakeToken {
+        /// Its name; the secret is the operator's.
+        name: TokenName,
+        /// For how long from now on, in ms.
+        ttl_ms: u64,
+    },
+    /// No token that was made before is of use any more.
+    RevokeTokens,
+    /// As [`AddNode`](Self::AddNode), by a token, which is used up by it. That the node itself wants it is for the driver to
+    /// know.
+    Admit {
+        /// Which token.
+        token: TokenName,
+        /// The node.
+        node: Node,
+    },
 }
 
 /// What an epoch says of all that commands can change.
@@ -146,15 +164,16 @@ fn shape(spec: &MapSpec) -> MapSpec {
 
 impl Command {
     /// What there is after the command is carried out at `state`. `proposed`: a record of it may have come to be already,
-    /// so what is no more counts as gone by its own doing.
-    pub(super) fn wish(&self, state: &State, proposed: bool) -> Result<Wish, Refused> {
+    /// so what is no more counts as gone by its own doing. `time_ms`: when it was given, since 1970.
+    pub(super) fn wish(&self, state: &State, proposed: bool, time_ms: u64) -> Result<Wish, Refused> {
         let mut wish = Wish::of(state);
         match self {
-            Self::AddNode(node) => match wish.spec.nodes.iter().find(|other| other.id == node.id) {
-                Some(same) if same == node => {}
-                Some(_) => return Err(Refused::NodeExists(node.id)),
-                None => wish.spec.nodes.push(node.clone()),
-            },
+            Self::AddNode(node) => _ = wish.add(node)?,
+            Self::Admit { token, node } => {
+                if wish.add(node)? {
+                    token::may_use(state, token, time_ms)?;
+                }
+            }
             Self::AddVolume { node, volume } => {
                 let same = wish.spec.nodes.iter().any(|other| other.id == *node && other.volumes.contains(volume));
                 match wish.volume(&volume.id) {
@@ -196,7 +215,8 @@ impl Command {
             Self::Finalise { protocol: got } if *got < state.protocol() => {
                 return Err(Refused::Lowered { got: *got, finalised: state.protocol() });
             }
-            Self::SetVoters(_) | Self::Finalise { .. } => {}
+            Self::MakeToken { name, .. } => token::may_make(state, name, time_ms)?,
+            Self::SetVoters(_) | Self::Finalise { .. } | Self::RevokeTokens => {}
         }
         Ok(wish)
     }
@@ -213,20 +233,27 @@ impl Command {
         }
     }
 
-    /// The next record on the way to `wish`, or none where `state` is as wished. A reshape has no pins yet.
-    pub(super) fn change(&self, wish: &Wish, state: &State) -> Option<Change> {
-        if let Self::SetVoters(voters) = self {
+    /// The next record on the way to `wish`, or none where `state` is as wished. A reshape has no pins yet. `time_ms`: when it
+    /// was given.
+    pub(super) fn change(&self, wish: &Wish, state: &State, time_ms: u64) -> Option<Change> {
+        match *self {
             // Whether it is so already depends on who is in its seat, too.
-            return Some(Change::set_voters(voters.iter().copied(), |_| 0));
-        }
-        if let Self::Finalise { protocol } = *self {
-            return (protocol != state.protocol()).then_some(Change::Finalise { protocol });
+            Self::SetVoters(ref voters) => return Some(Change::set_voters(voters.iter().copied(), |_| 0)),
+            Self::Finalise { protocol } => {
+                return (protocol != state.protocol()).then_some(Change::Finalise { protocol });
+            }
+            Self::MakeToken { name, ttl_ms } => {
+                return token::make(state, name, time_ms.saturating_add(ttl_ms), time_ms);
+            }
+            Self::RevokeTokens => return token::revoke(state),
+            _ => {}
         }
         let is = Wish::of(state);
         if wish.spec != is.spec {
             return Some(match self {
                 Self::SetAddress { node, address } => Change::SetAddress { node: *node, address: address.clone() },
                 Self::SetPolicy(policy) => Change::SetPolicy(*policy),
+                Self::Admit { token, .. } => Change::Admit { token: *token, spec: Box::new(wish.spec.clone()) },
                 _ => Change::Reshape { spec: Box::new(wish.spec.clone()) },
             });
         }
@@ -242,6 +269,16 @@ impl Command {
 }
 
 impl Wish {
+    /// Adds a node; whether it was not there.
+    fn add(&mut self, node: &Node) -> Result<bool, Refused> {
+        match self.spec.nodes.iter().find(|other| other.id == node.id) {
+            Some(same) if same == node => return Ok(false),
+            Some(_) => return Err(Refused::NodeExists(node.id)),
+            None => self.spec.nodes.push(node.clone()),
+        }
+        Ok(true)
+    }
+
     fn drain(&mut self, volumes: &[VolumeId], drain: bool) {
         for volume in volumes {
             if drain {

@@ -7,7 +7,7 @@ use crate::log::{
     BadBytes, RECORD_BYTES_MAX, Reader, VOTERS_MAX, Writer, read_node, read_policy, read_rack, read_spec, read_volume,
     write_node, write_policy, write_rack, write_spec, write_volume,
 };
-use crate::{NodeId, Volume, VolumeId};
+use crate::{NodeId, TokenName, Volume, VolumeId};
 
 /// The version of a command's bytes. 1: the first.
 const VERSION: u8 = 1;
@@ -24,6 +24,8 @@ pub const COMMAND_BYTES_MAX: usize = RECORD_BYTES_MAX;
 ///    6 drain volume   volume 16, drain u8         13 set dead     node 32, dead u8
 ///    7 set weight     volume 16, weight u32       14 set voters   nodes: count u32, 32 each, at most 7
 ///                                                 15 finalise     protocol u8
+///   16 make token    name 32, ttl u64             17 revoke tokens
+///   18 admit         token 32, node
 /// ```
 ///
 /// Nodes, volumes and maps are written as in the log's records. Whether what is asked for keeps the rules is not known
@@ -73,6 +75,15 @@ impl Command {
             }
             Self::SetVoters(voters) => out.list(voters.iter(), Writer::node),
             Self::Finalise { protocol } => out.u8(*protocol),
+            Self::MakeToken { name, ttl_ms } => {
+                name.write(&mut out);
+                out.u64(*ttl_ms);
+            }
+            Self::RevokeTokens => {}
+            Self::Admit { token, node } => {
+                token.write(&mut out);
+                write_node(&mut out, node);
+            }
         }
         out.finish()
     }
@@ -102,6 +113,9 @@ impl Command {
             13 => Self::SetDead { node: from.node()?, dead: from.bool("dead")? },
             14 => Self::SetVoters(voters(&mut from)?),
             15 => Self::Finalise { protocol: from.u8()? },
+            16 => Self::MakeToken { name: TokenName::read(&mut from)?, ttl_ms: from.u64()? },
+            17 => Self::RevokeTokens,
+            18 => Self::Admit { token: TokenName::read(&mut from)?, node: read_node(&mut from)? },
             got => return Err(BadBytes::Tag { what: "command", got }),
         };
         from.finish()?;
@@ -125,6 +139,9 @@ impl Command {
             Self::SetDead { .. } => 13,
             Self::SetVoters(_) => 14,
             Self::Finalise { .. } => 15,
+            Self::MakeToken { .. } => 16,
+            Self::RevokeTokens => 17,
+            Self::Admit { .. } => 18,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the planner wants done, and what it is told of it.
 
-use crate::log::{Change, Refusal, VOTERS_MIN};
+use crate::log::{Change, Refusal, TOKENS_MAX, VOTERS_MIN};
 use crate::{BadMap, NodeId, Plan, Unmet, VolumeId, VolumeShare};
 
 /// What the driver is to carry out.
@@ -162,6 +162,15 @@ pub enum Refused {
         /// Who was not heard.
         nodes: Named,
     },
+    /// Wait until some are used or expire, or revoke them.
+    #[error("there are {TOKENS_MAX} tokens that were not used: wait until some expire, or revoke them all")]
+    Tokens,
+    /// Have another one made.
+    #[error("there is no such token: it was used, has expired or was revoked; have another one made")]
+    NoToken,
+    /// Have another one made.
+    #[error("the token has expired, by the clock of the node that leads: have another one made")]
+    TokenExpired,
     /// The map would break a rule.
     #[error(transparent)]
     Map(#[from] BadMap),

@@ -30,6 +30,8 @@
 //! - *A node that votes is removed:* another gets its seat first, and its record waits until that is settled.
 //! - *A node that is named as a voter is down, or new:* it gets no seat before it was heard of at an epoch.
 //! - *A node is too old, or not heard, where the cluster is to be finalised:* nothing comes of it, and it is named.
+//! - *A token is shown twice, be it to two nodes at once:* the log takes one record of it. Whoever is in the map already is
+//!   done, whatever he shows.
 //! - *No copy is left:* the partition stays where it is and is counted ([`Progress::lost`]): only the dead can bring it
 //!   back.
 //! - *Too few nodes are left for all copies:* nothing moves; the reason is shown.
@@ -50,6 +52,7 @@ mod progress;
 mod queue;
 mod synced;
 mod target;
+mod token;
 
 pub use command::Command;
 pub use command_bytes::COMMAND_BYTES_MAX;

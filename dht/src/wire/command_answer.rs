@@ -63,7 +63,7 @@ pub enum RefusalKind {
     NoLog,
     /// The asker may not.
     Forbidden,
-    /// What it names is not in the map. Where it may have been begun before and is to remove just that, it is done.
+    /// What it names is not in the map, or there is no such token. Where it may have been begun before and is to remove just that, it is done.
     Missing,
 }
 
@@ -148,7 +148,7 @@ fn kind(why: &CommandRefused) -> RefusalKind {
             Refused::Busy | Refused::Overtaken | Refused::Unheard(_) | Refused::Unspoken { .. },
         ) => RefusalKind::Again,
         CommandRefused::Planner(Refused::NotDrained { .. }) => RefusalKind::NotDrained,
-        CommandRefused::Planner(Refused::NoNode(_) | Refused::NoVolume(_)) => RefusalKind::Missing,
+        CommandRefused::Planner(Refused::NoNode(_) | Refused::NoVolume(_) | Refused::NoToken) => RefusalKind::Missing,
         _ => RefusalKind::Never,
     }
 }

@@ -26,11 +26,14 @@ use crate::ClusterId;
 /// speak to one another ([`Peer`](Kind::Peer), [`Pull`](Kind::Pull)), stand-ins, deadlines, the map's records
 /// ([`Epochs`](Kind::Epochs)). 4: operators' commands ([`Command`](Kind::Command)), and how the cluster's rules stand;
 /// takedowns by the cluster's log ([`Issue`](Kind::Issue)), and what gateways follow; a node says which versions it speaks
-/// ([`NodeVersions`](Kind::NodeVersions)); a small track's bytes go with its `Put`; over TLS, as it may be, who is not admitted hears so.
+/// ([`NodeVersions`](Kind::NodeVersions)); nodes join by a token ([`Join`](Kind::Join)); a small track's bytes go with its
+/// `Put`; over TLS, as it may be, who is not admitted hears so.
 pub const PROTOCOL_VERSION: u8 = 4;
 /// The first in which nodes speak to one another, and a cluster has a log. The log and what is in the nodes' envelopes
 /// have no versions of their own: what came later to either is of a later version of the protocol.
 pub const PROTOCOL_OF_NODES: u8 = 3;
+/// The first in which a cluster's log has the tokens by which nodes join.
+pub const PROTOCOL_OF_TOKENS: u8 = 4;
 /// The oldest: nodes of two versions that follow each other serve together while a cluster is upgraded.
 pub const PROTOCOL_MIN: u8 = 2;
 /// The bytes of a header.
@@ -48,7 +51,7 @@ const MAGIC: [u8; 4] = *b"DWAX";
 const HEADER_CRC_AT: usize = 36;
 
 const _: () = assert!(0 < PROTOCOL_MIN && PROTOCOL_MIN <= PROTOCOL_VERSION);
-const _: () = assert!(PROTOCOL_OF_NODES <= PROTOCOL_VERSION);
+const _: () = assert!(PROTOCOL_OF_NODES <= PROTOCOL_OF_TOKENS && PROTOCOL_OF_TOKENS <= PROTOCOL_VERSION);
 const _: () = assert!(HEADER_CRC_AT + 4 == HEADER_BYTES);
 const _: () = assert!(AT_ONCE_BYTES_MAX <= DATA_BYTES_MAX);
 const _: () = assert!(DATA_BYTES_MAX <= FRAME_PAYLOAD_MAX && FRAME_PAYLOAD_MAX < u32::MAX as usize);
@@ -199,6 +202,12 @@ kinds! {
     Tracks = 135, 4, 23, 55;
     /// Node: the tracks, with their tags.
     TrackList = 136, 4, 9, FRAME_PAYLOAD_MAX;
+    /// A node that has a token, first on a connection: it is to be in the map.
+    Join = 140, 4, 69, kib(16);
+    /// A node, or whoever may command: asks whom the node lets in.
+    AskAdmits = 141, 4, 0, 0;
+    /// Node: by its settings, these.
+    Admits = 142, 4, 24, FRAME_PAYLOAD_MAX;
     /// Client: asks which versions the node speaks.
     Versions = 144, 4, 0, 0;
     /// Node: which, and at which the cluster is finalised.

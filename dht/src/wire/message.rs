@@ -6,7 +6,7 @@
 //! u64. The fields in order are those of the tuples in [`Message::payload`]; golden bytes of each kind are in
 //! `tests/rules/wire_golden.txt`.
 //!
-//! The crate bincode is unmaintained after 2.0.1, so only this file names it. `feed.rs` has more kinds, packed here.
+//! The crate bincode is unmaintained after 2.0.1, so only this file names it. `feed.rs` and `joining.rs` have more kinds, packed here.
 
 use bytes::Bytes;
 use deadwax_track::{BadTags, ByteRange, Partition, Tags, TrackId};
@@ -19,6 +19,7 @@ use super::digest::PartitionDigest;
 use super::error_code::ErrorCode;
 use super::feed::Feed;
 use super::frame::{FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, Stamp};
+use super::joining::Joining;
 use super::protocols::Protocols;
 use super::status::NodeStatus;
 use crate::rebalance::Command;
@@ -266,6 +267,8 @@ pub enum Message {
     },
     /// Either: of takedowns by the cluster's log, and of what gateways follow.
     Feed(Feed),
+    /// Either: of a node that joins.
+    Joining(Joining),
     /// Client: asks which versions of the protocol the node speaks.
     Versions,
     /// Node: from which to which, as its settings have it, and at which the cluster is finalised, where it has a log.
@@ -353,6 +356,7 @@ impl Message {
             Self::Who => Kind::Who,
             Self::Here { .. } => Kind::Here,
             Self::Feed(feed) => feed.kind(),
+            Self::Joining(joining) => joining.kind(),
             Self::Versions => Kind::Versions,
             Self::NodeVersions(..) => Kind::NodeVersions,
         }
@@ -397,6 +401,7 @@ impl Message {
                 pack(&(cluster, node, protocol_min, protocol_max))
             }
             Self::Feed(feed) => feed.payload(),
+            Self::Joining(joining) => joining.payload(),
             Self::NodeVersions(spoken, finalised) => pack(&(spoken.oldest(), spoken.newest(), finalised)),
             Self::Peer { more, bytes } | Self::Epochs { more, bytes } => {
                 [&[u8::from(*more)][..], bytes].concat().into()
@@ -426,6 +431,7 @@ impl Message {
             Kind::Command | Kind::CommandAnswer | Kind::AskCore | Kind::CoreStatus | Kind::Who | Kind::Here => {
                 Self::decode_of_operators(kind, &payload)?
             }
+            kind if Joining::KINDS.contains(&kind) => Self::Joining(Joining::decode(kind, &payload)?),
             kind if Feed::KINDS.contains(&kind) => Self::Feed(Feed::decode(kind, &payload)?),
             Kind::Put
             | Kind::StandIn

@@ -40,6 +40,8 @@
 //! | `Command` | `CommandAnswer`, or `Error` |
 //! | `AskCore` | `CoreStatus` |
 //! | `Who`, in place of `Hello` | `Here`, and the node closes |
+//! | `Join`, in place of `Hello` | `CommandAnswer`, or `Error` (`NotAdmitted`, ...), and the node closes |
+//! | `AskAdmits` | `Admits`, or `Error` (`NotAdmitted`) |
 //!
 //! A reply repeats its request's number. Every frame carries the sender's epoch and cluster.
 //!
@@ -63,6 +65,7 @@
 //! - *A frame of another cluster:* `Error` `WrongCluster`, close. *An older epoch:* the node may answer `Moved`.
 //! - *The connection breaks after a `Command`:* nobody knows whether it is carried out. It may be given again: what is so
 //!   already is done.
+//! - *The connection breaks after a `Join`:* it may be shown again by the same key: whoever is in the map is done.
 //! - *TLS at one end only:* a node that has it answers a `Hello` without it in the clear, `Error` `Version`, and closes; one
 //!   that has none answers a TLS hello likewise, which the TLS end tells apart by its first byte.
 //! - *Silence:* the client's deadlines end it. A node closes a connection that is in the middle of a request and
@@ -75,6 +78,7 @@ mod digest;
 mod error_code;
 mod feed;
 mod frame;
+mod joining;
 mod limits;
 mod message;
 mod parts;
@@ -93,8 +97,9 @@ pub use feed::{
 };
 pub use frame::{
     AT_ONCE_BYTES_MAX, AT_ONCE_SINCE, BadFrame, DATA_BYTES_MAX, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind,
-    Newer, PROTOCOL_MIN, PROTOCOL_OF_NODES, PROTOCOL_VERSION, Stamp, negotiate,
+    Newer, PROTOCOL_MIN, PROTOCOL_OF_NODES, PROTOCOL_OF_TOKENS, PROTOCOL_VERSION, Stamp, negotiate,
 };
+pub use joining::{ADMITTED_MAX, Admits, Joining};
 pub use message::{ADDRESS_BYTES_MAX, BadMessage, DIGEST_PARTITIONS_MAX, ERROR_MESSAGE_BYTES_MAX, IDS_MAX, Message};
 pub use parts::{PEER_BYTES_MAX, parts};
 pub use protocols::{Protocols, Unfit};

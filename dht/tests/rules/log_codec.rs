@@ -6,9 +6,9 @@ use std::fmt::Debug;
 
 use deadwax_dht::log::{
     BATCH_BYTES_MAX, BadBytes, Batch, Change, Consensus, ConsensusConfig, Durable, Effect, Entry, Grant, Message,
-    Persist, Proposal, Record, Snapshot, Stage, State, Vote,
+    Persist, Proposal, Record, Snapshot, Stage, State, Token, Vote,
 };
-use deadwax_dht::{Override, Policy, Volume};
+use deadwax_dht::{Override, Policy, TokenName, Volume};
 use deadwax_track::Partition;
 use proptest::prelude::*;
 
@@ -47,7 +47,13 @@ fn changes() -> Vec<(&'static str, Change)> {
         ("roll back", Change::RollBack { to: 1, spec: Box::new(spec(1)) }),
         ("renew seats", Change::RenewSeats(vec![Grant { node: node_id(2), life: 9 }])),
         ("finalise", Change::Finalise { protocol: 4 }),
+        ("set tokens", Change::SetTokens(vec![token(2), token(1)])),
+        ("admit", Change::Admit { token: token(1).name, spec: Box::new(spec(2)) }),
     ]
+}
+
+fn token(number: u8) -> Token {
+    Token { name: TokenName::from_bytes([number; 32]), until_ms: 0x0102_0304 }
 }
 
 fn record(change: Change) -> Record {
@@ -140,11 +146,20 @@ fn state() -> deadwax_dht::log::History {
     history
 }
 
+/// The same, with what came with the next version.
+fn later_state() -> deadwax_dht::log::History {
+    let mut history = state();
+    push(&mut history, Change::Finalise { protocol: 4 });
+    push(&mut history, Change::SetTokens(vec![token(2), token(1)]));
+    history
+}
+
 fn values() -> Vec<(String, Vec<u8>)> {
     let mut values: Vec<(String, Vec<u8>)> =
         changes().into_iter().map(|(name, change)| (format!("record, {name}"), record(change).encode())).collect();
     values.push(("proposal".to_owned(), proposal(5, 6, rack(7)).encode()));
     values.push(("state".to_owned(), state().state().encode()));
+    values.push(("state, of protocol 4".to_owned(), later_state().state().encode()));
     values.push(("batch of records".to_owned(), state().since(1).encode()));
     values.push(("batch with a checkpoint".to_owned(), state().since(0).encode()));
     values.push(("step".to_owned(), persist().encode()));

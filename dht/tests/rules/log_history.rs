@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use deadwax_dht::log::{
     BadChange, BadHistory, Batch, Change, Checkpoint, Grant, History, MOVES_MAX, RECORDS_MAX, Record, Refusal, Stage,
-    State, Thing, Voter,
+    State, TOKENS_MAX, Thing, Token, Voter,
 };
-use deadwax_dht::{BadMap, LayoutCache, MapSpec, Override, Policy, Volume, VolumeId};
+use deadwax_dht::{BadMap, LayoutCache, MapSpec, Override, Policy, TokenName, Volume, VolumeId};
 use deadwax_track::Partition;
 
 use crate::map_log::cluster::{
@@ -525,4 +525,35 @@ fn a_reshape_is_of_the_newest_epoch_and_keeps_what_moves_and_the_number_of_copie
     assert_eq!(rule(&known, leave(vec![volume_id(1, 1); 2], true)), BadChange::VolumeTwice(volume_id(1, 1)));
     assert_eq!(rule(&known, leave(vec![volume_id(9, 1)], true)), BadChange::LeavingNotInMap(volume_id(9, 1)));
     assert_eq!(rule(&known, leave(vec![volume_id(9, 1)], false)), BadChange::NoVolume(volume_id(9, 1)));
+}
+
+#[test]
+fn a_token_is_used_up_by_the_record_that_brings_its_bearer() {
+    let mut known = history(5, 3);
+    let token = |number: u8| Token { name: TokenName::from_bytes([number; 32]), until_ms: 7 };
+    let set = |numbers: &[u8]| Change::SetTokens(numbers.iter().map(|number| token(*number)).collect());
+    assert_eq!(rule(&known, set(&[1])), BadChange::NotFinalised { since: 4, is: 3 });
+    push(&mut known, Change::Finalise { protocol: 4 });
+    push(&mut known, set(&[2, 1]));
+    assert_eq!(rule(&known, set(&[1, 2])), BadChange::Nothing);
+    assert_eq!(rule(&known, set(&[1, 1])), BadChange::TokenTwice(token(1).name));
+    assert_eq!(rule(&known, Change::SetTokens(vec![token(1); TOKENS_MAX + 1])), BadChange::Tokens(TOKENS_MAX + 1));
+    let admit_of = |nodes, epoch, number: u8| {
+        let spec = Box::new(MapSpec { epoch, ..spec(nodes) });
+        Change::Admit { token: token(number).name, spec }
+    };
+    let admit = |epoch, number| admit_of(6, epoch, number);
+    assert_eq!(rule(&known, admit(3, 3)), BadChange::NoToken(token(3).name));
+    assert_eq!(rule(&known, admit(1, 1)), BadChange::Reshape { got: 1, epoch: 3 });
+    let mut after = known.clone();
+    push(&mut after, admit(3, 1));
+    assert!(after.state().tokens().keys().eq([&token(2).name]) && after.state().spec().nodes.len() == 6);
+    // A second proposal of it, made beside the first, and one made later.
+    let late = after.decide(&proposal(3, 7, admit_of(7, 3, 1)));
+    assert!(matches!(late, Err(Refusal::Clash { epoch: 4, .. })), "{late:?}");
+    assert_eq!(rule(&after, admit(4, 1)), BadChange::NoToken(token(1).name));
+    // An earlier map does not bring it back.
+    let back = after.roll_back(3).expect("epoch 3 is kept");
+    push(&mut after, back);
+    assert_eq!((after.state().tokens().len(), after.state().spec().nodes.len()), (1, 5));
 }

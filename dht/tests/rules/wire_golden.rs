@@ -9,12 +9,13 @@ use deadwax_dht::rebalance::Command;
 use deadwax_dht::repair::{ClassStatus, Reason};
 use deadwax_dht::takedown::{CopyState, Heads, Takedown};
 use deadwax_dht::wire::{
-    Absence, BadFrame, CommandAnswer, CoreStatus, Decoder, ErrorCode, FRAME_PAYLOAD_MAX, Feed, ForecastReport,
-    FrameHeader, HEADER_BYTES, HolderReceipt, HolderReceipts, Kind, ListedTrack, Message, MoveStatus, NOT_UP_MAX,
-    Newer, NodeStatus, NotUp, PEER_BYTES_MAX, PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest, Protocols, PullStatus,
-    RefusalKind, SENTENCES_MAX, SHARES_MAX, Stamp, VolumeState, VolumeStatus, negotiate, parts,
+    ADMITTED_MAX, Absence, Admits, BadFrame, CommandAnswer, CoreStatus, Decoder, ErrorCode, FRAME_PAYLOAD_MAX, Feed,
+    ForecastReport, FrameHeader, HEADER_BYTES, HolderReceipt, HolderReceipts, Joining, Kind, ListedTrack, Message,
+    MoveStatus, NOT_UP_MAX, Newer, NodeStatus, NotUp, PEER_BYTES_MAX, PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest,
+    Protocols, PullStatus, RefusalKind, SENTENCES_MAX, SHARES_MAX, Stamp, VOLUMES_PER_NODE_MAX, VolumeState,
+    VolumeStatus, negotiate, parts,
 };
-use deadwax_dht::{ClusterId, NodeId, NodeKey, VolumeId, VolumeShare};
+use deadwax_dht::{ClusterId, IssuerKey, Node, NodeId, NodeKey, TokenSecret, Volume, VolumeId, VolumeShare};
 use deadwax_track::{ByteRange, Partition, Tags, TrackId};
 
 use crate::golden::{assert_golden, hex};
@@ -172,9 +173,27 @@ fn messages() -> Vec<Message> {
             tracks: vec![ListedTrack { id: TRACK, bytes: 1000, tags: tags() }],
             next: Some(TRACK),
         }),
+        join(30_000, 0x99, 1),
+        Message::Joining(Joining::AskAdmits),
+        Message::Joining(Joining::Admits(admits(1))),
         Message::Versions,
         Message::NodeVersions(Protocols::new(2, 4).expect("some"), Some(3)),
     ]
+}
+
+fn joiner(volumes: usize) -> Node {
+    let volumes = vec![Volume { id: VOLUME, weight: 5 }; volumes];
+    Node { id: NODE, zone: "Zürich".to_owned(), rack: None, address: "10.0.0.1:7881".to_owned(), volumes }
+}
+
+fn join(within_ms: u32, secret: u8, volumes: usize) -> Message {
+    let (secret, node) = (TokenSecret::from_bytes([secret; 16]), Box::new(joiner(volumes)));
+    Message::Joining(Joining::Join { within_ms, secret, node })
+}
+
+fn admits(keys: usize) -> Admits {
+    let issuers = vec![IssuerKey::from_bytes([0xaa; 32]); keys];
+    Admits { clients: vec![NODE; keys], admins: vec![NodeId::from_bytes([0xbb; 32]); keys], issuers }
 }
 
 fn takedown() -> Takedown {
@@ -435,6 +454,13 @@ fn limits_of_messages_hold() {
     };
     refused(listed(0));
     refused(listed(deadwax_track::TRACK_BYTES_MAX + 1));
+    let admits = |keys| Message::Joining(Joining::Admits(admits(keys)));
+    assert!(Message::decode(Kind::Admits, admits(ADMITTED_MAX).payload()).is_ok());
+    refused(admits(ADMITTED_MAX + 1));
+    // As many volumes as a node may have, and more than a frame of the kind has room for.
+    let (most, bounds) = (join(1, 1, VOLUMES_PER_NODE_MAX).payload(), Kind::Join.payload_bounds());
+    assert!(most.len() <= bounds.1 && Message::decode(Kind::Join, most).is_ok());
+    refused(join(1, 1, 800));
     refused(Message::Hello { protocol_min: 3, protocol_max: 2, cluster: CLUSTER, node: None });
     let forecast_of = |change: fn(&mut ForecastReport)| {
         let mut forecast = forecast();

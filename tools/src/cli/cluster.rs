@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use crate::node_address::NodeAddress;
 use crate::node_spec::NodeSpec;
 
 /// Makes and changes clusters.
@@ -12,6 +14,8 @@ use crate::node_spec::NodeSpec;
 pub enum Cluster {
     /// Make keys, volumes, the map and commented settings for new nodes
     Init(ClusterInit),
+    /// Make a token by which one new master may join
+    Token(ClusterToken),
     /// Bring a new master into a cluster that runs
     Join(ClusterJoin),
     /// Show what a change would move, and do nothing
@@ -89,9 +93,10 @@ pub struct Masters {
     /// The cluster's map, which names masters [default where they are asked: ./deadwax-data/cluster.toml]
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "node_address")]
     pub map: Option<PathBuf>,
-    /// One master's address; it tells of the others
-    #[arg(id = "node_address", long = "node", value_name = "HOST:PORT", global = true)]
-    pub node: Option<String>,
+    /// One master's address, it tells of the others; with its whole id, it must be that one: under TLS whoever answers is
+    /// believed else
+    #[arg(id = "node_address", long = "node", value_name = "[ID@]HOST:PORT", global = true)]
+    pub node: Option<NodeAddress>,
     /// Speak TLS, and prove by this key who asks; commands want one of the masters' `admins`, admin.key at first
     #[arg(long, value_name = "FILE", global = true)]
     pub key: Option<PathBuf>,
@@ -108,13 +113,48 @@ pub struct Following {
     pub json: bool,
 }
 
+/// Makes a token.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For clusters that speak TLS. The token is one line on the standard output. It names the masters that vote and their keys, so that
+the new machine speaks to nobody else; it is used up by the first node that joins by it, and of no use after its time.
+
+Example:
+  deadwax cluster token --key admin.key --ttl 1h")]
+pub struct ClusterToken {
+    /// For how long it is good, by the clocks of the masters: 90s, 30m, 1h, 2d; 7 days at most
+    #[arg(long, value_name = "TIME", value_parser = ttl, default_value = "1h")]
+    pub ttl: Duration,
+    /// Make none, and take back all that were not used
+    #[arg(long)]
+    pub revoke: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Which masters.
+    #[command(flatten)]
+    pub masters: Masters,
+}
+
+/// The longest that a token may be good.
+const TTL_MAX: Duration = Duration::from_secs(7 * 86_400);
+
+fn ttl(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+    let unit = units.into_iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)));
+    let seconds = unit.and_then(|(count, seconds)| count.parse::<u64>().ok()?.checked_mul(seconds));
+    let time = seconds.map(Duration::from_secs).filter(|time| !time.is_zero() && *time <= TTL_MAX);
+    time.ok_or_else(|| "expected a number and s, m, h or d, from 1s to 7d".to_owned())
+}
+
 /// Brings a new master into a cluster.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Run it on the new machine. DIR gets the node's key, its commented settings (master.toml) and the map; the drives become
 volumes; the cluster is told, and gives the node its share once it has started. Interrupted, it goes on when it is run again.
 
-Example:
+Examples, with a token that `deadwax cluster token` made elsewhere, and in a cluster without TLS:
+  deadwax cluster join london@10.0.0.4:7881=/mnt/a,/mnt/b --data /srv/deadwax --token dwt1/...
   deadwax cluster join london@10.0.0.4:7881=/mnt/a,/mnt/b --data /srv/deadwax \\
     --like old-master.toml --node 10.0.0.1:7881")]
 pub struct ClusterJoin {
@@ -131,9 +171,12 @@ pub struct ClusterJoin {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub weight: Option<u32>,
     /// The settings of a master that is in the cluster: this one speaks TLS as it does, lets in the same gateways and
-    /// operators, and follows takedowns of the same issuers
-    #[arg(long, value_name = "FILE")]
-    pub like: PathBuf,
+    /// operators, and follows takedowns of the same issuers [default with --token: as the masters do]
+    #[arg(long, value_name = "FILE", required_unless_present = "token")]
+    pub like: Option<PathBuf>,
+    /// A token, in place of the key of one who may command; `-`: read it from the standard input
+    #[arg(long, value_name = "TOKEN", conflicts_with_all = ["map", "node_address", "key"])]
+    pub token: Option<String>,
     /// Let it listen elsewhere than on loopback without TLS: nothing is encrypted then, and nobody is asked who he is
     #[arg(long)]
     pub insecure_listen: bool,

@@ -210,7 +210,8 @@ impl Driver {
             Asked::Command { command, forecast, answer } => {
                 let number = self.number();
                 self.commands.insert(number, answer);
-                self.step(Input::Command { number, command: *command, forecast });
+                let time_ms = super::clock::wall_ms();
+                self.step(Input::Command { number, command: *command, forecast, time_ms });
             }
             Asked::Status(answer) => drop(answer.try_send(Box::new(self.core.status()))),
             Asked::OfTakedowns(asked) => self.take_takedown_asked(asked),

@@ -14,4 +14,5 @@ mod requests;
 mod secure;
 mod speed;
 mod takedowns;
+mod tokens;
 mod versions;

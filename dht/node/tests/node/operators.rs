@@ -39,7 +39,7 @@ fn leader(sites: &[Site; 3]) -> usize {
 }
 
 /// What the node that leads answers: another may, by the time that it is asked.
-fn answer(sites: &[Site; 3], wanted: &Command, forecast: bool) -> CommandAnswer {
+pub(crate) fn answer(sites: &[Site; 3], wanted: &Command, forecast: bool) -> CommandAnswer {
     until("the node that leads answers", LED, || {
         match command(&mut sites[leader(sites)].connect(), wanted.clone(), forecast) {
             answer @ CommandAnswer::NotLeader { .. } => Err(format!("{answer:?}")),

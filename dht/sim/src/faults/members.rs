@@ -2,7 +2,8 @@
 
 use deadwax_dht::log::{RECORDS_MAX, Voter};
 use deadwax_dht::rebalance::Command;
-use deadwax_dht::{Node, NodeId};
+use deadwax_dht::wire::PROTOCOL_OF_TOKENS;
+use deadwax_dht::{Node, NodeId, TokenSecret};
 
 use super::{Active, FaultKind};
 use crate::clock::{MILLI, SECOND};
@@ -12,6 +13,8 @@ use crate::topology::zone_name;
 use crate::trace::{Kind, NONE};
 use crate::world::{Event, Role, World};
 
+/// For how long a token is good, in ms: the log may have no quorum for long.
+const TOKEN_MS: u64 = 24 * 3_600_000;
 /// The job that makes many epochs.
 const MANY: &str = "make many epochs";
 
@@ -52,8 +55,20 @@ impl World {
         at.well_since = self.now;
         self.start_later(host, SECOND);
         self.hit(Probe::Joins);
-        self.command("join", [Command::AddNode(node)]);
+        self.command_join(node);
         true
+    }
+
+    /// By a token, where the cluster has them already.
+    fn command_join(&mut self, node: Node) {
+        if self.newest.state().protocol() < PROTOCOL_OF_TOKENS {
+            return self.command("join", [Command::AddNode(node)]);
+        }
+        let mut secret = [0; 16];
+        secret[..8].copy_from_slice(&self.operator.jobs.len().to_le_bytes());
+        let token = TokenSecret::from_bytes(secret).name();
+        let made = Command::MakeToken { name: token, ttl_ms: TOKEN_MS };
+        self.command("join by a token", [made, Command::Admit { token, node }]);
     }
 
     fn leave(&mut self) -> bool {

@@ -258,6 +258,7 @@ impl World {
                 Change::Abort(partitions) => self.probes.add(Probe::Aborted, count(partitions.len())),
                 Change::SetDead { dead: true, .. } => self.probes.hit(Probe::Deaths),
                 Change::Finalise { .. } => self.probes.hit(Probe::Finalised),
+                Change::Admit { .. } => self.probes.hit(Probe::JoinsByToken),
                 _ => {}
             }
             self.probes.hit(Probe::Epochs);

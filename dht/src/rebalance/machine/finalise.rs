@@ -18,7 +18,7 @@ impl Rebalance {
     /// [`set_speakers`](Self::set_speakers) before it.
     #[must_use]
     pub fn finalises(&self) -> Option<u8> {
-        let turn = self.commands.front().filter(|turn| !turn.forecast && self.pending.is_empty())?;
+        let turn = self.commands.front().filter(|_| self.pending.is_empty())?;
         match turn.command {
             Command::Finalise { protocol } => Some(protocol),
             _ => None,

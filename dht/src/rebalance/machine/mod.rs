@@ -281,6 +281,10 @@ impl Rebalance {
     /// When to poll next if nothing happens before, in ms; none: nothing is to be done by itself.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
+        // A command whose proposal was refused at once has its answer since the last poll.
+        if !self.effects.is_empty() {
+            return Some(0);
+        }
         let is_quiet = self.pending.is_empty();
         if !self.commands.is_empty() {
             return is_quiet.then_some(self.command_at);

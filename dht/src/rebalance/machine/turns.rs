@@ -22,6 +22,8 @@ pub(super) struct Turn {
     pub(super) number: u64,
     pub(super) command: Command,
     pub(super) forecast: bool,
+    /// When it was given, in ms since 1970.
+    time_ms: u64,
     pub(super) tries: u32,
     /// A record of it was proposed, and may have come to be, whatever was heard of that.
     pub(super) proposed: bool,
@@ -42,15 +44,15 @@ pub(super) enum Next {
 }
 
 impl Rebalance {
-    /// An operator wants this; [`Effect::Answer`] with `number` says what came of it. Commands have their turn in
-    /// order.
-    pub fn command(&mut self, number: u64, command: Command) {
-        self.enqueue(number, command, false);
+    /// An operator wants this at `time_ms` (since 1970); [`Effect::Answer`] with `number` says what came of it. Commands have
+    /// their turn in order.
+    pub fn command(&mut self, number: u64, command: Command, time_ms: u64) {
+        self.enqueue(number, command, false, time_ms);
     }
 
     /// An operator asks what this would do.
-    pub fn forecast(&mut self, number: u64, command: Command) {
-        self.enqueue(number, command, true);
+    pub fn forecast(&mut self, number: u64, command: Command, time_ms: u64) {
+        self.enqueue(number, command, true, time_ms);
     }
 
     /// The numbers of the commands that wait, and of each whether something of it may be done: whoever drops the planner
@@ -59,11 +61,11 @@ impl Rebalance {
         self.commands.drain(..).map(|turn| (turn.number, turn.proposed)).collect()
     }
 
-    fn enqueue(&mut self, number: u64, command: Command, forecast: bool) {
+    fn enqueue(&mut self, number: u64, command: Command, forecast: bool, time_ms: u64) {
         if self.commands.len() >= COMMANDS_MAX {
             return self.effects.push(Effect::Answer { number, result: Err(Refused::Busy) });
         }
-        let turn = Turn { number, command, forecast, tries: 0, proposed: false, begun: false, seats: None };
+        let turn = Turn { number, command, forecast, time_ms, tries: 0, proposed: false, begun: false, seats: None };
         self.commands.push_back(turn);
     }
 
@@ -94,13 +96,19 @@ impl Rebalance {
         let Some(turn) = self.commands.front_mut() else { return false };
         turn.seats.get_or_insert(self.state.seats());
         let turn = &self.commands[0];
-        if turn.forecast {
-            let result = self.foresee(&turn.command, bytes).map(Answer::Forecast);
-            self.answer(result);
-            return true;
-        }
-        match self.next_change(turn) {
+        let next = match turn.command {
+            // Whether it is refused is all that there is to foresee.
+            Command::Finalise { .. } => self.next_change(turn),
+            _ if turn.forecast => Ok(Next::Done),
+            _ => self.next_change(turn),
+        };
+        match next {
             Err(refused) => self.answer(Err(refused)),
+            Ok(Next::Done | Next::Propose(..)) if turn.forecast => {
+                let result = self.foresee(turn, bytes).map(Answer::Forecast);
+                self.answer(result);
+                return true;
+            }
             Ok(Next::Done) => self.answer(Ok(Answer::Done { epoch: self.state.epoch() })),
             Ok(Next::Wait) => self.put_off(now),
             Ok(Next::Propose(change, known)) => {
@@ -121,8 +129,8 @@ impl Rebalance {
 
     /// What a command comes to at the newest state.
     fn next_change(&self, turn: &Turn) -> Result<Next, Refused> {
-        let wish = turn.command.wish(&self.state, turn.proposed)?;
-        match turn.command.change(&wish, &self.state) {
+        let wish = turn.command.wish(&self.state, turn.proposed, turn.time_ms)?;
+        match turn.command.change(&wish, &self.state, turn.time_ms) {
             None => Ok(Next::Done),
             Some(Change::Finalise { protocol }) => self.finalise(protocol, turn),
             Some(Change::SetVoters(voters)) => self.seat(voters.into_iter().map(|grant| grant.node).collect(), turn),
@@ -137,12 +145,20 @@ impl Rebalance {
                 {
                     return self.unseat(node, turn);
                 }
-                let epoch = self.state.epoch();
-                let map = pinned(&self.map, MapSpec { epoch, ..*spec })?;
-                Ok(Next::Propose(Change::Reshape { spec: Box::new(map.spec().clone()) }, Some(Arc::new(map))))
+                self.reshape(*spec, |spec| Change::Reshape { spec })
+            }
+            Some(Change::Admit { token, spec }) => {
+                self.map.learn_from(&self.known);
+                self.reshape(*spec, |spec| Change::Admit { token, spec })
             }
             Some(change) => Ok(Next::Propose(change, None)),
         }
+    }
+
+    /// A record of this map, with pins by which nothing moves.
+    fn reshape(&self, spec: MapSpec, change: impl FnOnce(Box<MapSpec>) -> Change) -> Result<Next, Refused> {
+        let map = pinned(&self.map, MapSpec { epoch: self.state.epoch(), ..spec })?;
+        Ok(Next::Propose(change(Box::new(map.spec().clone())), Some(Arc::new(map))))
     }
 
     /// Gives these nodes seats, some of them first where many are new. Raft's two sets of voters keep the log one, however
@@ -299,8 +315,8 @@ impl Rebalance {
         held.count()
     }
 
-    fn foresee(&self, command: &Command, bytes: PartitionBytes<'_>) -> Result<Forecast, Refused> {
-        let wish = command.wish(&self.state, false)?;
+    fn foresee(&self, turn: &Turn, bytes: PartitionBytes<'_>) -> Result<Forecast, Refused> {
+        let wish = turn.command.wish(&self.state, false, turn.time_ms)?;
         let next = wish.effective();
         if next.nodes.is_empty() {
             return Err(BadMap::NoNodes.into());

@@ -4,6 +4,7 @@ mod bytes;
 mod haste;
 mod peers;
 mod takedowns;
+mod tokens;
 mod versions;
 mod village;
 mod voters;

@@ -49,11 +49,15 @@ fn a_cluster_is_finalised_once_every_node_speaks_the_version() {
     // One that was upgraded is rolled back: until the cluster is finalised it may be.
     install(&mut village, 4, old());
     village.run(MINUTE);
-    assert_eq!(finalise(&mut village, 4), too_old(&[id(&village, 3), id(&village, 4)]));
+    let both = too_old(&[id(&village, 3), id(&village, 4)]);
+    assert_eq!(finalise(&mut village, 4), both);
+    assert_eq!(village.try_forecast(Command::Finalise { protocol: 4 }), both, "so says who is asked what it would do");
     assert!(village.houses.iter().all(|house| !house.halted && house.core.may_use(3) && !house.core.may_use(4)));
     install(&mut village, 3, new());
     install(&mut village, 4, new());
     let before = village.houses[0].core.epoch();
+    assert!(matches!(village.try_forecast(Command::Finalise { protocol: 4 }), Ok(Answer::Forecast(_))));
+    assert_eq!(village.houses[0].core.epoch(), before, "and does nothing");
     assert_eq!(finalise(&mut village, 4), Ok(Answer::Done { epoch: before + 1 }), "they are asked, and answer at once");
     village.run(MINUTE);
     assert!(village.houses.iter().all(|house| !house.halted && house.core.may_use(4) && !house.core.may_use(5)));

@@ -414,7 +414,7 @@ impl Village {
 
     pub(crate) fn command(&mut self, command: Command) {
         let leader = self.leader();
-        self.act(leader, Input::Command { number: 1, command, forecast: false });
+        self.act(leader, Input::Command { number: 1, command, forecast: false, time_ms: self.now });
     }
 
     /// Gives a command that may be refused, and 20 seconds for it.
@@ -424,7 +424,16 @@ impl Village {
 
     /// The same, of this house.
     pub(crate) fn ask_command(&mut self, at: usize, command: Command) -> Result<Answer, CommandRefused> {
-        self.act(at, Input::Command { number: TRIED, command, forecast: false });
+        self.give(at, command, false)
+    }
+
+    /// Asks the one that leads what a command would do.
+    pub(crate) fn try_forecast(&mut self, command: Command) -> Result<Answer, CommandRefused> {
+        self.give(self.leader(), command, true)
+    }
+
+    fn give(&mut self, at: usize, command: Command, forecast: bool) -> Result<Answer, CommandRefused> {
+        self.act(at, Input::Command { number: TRIED, command, forecast, time_ms: self.now });
         self.run(20 * SECOND);
         self.outcome.take().expect("it is answered in time")
     }

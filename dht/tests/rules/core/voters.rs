@@ -75,7 +75,7 @@ fn a_new_leader_asks_whom_it_has_not_heard_of() {
     let (leader, node) = (village.leader(), village.houses[4].node.id);
     let seats: Vec<NodeId> = [0, 1, 4].map(|at| village.houses[at].node.id).to_vec();
     let command = Command::SetVoters(seats.clone());
-    let input = Input::Command { number: 9, command: command.clone(), forecast: false };
+    let input = Input::Command { number: 9, command: command.clone(), forecast: false, time_ms: 0 };
     let effects = village.houses[leader].core.step(village.now, input);
     let refused = Err(CommandRefused::Planner(Refused::Unheard(node)));
     assert!(effects.contains(&Effect::Answer { number: 9, result: refused }), "{effects:?}");

@@ -1,7 +1,7 @@
 //! Small clusters and changes to them, for tests of the map log.
 
-use deadwax_dht::log::{Change, History, Move, Proposal, Ticket};
-use deadwax_dht::{ClusterId, MAP_VERSION, MapSpec, Node, NodeId, Override, Policy, Volume, VolumeId};
+use deadwax_dht::log::{Change, History, Move, Proposal, Ticket, Token};
+use deadwax_dht::{ClusterId, MAP_VERSION, MapSpec, Node, NodeId, Override, Policy, TokenName, Volume, VolumeId};
 use deadwax_track::Partition;
 
 // Not by `crate`: the tests of the system drive have this file, too.
@@ -72,6 +72,25 @@ pub(crate) fn move_to(history: &History, partition: Partition, nodes: [u8; 3]) -
     Move { partition, old, new: nodes.map(|node| volume_id(node, 1)).to_vec() }
 }
 
+fn any_token(random: &mut Random) -> Token {
+    let number = u8::try_from(random.below(6)).expect("small");
+    Token { name: TokenName::from_bytes([number; 32]), until_ms: u64::from(number) }
+}
+
+/// Some change that came with the next version, or the step to it.
+fn any_later_change(random: &mut Random, history: &History, fresh: &mut u8) -> Change {
+    match random.below(3) {
+        0 => Change::SetTokens((0..random.below(4)).map(|_| any_token(random)).collect()),
+        1 => {
+            let mut spec = history.state().spec().clone();
+            *fresh += 1;
+            spec.nodes.push(node(*fresh));
+            Change::Admit { token: any_token(random).name, spec: Box::new(spec) }
+        }
+        _ => Change::Finalise { protocol: PROTOCOL + 1 },
+    }
+}
+
 /// Some change that somebody who knows `history` may want: not always one that is possible.
 pub(crate) fn any_change(random: &mut Random, history: &History, fresh: &mut u8) -> Change {
     let nodes: Vec<NodeId> = history.state().spec().nodes.iter().map(|node| node.id).collect();
@@ -79,7 +98,7 @@ pub(crate) fn any_change(random: &mut Random, history: &History, fresh: &mut u8)
         history.state().spec().nodes.iter().flat_map(|node| &node.volumes).map(|volume| volume.id).collect();
     let partition = Partition(u16::try_from(random.below(32)).expect("small"));
     let moving: Vec<Partition> = history.state().transitions().keys().copied().collect();
-    match random.below(14) {
+    match random.below(17) {
         0 => {
             *fresh += 1;
             Change::AddNode(node(*fresh))
@@ -128,6 +147,7 @@ pub(crate) fn any_change(random: &mut Random, history: &History, fresh: &mut u8)
             }
             Change::Reshape { spec: Box::new(spec) }
         }
+        14..=16 => any_later_change(random, history, fresh),
         9 if random.percent(30) => {
             let epoch = history.epoch().saturating_sub(random.below(5)).max(history.oldest());
             history.roll_back(epoch).expect("an epoch that is kept")

@@ -2,7 +2,7 @@
 
 use deadwax_dht::log::{BadBytes, VOTERS_MAX};
 use deadwax_dht::rebalance::{COMMAND_BYTES_MAX, Command, Synced, old_holders_needed};
-use deadwax_dht::{ClusterId, MAP_VERSION, MapSpec, Node, NodeId, Override, Policy, Volume, VolumeId};
+use deadwax_dht::{ClusterId, MAP_VERSION, MapSpec, Node, NodeId, Override, Policy, TokenName, Volume, VolumeId};
 use deadwax_track::Partition;
 use proptest::prelude::*;
 
@@ -61,7 +61,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         overrides: vec![Override { partition: Partition(7), volumes: vec![volume] }],
     };
     vec![
-        ("add node", Command::AddNode(node)),
+        ("add node", Command::AddNode(node.clone())),
         ("remove node", Command::RemoveNode(id)),
         ("add volume", Command::AddVolume { node: id, volume: drive }),
         ("remove volume", Command::RemoveVolume(volume)),
@@ -77,6 +77,9 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("set dead", Command::SetDead { node: id, dead: true }),
         ("set voters", Command::SetVoters(vec![id, NodeId::from_bytes([8; 32])])),
         ("finalise", Command::Finalise { protocol: 4 }),
+        ("make token", Command::MakeToken { name: TokenName::from_bytes([6; 32]), ttl_ms: 0x0102_0304 }),
+        ("revoke tokens", Command::RevokeTokens),
+        ("admit", Command::Admit { token: TokenName::from_bytes([6; 32]), node }),
     ]
 }
 
@@ -137,7 +140,7 @@ fn what_was_leaving_is_named_once_and_in_order() {
 #[test]
 fn commands_are_bounded() {
     assert_eq!(Command::decode(&[2, 4]), Err(BadBytes::Version(2)));
-    assert_eq!(Command::decode(&[1, 16]), Err(BadBytes::Tag { what: "command", got: 16 }));
+    assert_eq!(Command::decode(&[1, 19]), Err(BadBytes::Tag { what: "command", got: 19 }));
     let long = vec![1; COMMAND_BYTES_MAX + 1];
     assert!(matches!(Command::decode(&long), Err(BadBytes::TooLong { what: "command", .. })));
     let voters = |count| Command::SetVoters(vec![NodeId::from_bytes([1; 32]); count]).encode();
@@ -150,7 +153,7 @@ fn commands_are_bounded() {
 
 proptest! {
     #[test]
-    fn any_bytes_give_a_command_or_an_error(tag in 0_u8..17, rest in prop::collection::vec(any::<u8>(), 0..120)) {
+    fn any_bytes_give_a_command_or_an_error(tag in 0_u8..20, rest in prop::collection::vec(any::<u8>(), 0..120)) {
         for bytes in [[&[1, tag], &rest[..]].concat(), rest] {
             if let Ok(command) = Command::decode(&bytes) {
                 prop_assert_eq!(command.encode(), bytes);

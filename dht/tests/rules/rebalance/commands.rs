@@ -86,7 +86,7 @@ fn a_forecast_says_what_would_move_and_changes_nothing() {
     let mut world = World::new(13, 10, fast());
     world.round();
     let joiner = node(&mut world.dice, "a", 1000);
-    world.planner.forecast(7, Command::AddNode(joiner.clone()));
+    world.planner.forecast(7, Command::AddNode(joiner.clone()), 0);
     let effects = world.planner.poll(world.now, BYTES);
     let [Effect::Answer { number: 7, result: Ok(Answer::Forecast(forecast)) }] = &effects[..] else {
         panic!("a forecast: {effects:?}");
@@ -115,7 +115,7 @@ fn one_command_more_than_may_wait_is_busy() {
     let mut world = World::new(14, 3, fast());
     let node = world.state().spec().nodes[2].id;
     for number in 0..=64 {
-        world.planner.command(number, Command::DrainNode { node, drain: true });
+        world.planner.command(number, Command::DrainNode { node, drain: true }, 0);
     }
     let effects = world.planner.poll(world.now, BYTES);
     assert_eq!(effects[0], Effect::Answer { number: 64, result: Err(Refused::Busy) });

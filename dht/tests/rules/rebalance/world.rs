@@ -130,7 +130,7 @@ impl World {
 
     pub(crate) fn command(&mut self, command: Command) -> u64 {
         self.numbers += 1;
-        self.planner.command(self.numbers, command);
+        self.planner.command(self.numbers, command, self.now);
         self.numbers
     }
 

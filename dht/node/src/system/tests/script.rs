@@ -64,7 +64,7 @@ impl Script {
         for number in 0..records {
             let mut change = any_change(&mut self.random, &self.chain, &mut self.fresh);
             // Whole maps would make the files too long to go through byte by byte.
-            if matches!(change, Change::Reshape { .. } | Change::RollBack { .. }) {
+            if matches!(change, Change::Reshape { .. } | Change::Admit { .. } | Change::RollBack { .. }) {
                 change = rack(self.saved + number);
             }
             if let Ok(record) = self.chain.decide(&proposal(self.chain.epoch(), 0, change)) {
