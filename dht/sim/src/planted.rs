@@ -38,8 +38,8 @@ fn only(bug: Bug) -> Vec<FaultKind> {
     use FaultKind::{Crash, CrashLoop, DriveOut, Join, Leave, PairCut, SiteLoss, Upgrade, Weight, Zone};
     use FaultKind::{Isolated, LostDisk, MassTakedown, OldDisk, PartlyCut, RandomSplit, Rot, Takedown, ZoneSplit};
     match bug {
-        // A holder comes back without what it missed, amid a move.
-        Bug::SyncedByOne => vec![Crash, CrashLoop, DriveOut, Join, Leave, PairCut, SiteLoss, Weight, Zone],
+        // A holder comes back without what it missed, or lost, amid a move; for a moment only, as it gets that at once.
+        Bug::SyncedByOne => vec![Crash, CrashLoop, DriveOut, Join, Leave, LostDisk, OldDisk, SiteLoss, Weight, Zone],
         // A node comes back while another that has more is away for so short a time that nobody should call it dead.
         Bug::DownIsDead => vec![Crash, CrashLoop, LostDisk, OldDisk, SiteLoss],
         // Nodes and witnesses are together on the small side of a cut.
@@ -57,8 +57,8 @@ const fn shape(bug: Bug) -> Option<&'static str> {
     match bug {
         // Some are no witnesses.
         Bug::StaleWord => Some("20 in 2 zones"),
-        // Among more nodes so many are called dead, and moved from, that a seed takes minutes.
-        Bug::DownIsDead => Some("6 in 3 zones"),
+        // Where there is a node to spare so much is moved from the dead that a seed takes minutes.
+        Bug::DownIsDead => Some("3 in 3 zones"),
         _ => None,
     }
 }
