@@ -182,8 +182,7 @@ impl PutQuorum {
             return PutStep::Moved { epoch };
         }
         let durable = |state: &State| matches!(state, State::Durable { .. });
-        let is_sent = self.phase == Phase::Streaming || self.at_once;
-        if is_sent && self.is_enough(durable) && self.sent_a_copy() {
+        if self.is_enough(durable) && self.sent_a_copy() {
             self.phase = Phase::Acknowledged;
             return PutStep::Acknowledged { copies, zones };
         }
@@ -333,13 +332,12 @@ impl PutQuorum {
     /// Whether a target that was sent the bytes has them, or none will: copies that were there before the put do not
     /// show that it did anything.
     fn sent_a_copy(&self) -> bool {
-        let sent = self.takes.iter().any(|take| take.state == State::Durable { already: false });
-        let under_way = self.takes.iter().any(|take| match take.state {
-            State::Ready => true,
-            State::Asked { .. } => self.phase == Phase::Opening,
-            _ => false,
-        });
-        sent || !under_way
+        let any = |wanted: State| self.takes.iter().any(|take| take.state == wanted);
+        let has_it = any(State::Durable { already: false });
+        match self.phase {
+            Phase::Opening => self.at_once && has_it,
+            _ => has_it || !any(State::Ready),
+        }
     }
 
     /// Whether those that are so are a quorum of each set and lie in zones enough.

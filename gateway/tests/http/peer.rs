@@ -120,6 +120,8 @@ impl Talk {
             Message::AskCore => self.send(stamp, &Message::CoreStatus(None)),
             Message::Feed(Feed::Issue { .. }) => self.send(stamp, &Message::Feed(Feed::NotIssuer { issuers: 0 })),
             Message::Feed(_) => self.send(stamp, &Message::error(ErrorCode::Invalid, "there is no log of takedowns")),
+            // They came with a put that was refused, or stored already.
+            Message::Data(_) => Ok(()),
             other => panic!("a gateway does not send {other:?}"),
         }
     }

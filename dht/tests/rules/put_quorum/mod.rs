@@ -108,8 +108,7 @@ impl Case {
         let durable = self.enough(has);
         let (ready, undecided) = (self.told.contains(&Told::Ready), self.told.contains(&Told::Nothing));
         let sendable = self.begun || self.at_once;
-        let under_way = ready || (self.at_once && !self.begun && undecided);
-        let sent = self.told.contains(&Told::Durable) || !under_way;
+        let sent = self.told.contains(&Told::Durable) || (self.begun && !ready);
         match step {
             PutStep::Acknowledged { copies, .. } | PutStep::Already { copies, .. } => {
                 assert!(durable && !taken_down, "{history:?}");
@@ -143,7 +142,7 @@ impl Case {
             }
             PutStep::Begin { to } => {
                 assert!(!self.begun && possible && ready, "{history:?}");
-                assert!(self.enough(|told| matches!(told, Told::Ready | Told::Already)), "{history:?}");
+                assert!(self.enough(|told| matches!(told, Told::Ready | Told::Already | Told::Durable)), "{history:?}");
                 let ready: Vec<usize> = (0..3).filter(|index| self.told[*index] == Told::Ready).collect();
                 assert_eq!(to, ready, "{history:?}");
                 assert!(!undecided || self.now >= GRACE.well_ms, "began without waiting: {history:?}");
