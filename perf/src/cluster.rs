@@ -47,8 +47,8 @@ pub(crate) struct Options {
     /// Whether masters and client speak TLS; with both, by turns.
     #[arg(long, value_enum, default_value_t = Tls::Both)]
     tls: Tls,
-    /// Measure only these.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Part::ALL)]
+    /// Measure only these. Ask for `rebuild` by name: it takes minutes.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Part::USUAL)]
     only: Vec<Part>,
     /// Measure masters whose map is fixed, without a log.
     #[arg(long, conflicts_with = "compare")]
@@ -80,12 +80,13 @@ enum Part {
     PutReal,
     /// Gets and ranges.
     Get,
-    /// Ranges while a master that lost everything gets it back; once, after the rounds.
+    /// Ranges while a master that lost everything gets it back; once, after the rounds. Of masters with a log: others do
+    /// not copy by themselves.
     Rebuild,
 }
 
 impl Part {
-    const ALL: [Self; 5] = [Self::Put4m, Self::Put64k, Self::PutReal, Self::Get, Self::Rebuild];
+    const USUAL: [Self; 4] = [Self::Put4m, Self::Put64k, Self::PutReal, Self::Get];
 }
 
 /// A kind of masters.
@@ -120,7 +121,11 @@ async fn measure(options: &Options, seed: u64) -> anyhow::Result<Report> {
     for (number, mode) in options.modes().into_iter().enumerate() {
         let masters = Masters::start(&deadwax, &folder.path().join(number.to_string()), mode).await?;
         let bytes_max = options.mib * MIB;
-        benches.push((number, Bench::new(masters, decorate(options, mode), &options.only, seconds, bytes_max, seed)));
+        benches.push((
+            mode.log,
+            number,
+            Bench::new(masters, decorate(options, mode), &options.only, seconds, bytes_max, seed),
+        ));
     }
     let mut board = Board::default();
     // Round 0 warms memory up and is not counted.
@@ -131,7 +136,7 @@ async fn measure(options: &Options, seed: u64) -> anyhow::Result<Report> {
         // Each goes first as often as the other.
         benches.rotate_left(round.min(1));
         let mut found = Vec::new();
-        for (number, bench) in &mut benches {
+        for (_, number, bench) in &mut benches {
             found.push((*number, bench.round(board, &ceilings, round as u64).await?));
         }
         found.sort_by_key(|(number, _)| *number);
@@ -142,8 +147,8 @@ async fn measure(options: &Options, seed: u64) -> anyhow::Result<Report> {
             }
         }
     }
-    for (_, mut bench) in benches {
-        if options.only.contains(&Part::Rebuild) {
+    for (has_log, _, mut bench) in benches {
+        if has_log && options.only.contains(&Part::Rebuild) {
             bench.rebuild(&mut board).await.context("rebuild a master")?;
         }
         bench.end().await?;
