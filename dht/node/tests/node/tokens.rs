@@ -66,10 +66,11 @@ fn made(sites: &[Site; 3]) {
         // Whoever is not heard at all is told at once, without a word of his own.
         crate::heal::until("it hears those whom it does not know", Duration::from_secs(60), || {
             match shown(site, &key(61), &join(&TokenSecret::from_bytes([2; 16]), &entry(61))) {
-                Message::CommandAnswer(answer) => Ok(assert!(
-                    matches!(*answer, CommandAnswer::Refused { kind: RefusalKind::Missing, .. }),
-                    "{answer:?}"
-                )),
+                Message::CommandAnswer(answer) => {
+                    let is_missing = matches!(*answer, CommandAnswer::Refused { kind: RefusalKind::Missing, .. });
+                    assert!(is_missing, "{answer:?}");
+                    Ok(())
+                }
                 other => Err(format!("{other:?}")),
             }
         });
