@@ -143,7 +143,7 @@ async fn measure(options: &Options, seed: u64) -> anyhow::Result<Report> {
         if let [(_, base), (_, other)] = &found[..] {
             let (what, beside) = if options.compare { ("log", "without a log") } else { ("tls", "without TLS") };
             for ((name, base), (_, other)) in base.iter().zip(other) {
-                board.add_beside(&format!("{what}_of_{name}"), "of both", *other, *base, beside);
+                board.add_beside(&format!("{what}_{name}"), "of both", *other, *base, beside);
             }
         }
     }
