@@ -110,8 +110,8 @@ impl Drop for Asked {
 impl Client {
     /// Reads all tracks of these partitions, with their tags, from the cursor on: each once, whatever holders are down, and
     /// across calls with the cursor of the last page. Of each partition one holder is asked that may answer for it, as
-    /// it was equal with the others; what is stored meanwhile may be missed, and what is taken
-    /// down meanwhile may be given: [`Client::takedowns`] tells of that.
+    /// it was equal with the others; what is stored meanwhile may be missed, and what is taken down meanwhile may be given:
+    /// [`Client::takedowns`] tells of that.
     #[must_use]
     pub fn feed(&self, partitions: RangeInclusive<u16>, cursor: TrackCursor) -> TrackFeed {
         let first = cursor.partition().0.max(*partitions.start());
