@@ -3,9 +3,8 @@
 use std::io::{self, IoSlice};
 use std::time::Duration;
 
-use bytes::Bytes;
 use deadwax_dht::wire::{
-    AT_ONCE_SINCE, BadFrame, Decoder, FrameHeader, Kind, Message, PROTOCOL_MIN, PROTOCOL_VERSION, Stamp,
+    AT_ONCE_SINCE, BadFrame, Decoder, FrameHeader, Kind, Message, PROTOCOL_MIN, PROTOCOL_VERSION, Stamp, Summed,
 };
 use deadwax_dht::{ClusterId, Failure, FailureKind, NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -165,7 +164,7 @@ impl Connection {
         &mut self,
         epoch: u64,
         request: &Message,
-        data: Option<&Bytes>,
+        data: Option<&Summed>,
     ) -> Result<Message, Failure> {
         let (since, protocol) = (request.kind().since(), self.protocol);
         if since > protocol {
@@ -198,18 +197,17 @@ impl Sender {
     }
 
     /// Sends a message and a frame of data behind it, all at once.
-    async fn send_with(&mut self, message: &Message, data: &Bytes) -> Result<(), Failure> {
-        let (frame, header) = (message.frame(self.stamp), FrameHeader::new(Kind::Data, self.stamp, [data.as_ref()]));
-        let header = header.encode();
-        self.send_all(&mut [IoSlice::new(&frame), IoSlice::new(&header), IoSlice::new(data)], None).await
+    async fn send_with(&mut self, message: &Message, data: &Summed) -> Result<(), Failure> {
+        let (frame, header) = (message.frame(self.stamp), FrameHeader::of_data(self.stamp, [data]).encode());
+        self.send_all(&mut [IoSlice::new(&frame), IoSlice::new(&header), IoSlice::new(data.bytes())], None).await
     }
 
     /// Sends one frame of data, made of `parts`. A peer that takes nothing for `stall_ms` has failed.
-    pub(crate) async fn send_data(&mut self, parts: &[Bytes], stall_ms: u64) -> Result<(), Failure> {
-        let header = FrameHeader::new(Kind::Data, self.stamp, parts.iter().map(Bytes::as_ref)).encode();
+    pub(crate) async fn send_data(&mut self, parts: &[Summed], stall_ms: u64) -> Result<(), Failure> {
+        let header = FrameHeader::of_data(self.stamp, parts).encode();
         let mut slices = Vec::with_capacity(parts.len() + 1);
         slices.push(IoSlice::new(&header));
-        slices.extend(parts.iter().map(|part| IoSlice::new(part)));
+        slices.extend(parts.iter().map(|part| IoSlice::new(part.bytes())));
         self.send_all(&mut slices, Some(stall_ms)).await
     }
 

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use deadwax_dht::wire::Message;
+use deadwax_dht::wire::{Message, Summed};
 use deadwax_dht::{Failure, Holder, Layout, Map, Node, NodeId, Sets, Targets};
 use deadwax_track::Partition;
 
@@ -129,7 +128,7 @@ impl Known {
         &self,
         node: usize,
         request: &Message,
-        data: &Bytes,
+        data: &Summed,
     ) -> Result<(Lease, Message), Failure> {
         self.pools[node].ask_with(self.epoch(), request, data).await
     }

@@ -3,8 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use deadwax_dht::wire::Message;
+use deadwax_dht::wire::{Message, Summed};
 use deadwax_dht::{ClusterId, Failure, FailureKind, Node, NodeId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
@@ -129,7 +128,7 @@ impl NodePool {
         self: &Arc<Self>,
         epoch: u64,
         request: &Message,
-        data: &Bytes,
+        data: &Summed,
     ) -> Result<(Lease, Message), Failure> {
         self.ask_within(epoch, (request, Some(data)), self.config.first_ms).await
     }
@@ -147,7 +146,7 @@ impl NodePool {
     async fn ask_within(
         self: &Arc<Self>,
         epoch: u64,
-        what: (&Message, Option<&Bytes>),
+        what: (&Message, Option<&Summed>),
         first_ms: u64,
     ) -> Result<(Lease, Message), Failure> {
         let permit = Arc::clone(&self.permits).acquire_owned();
@@ -167,7 +166,7 @@ impl NodePool {
     async fn ask_at_leisure(
         self: &Arc<Self>,
         epoch: u64,
-        (request, data): (&Message, Option<&Bytes>),
+        (request, data): (&Message, Option<&Summed>),
         permit: OwnedSemaphorePermit,
     ) -> Result<(Lease, Message), Failure> {
         let lease = |connection| Lease { connection, pool: Arc::clone(self), _permit: permit };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deadwax_dht::wire::{AT_ONCE_BYTES_MAX, DATA_BYTES_MAX, Message};
+use deadwax_dht::wire::{AT_ONCE_BYTES_MAX, Message, Summed};
 use deadwax_dht::{Grace, PutQuorum, PutStep, Verdict};
 use deadwax_track::{TRACK_BYTES_MAX, Tags, TrackId, piece_count};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use tokio::time::timeout_at;
 
 use crate::error::Holders;
 use crate::known::Known;
-use crate::put_lane::{Lane, LaneEvent};
+use crate::put_lane::{FRAME_BYTES, Lane, LaneEvent};
 use crate::{Client, Error};
 
 /// What the acknowledgement of a put says.
@@ -51,7 +51,7 @@ pub struct PutWriter {
     true_bytes: u64,
     written: u64,
     /// The track, where it goes with the offers.
-    whole: Option<Bytes>,
+    whole: Option<Summed>,
     tags: Tags,
     quorum: Box<PutQuorum>,
     /// A task for each target that was asked and takes part.
@@ -84,13 +84,13 @@ impl Client {
         if bytes.len() > AT_ONCE_BYTES_MAX {
             return Err(Error::Invalid(format!("a track of {} bytes does not go at once", bytes.len())));
         }
-        match self.offer(id, bytes.len() as u64, Some(bytes), tags).await? {
+        match self.offer(id, bytes.len() as u64, Some(Summed::new(bytes)), tags).await? {
             Put::Already(stored) => Ok((stored, true)),
             Put::Writer(writer) => Ok((writer.acknowledged().await?, false)),
         }
     }
 
-    async fn offer(&self, id: TrackId, bytes: u64, whole: Option<Bytes>, tags: &Tags) -> Result<Put, Error> {
+    async fn offer(&self, id: TrackId, bytes: u64, whole: Option<Summed>, tags: &Tags) -> Result<Put, Error> {
         if !(1..=TRACK_BYTES_MAX).contains(&bytes) {
             return Err(Error::Invalid(format!("a track has 1 to {TRACK_BYTES_MAX} bytes, not {bytes}")));
         }
@@ -114,7 +114,7 @@ impl Client {
         &self,
         known: &Arc<Known>,
         id: TrackId,
-        (bytes, whole): (u64, Option<Bytes>),
+        (bytes, whole): (u64, Option<Summed>),
         tags: &Tags,
         deadline: u64,
     ) -> PutWriter {
@@ -239,12 +239,12 @@ impl PutWriter {
         }
         while !bytes.is_empty() {
             self.check()?;
-            let part = bytes.split_to(bytes.len().min(DATA_BYTES_MAX));
+            let part = Summed::new(bytes.split_to(bytes.len().min(FRAME_BYTES)));
             for lane in self.lanes.iter().flatten() {
                 // One that takes no more says why in its event.
                 lane.send(part.clone()).await;
             }
-            self.written += part.len() as u64;
+            self.written += part.bytes().len() as u64;
         }
         self.check()
     }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use deadwax_dht::wire::{DATA_BYTES_MAX, Message};
+use deadwax_dht::wire::{DATA_BYTES_MAX, Message, Summed};
 use deadwax_dht::{Failure, FailureKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
@@ -15,6 +14,9 @@ use crate::known::Known;
 use crate::pool::Lease;
 use crate::{Client, ClientConfig};
 
+/// The most bytes of one frame. What a holder does to them, a check, a hash and a copy, it does while they are in its
+/// core's own cache: with frames of [`DATA_BYTES_MAX`] it read them from memory each time.
+pub(crate) const FRAME_BYTES: usize = DATA_BYTES_MAX / 4;
 /// The most parts that are joined into one frame.
 const PARTS_MAX: usize = 64;
 /// The most parts that may wait, however small they are.
@@ -43,7 +45,7 @@ pub(crate) struct Lane {
 /// Some bytes, and the room that they take in the queue.
 #[derive(Debug)]
 struct Part {
-    bytes: Bytes,
+    data: Summed,
     _room: OwnedSemaphorePermit,
 }
 
@@ -57,7 +59,7 @@ struct Holder {
     offer: Message,
     track_bytes: u64,
     /// The track, where it goes with the offer.
-    whole: Option<Bytes>,
+    whole: Option<Summed>,
     queue: mpsc::Receiver<Part>,
     room: Arc<Semaphore>,
     events: mpsc::Sender<(usize, LaneEvent)>,
@@ -81,12 +83,12 @@ impl Lane {
         known: &Arc<Known>,
         (index, node): (usize, usize),
         offer: Message,
-        (track_bytes, whole): (u64, Option<Bytes>),
+        (track_bytes, whole): (u64, Option<Summed>),
         events: &mpsc::Sender<(usize, LaneEvent)>,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE_PARTS_MAX);
         let config = Arc::clone(&client.inner.config);
-        let room = Arc::new(Semaphore::new(config.put_queue_bytes_max.clamp(DATA_BYTES_MAX, u32::MAX as usize)));
+        let room = Arc::new(Semaphore::new(config.put_queue_bytes_max.clamp(FRAME_BYTES, u32::MAX as usize)));
         let holder = Holder {
             index,
             node,
@@ -107,11 +109,11 @@ impl Lane {
         Self { queue: sender, room, task: Some(task.abort_handle()) }
     }
 
-    /// Queues at most [`DATA_BYTES_MAX`] bytes, once there is room. False where the holder takes no more.
-    pub(crate) async fn send(&self, bytes: Bytes) -> bool {
-        let size = u32::try_from(bytes.len()).expect("at most a frame's data");
+    /// Queues at most [`FRAME_BYTES`], once there is room. False where the holder takes no more.
+    pub(crate) async fn send(&self, data: Summed) -> bool {
+        let size = u32::try_from(data.bytes().len()).expect("at most a frame's data");
         let Ok(room) = Arc::clone(&self.room).acquire_many_owned(size).await else { return false };
-        self.queue.send(Part { bytes, _room: room }).await.is_ok()
+        self.queue.send(Part { data, _room: room }).await.is_ok()
     }
 
     /// Lets the task end by itself.
@@ -225,17 +227,17 @@ impl Holder {
                 },
             };
             let mut parts = vec![first];
-            let mut bytes = parts[0].bytes.len();
+            let mut bytes = parts[0].data.bytes().len();
             while next.is_none() && parts.len() < PARTS_MAX {
                 let Ok(part) = self.queue.try_recv() else { break };
-                if bytes + part.bytes.len() > DATA_BYTES_MAX {
+                if bytes + part.data.bytes().len() > FRAME_BYTES {
                     next = Some(part);
                 } else {
-                    bytes += part.bytes.len();
+                    bytes += part.data.bytes().len();
                     parts.push(part);
                 }
             }
-            let data: Vec<Bytes> = parts.iter().map(|part| part.bytes.clone()).collect();
+            let data: Vec<Summed> = parts.iter().map(|part| part.data.clone()).collect();
             tokio::select! {
                 biased;
                 reply = connection.receiver.receive() => return Err(broke_off(reply)),

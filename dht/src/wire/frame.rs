@@ -18,6 +18,7 @@
 //! What every version keeps: the header's length, its CRC, and the places of the magic, the version, the request and
 //! the payload's length. So whoever meets a frame of a later version can pass over it and say so ([`Newer`]).
 
+use bytes::Bytes;
 use deadwax_track::{KIB, MIB};
 
 use crate::ClusterId;
@@ -240,6 +241,29 @@ impl Stamp {
     }
 }
 
+/// Some of a track's bytes and their CRC, reckoned once however many nodes they go to.
+#[derive(Clone, Debug)]
+pub struct Summed {
+    bytes: Bytes,
+    crc: crc32fast::Hasher,
+}
+
+impl Summed {
+    /// Reckons it.
+    #[must_use]
+    pub fn new(bytes: Bytes) -> Self {
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&bytes);
+        Self { bytes, crc }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
 /// A frame's header. Both sides read 40 bytes, [`decode`](Self::decode) them, read
 /// [`payload_bytes`](Self::payload_bytes) more, [`check_payload`](Self::check_payload), then
 /// [`Message::decode`](super::Message::decode).
@@ -341,6 +365,28 @@ impl FrameHeader {
             crc.update(part);
             bytes += part.len();
         }
+        Self::of(kind, stamp, bytes, crc)
+    }
+
+    /// The header of a [`Data`](Kind::Data) frame of `parts`, one after the other.
+    ///
+    /// # Panics
+    /// Where they are empty together, or more than [`DATA_BYTES_MAX`].
+    #[must_use]
+    pub fn of_data<'a>(stamp: Stamp, parts: impl IntoIterator<Item = &'a Summed>) -> Self {
+        let mut crc: Option<crc32fast::Hasher> = None;
+        let mut bytes = 0_usize;
+        for part in parts {
+            match &mut crc {
+                Some(crc) => crc.combine(&part.crc),
+                None => crc = Some(part.crc.clone()),
+            }
+            bytes += part.bytes.len();
+        }
+        Self::of(Kind::Data, stamp, bytes, crc.unwrap_or_default())
+    }
+
+    fn of(kind: Kind, stamp: Stamp, bytes: usize, crc: crc32fast::Hasher) -> Self {
         let (min, max) = kind.payload_bounds();
         assert!((min..=max).contains(&bytes), "a {kind:?} frame has {min} to {max} bytes, got {bytes}");
         let payload_bytes = u32::try_from(bytes).expect("a frame's payload is below 4 GiB");

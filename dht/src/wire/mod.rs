@@ -97,7 +97,7 @@ pub use feed::{
 };
 pub use frame::{
     AT_ONCE_BYTES_MAX, AT_ONCE_SINCE, BadFrame, DATA_BYTES_MAX, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind,
-    Newer, PROTOCOL_MIN, PROTOCOL_OF_NODES, PROTOCOL_OF_TOKENS, PROTOCOL_VERSION, Stamp, negotiate,
+    Newer, PROTOCOL_MIN, PROTOCOL_OF_NODES, PROTOCOL_OF_TOKENS, PROTOCOL_VERSION, Stamp, Summed, negotiate,
 };
 pub use joining::{ADMITTED_MAX, Admits, Joining};
 pub use message::{ADDRESS_BYTES_MAX, BadMessage, DIGEST_PARTITIONS_MAX, ERROR_MESSAGE_BYTES_MAX, IDS_MAX, Message};
