@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::process::Signal;
 
@@ -73,7 +73,11 @@ impl DriveFault {
             }
             Self::LoseSegment { node, salt } => {
                 let segments = files_of(&site.files.segments(node))?;
-                ensure!(!segments.is_empty(), "{} has no segment", name(node));
+                if segments.is_empty() {
+                    // It was drained, and is only started anew.
+                    site.journal.say(format_args!("{} has no segment to lose", name(node)));
+                    return Ok(());
+                }
                 let lost = &segments[index(&mut Random::new(salt), segments.len())];
                 site.journal.say(format_args!("{} is removed", lost.display()));
                 fs::remove_file(lost).with_context(|| format!("remove {}", lost.display()))
