@@ -379,7 +379,7 @@ impl Connection {
         let node = &self.shard.node;
         let Some(core) = &node.core else { return Ok(()) };
         let heard = match Envelope::decode_up_to(node.config.protocols().newest(), &whole) {
-            Ok(envelope) => core.hear(*from, Arc::clone(address), Box::new(envelope)),
+            Ok(envelope) => core.hear(*from, Arc::clone(address), Box::new(envelope), whole.len()),
             Err(why @ BadEnvelope::Later { records_at, .. }) => {
                 tracing::debug!(from = from.short(), %why, "a message of a node is dropped");
                 node.counters.messages_later.add(1);

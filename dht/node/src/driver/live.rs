@@ -215,7 +215,7 @@ impl Driver {
             }
             Asked::Status(answer) => drop(answer.try_send(Box::new(self.core.status()))),
             Asked::OfTakedowns(asked) => self.take_takedown_asked(asked),
-            Asked::Message { from, address, envelope } => self.step(Input::Message { from, address, envelope }),
+            Asked::Message { from, address, envelope, _room } => self.step(Input::Message { from, address, envelope }),
         }
     }
 

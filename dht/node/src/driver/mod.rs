@@ -26,10 +26,10 @@ mod takedowns;
 mod turn;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use deadwax_dht::NodeId;
-use deadwax_dht::core::{Envelope, Input, Request};
+use deadwax_dht::core::{ENVELOPE_BYTES_MAX, Envelope, Input, Request};
 use deadwax_dht::log::Batch;
 use deadwax_dht::rebalance::Command;
 use deadwax_dht::wire::{CommandAnswer, CoreStatus, ErrorCode};
@@ -44,6 +44,8 @@ use crate::refusal::Refusal;
 
 /// The most requests and messages that wait for the core.
 const ASKED_MAX: usize = 4096;
+/// The most bytes of messages that wait for it, as they came: one of the longest and thousands of the others.
+const HEARD_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + (4 << 20);
 
 /// Something that the core may be too busy for.
 pub(crate) enum Asked {
@@ -60,7 +62,26 @@ pub(crate) enum Asked {
     /// About what is taken down by the cluster's log.
     OfTakedowns(takedowns::TakedownAsked),
     /// From another node.
-    Message { from: NodeId, address: Arc<str>, envelope: Box<Envelope> },
+    Message { from: NodeId, address: Arc<str>, envelope: Box<Envelope>, _room: Room },
+}
+
+/// What a message takes of [`HEARD_BYTES_MAX`], until the core has taken it.
+pub(crate) struct Room {
+    taken: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Room {
+    fn take(taken: &Arc<AtomicUsize>, bytes: usize) -> Option<Self> {
+        let room = Self { taken: Arc::clone(taken), bytes };
+        (taken.fetch_add(bytes, Ordering::Relaxed) + bytes <= HEARD_BYTES_MAX).then_some(room)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// Something that it must be told: it comes of what is under way, and so there is no more of it than of that.
@@ -79,6 +100,7 @@ pub(crate) struct Handle {
     asked: flume::Sender<Asked>,
     told: flume::Sender<Told>,
     numbers: AtomicU64,
+    heard_bytes: Arc<AtomicUsize>,
 }
 
 /// The core's end of it.
@@ -91,7 +113,10 @@ impl Handle {
     pub(crate) fn new() -> (Self, Inbox) {
         let (asked, from_asked) = flume::bounded(ASKED_MAX);
         let (told, from_told) = flume::unbounded();
-        (Self { asked, told, numbers: AtomicU64::new(1) }, Inbox { asked: from_asked, told: from_told })
+        (
+            Self { asked, told, numbers: AtomicU64::new(1), heard_bytes: Arc::default() },
+            Inbox { asked: from_asked, told: from_told },
+        )
     }
 
     /// Tells the core what happened. Nobody listens any more where the node stops.
@@ -113,9 +138,10 @@ impl Handle {
         drop(self.told.send(Told::Stop));
     }
 
-    /// Hands on a message of another node; lost where too much waits.
-    pub(crate) fn hear(&self, from: NodeId, address: Arc<str>, envelope: Box<Envelope>) -> bool {
-        self.asked.try_send(Asked::Message { from, address, envelope }).is_ok()
+    /// Hands on a message of another node that came as so many bytes; lost where too much waits.
+    pub(crate) fn hear(&self, from: NodeId, address: Arc<str>, envelope: Box<Envelope>, bytes: usize) -> bool {
+        let Some(room) = Room::take(&self.heard_bytes, bytes) else { return false };
+        self.asked.try_send(Asked::Message { from, address, envelope, _room: room }).is_ok()
     }
 
     /// A node that is at this epoch sent records of the map's log that cannot be read; lost where too much waits.
@@ -161,5 +187,22 @@ impl Handle {
     /// A number that no other request has.
     fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_that_wait_take_a_bounded_room_and_give_it_back() {
+        let taken = Arc::default();
+        let longest = Room::take(&taken, ENVELOPE_BYTES_MAX).expect("the longest message has room where nothing waits");
+        let others: Vec<Room> = (0..4).map(|_| Room::take(&taken, 1 << 20).expect("others beside it")).collect();
+        assert!(Room::take(&taken, 1).is_none(), "all is taken");
+        drop(longest);
+        assert!(Room::take(&taken, ENVELOPE_BYTES_MAX).is_some(), "what was refused took nothing");
+        drop(others);
+        assert_eq!(taken.load(Ordering::Relaxed), 0);
     }
 }
