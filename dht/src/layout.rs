@@ -12,8 +12,10 @@ use crate::routing::Directory;
 use crate::takedown::witnesses;
 use crate::{BadMap, Holder, Map, NodeId, VolumeId};
 
-/// How many epochs a [`LayoutCache`] keeps: the newest, and those that nodes are at that lag behind.
-const KEPT_MAX: usize = 8;
+/// How many epochs a [`LayoutCache`] keeps: the newest, and the one before.
+const KEPT_MAX: usize = 2;
+/// How many one keeps that many cores share: those that nodes are at that lag behind, too.
+const SHARED_KEPT_MAX: usize = 8;
 
 /// How many partitions may change for what volumes hold to be told from the epoch before; beyond, it is worked out anew.
 const CHANGED_MAX: usize = 16_384;
@@ -321,53 +323,69 @@ impl Layout {
 /// next, and a layout is worked out once. Who holds what is the same with and without it; whether it is known what changed
 /// since the epoch before is not. A node has one of its own, a simulation of ten thousand nodes one for all; of a small
 /// cluster, sometimes one for each, so that it would show if two worked it out differently.
-#[derive(Clone, Default, Debug)]
-pub struct LayoutCache(Arc<Mutex<VecDeque<Kept>>>);
+#[derive(Clone, Debug)]
+pub struct LayoutCache {
+    kept: Arc<Mutex<VecDeque<Kept>>>,
+    kept_max: usize,
+}
 
 type Kept = (History, Arc<Layout>);
 
-fn keep(kept: &mut VecDeque<Kept>, history: &History, layout: Layout) -> Arc<Layout> {
-    let layout = Arc::new(layout);
-    if kept.len() == KEPT_MAX {
-        kept.pop_front();
+/// That of one node.
+impl Default for LayoutCache {
+    fn default() -> Self {
+        Self { kept: Arc::default(), kept_max: KEPT_MAX }
     }
-    kept.push_back((history.clone(), layout.clone()));
-    layout
 }
 
 impl LayoutCache {
+    /// One for many cores in a process.
+    #[must_use]
+    pub fn for_many() -> Self {
+        Self { kept_max: SHARED_KEPT_MAX, ..Self::default() }
+    }
+
+    fn keep(&self, kept: &mut VecDeque<Kept>, history: &History, layout: Layout) -> Arc<Layout> {
+        let layout = Arc::new(layout);
+        if kept.len() == self.kept_max {
+            kept.pop_front();
+        }
+        kept.push_back((history.clone(), layout.clone()));
+        layout
+    }
+
     /// The layout of a history that begins with `map`, which knows already where all lies: seconds for a large cluster.
     pub fn begin(&self, history: &History, map: &Map) -> Result<Arc<Layout>, BadMap> {
         let begun = Arc::new(history.map()?);
         begun.learn_from(map);
         let layout = Layout::with(begun.clone(), history.state().clone(), history.head(), Arc::new(Cells::new(&begun)));
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(keep(&mut kept, history, layout))
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(self.keep(&mut kept, history, layout))
     }
 
     /// The layout of `history`'s newest epoch. Where it is not known yet, `earlier`, the caller's last, spares work; without
     /// it the newest here does.
     pub fn layout(&self, history: &History, earlier: Option<&Layout>) -> Result<Arc<Layout>, BadMap> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let head = history.head();
         if let Some((_, layout)) = kept.iter().find(|(_, layout)| layout.head == head) {
             return Ok(layout.clone());
         }
         let layout = Layout::new(history, earlier.or(kept.back().map(|(_, layout)| &**layout)))?;
-        Ok(keep(&mut kept, history, layout))
+        Ok(self.keep(&mut kept, history, layout))
     }
 
     /// A cache of its own that begins with what this one has.
     #[must_use]
     pub fn branch(&self) -> Self {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Self(Arc::new(Mutex::new(kept.clone())))
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        Self { kept: Arc::new(Mutex::new(kept.clone())), kept_max: self.kept_max }
     }
 
     /// What [`History::catch_up`] does.
     pub fn catch_up(&self, history: &mut History, batch: &Batch) -> Result<u64, BadHistory> {
         if let Some(last) = batch.records.last().filter(|last| last.epoch > history.epoch()) {
-            let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             let known = kept.iter().find(|(known, _)| known.is_newest(last)).or_else(|| {
                 let head = last.hash();
                 kept.iter().find(|(_, layout)| layout.head == head)

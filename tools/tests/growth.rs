@@ -71,9 +71,6 @@ fn until(what: &str, address: SocketAddr, mut holds: impl FnMut(&Value, bool) ->
     }
 }
 
-/// In how many seconds a node has heard of both others for certain.
-const HEARD_OF_ALL_S: u64 = 45;
-
 fn is_settled(now: &Value, healthy: bool) -> bool {
     healthy && now["log"]["settled"] == true && now["copies"]["missing"] == 0
 }
@@ -140,12 +137,6 @@ fn a_cluster_grows_by_a_node_and_shrinks_by_it_and_every_track_is_readable_all_t
     let (mut cluster, tracks) = stored();
     let first = cluster.master_address(0);
     until("three copies of each", first, is_settled);
-    // With a member more each wants to have heard of more of the others. One that has just started has not, and serves nothing
-    // until it is answered.
-    until("all have heard of all", first, |now, _| {
-        let nodes = now["nodes"].as_array().expect("a list");
-        nodes.iter().all(|node| node["uptime_s"].as_u64().is_some_and(|uptime| uptime > HEARD_OF_ALL_S))
-    });
     while_read(&mut cluster, &tracks, |cluster| {
         let fourth = join(cluster);
         let now = until("the fourth has its share", first, |now, healthy| {

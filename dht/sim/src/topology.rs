@@ -120,7 +120,7 @@ impl Topology {
         let map = Map::settled(spec).expect("a sound map");
         let voters = voters(&seats[..founders], shape.voters);
         let history = History::genesis_at(FOUNDED, map.spec().clone(), voters).expect("a sound genesis");
-        let layouts = LayoutCache::default();
+        let layouts = LayoutCache::for_many();
         layouts.begin(&history, &map).expect("a sound layout");
         let partitions = choose(&map, &seats, founders, shape, &mut random);
         let issuers = (0..shape.zones.min(3)).map(|_| NodeKey::from_bytes(&random.bytes())).collect();

@@ -1,6 +1,7 @@
 //! What each change does to a state, and what it may not do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use deadwax_track::Partition;
 
@@ -8,7 +9,7 @@ use super::change::Change;
 use super::state::{Grant, State, Token, Voter};
 use super::transition::{Move, Stage, Transition};
 use super::{MOVES_MAX, TOKENS_MAX, VOTERS_MAX, VOTERS_MIN};
-use crate::map::{check as check_spec, holders_in};
+use crate::map::{VolumeLists, check as check_spec, holders_in};
 use crate::{BadMap, MapSpec, Node, NodeId, Override, TokenName, VolumeId};
 
 /// Why a change cannot be. Ask the operator, or plan anew from the newest state: the same change will not do later.
@@ -290,7 +291,7 @@ fn distinct(partitions: impl ExactSizeIterator<Item = Partition>) -> Result<(), 
 
 /// Sets these overrides; none for those without volumes. The table is left in the order of partitions, so that it does
 /// not depend on the order of changes.
-fn set_overrides(state: &mut State, holders: BTreeMap<Partition, Vec<VolumeId>>) {
+fn set_overrides(state: &mut State, holders: BTreeMap<Partition, Arc<[VolumeId]>>) {
     let overrides = &mut state.spec.overrides;
     overrides.retain(|over| !holders.contains_key(&over.partition));
     let set = holders.into_iter().filter(|(_, volumes)| !volumes.is_empty());
@@ -306,6 +307,7 @@ fn begin(state: &mut State, moves: &[Move]) -> Result<(), BadChange> {
     let mut later = state.spec.clone();
     let named: BTreeSet<Partition> = partitions.iter().copied().collect();
     later.overrides.retain(|over| !named.contains(&over.partition));
+    let mut lists = VolumeLists::default();
     for (each, held) in moves.iter().zip(held) {
         let partition = each.partition;
         if state.transitions.contains_key(&partition) {
@@ -317,8 +319,9 @@ fn begin(state: &mut State, moves: &[Move]) -> Result<(), BadChange> {
         if each.new == each.old {
             return Err(BadChange::SameHolders(partition));
         }
-        later.overrides.push(Override { partition, volumes: each.new.clone() });
-        let transition = Transition { stage: Stage::Joint, old: each.old.clone(), new: each.new.clone() };
+        let (old, new) = (lists.one(&each.old), lists.one(&each.new));
+        later.overrides.push(Override { partition, volumes: new.clone() });
+        let transition = Transition { stage: Stage::Joint, old, new };
         state.transitions.insert(partition, transition);
     }
     Ok(check_spec(&later)?)
@@ -375,11 +378,11 @@ fn abort(state: &mut State, partitions: &[Partition]) -> Result<(), BadChange> {
 }
 
 /// From here on the map itself says that these volumes hold these partitions: by an override, unless placement says so.
-fn pin(state: &mut State, mut holders: BTreeMap<Partition, Vec<VolumeId>>) {
+fn pin(state: &mut State, mut holders: BTreeMap<Partition, Arc<[VolumeId]>>) {
     let partitions: Vec<Partition> = holders.keys().copied().collect();
     state.spec.overrides.retain(|over| !holders.contains_key(&over.partition));
     for (partition, placed) in partitions.iter().zip(holders_in(&state.spec, &partitions)) {
-        if holders[partition] == placed {
+        if *holders[partition] == *placed {
             holders.remove(partition);
         }
     }

@@ -3,6 +3,7 @@
 use deadwax_track::Partition;
 
 use super::codec::{BadBytes, Reader, Writer};
+use crate::map::VolumeLists;
 use crate::{ClusterId, MapSpec, Node, Override, Policy, Volume, VolumeId};
 
 pub(crate) fn write_spec(out: &mut Writer, spec: &MapSpec) {
@@ -80,7 +81,8 @@ pub(super) fn write_overrides(out: &mut Writer, overrides: &[Override]) {
 }
 
 pub(super) fn read_overrides(from: &mut Reader<'_>) -> Result<Vec<Override>, BadBytes> {
-    from.list(6, |from| Ok(Override { partition: read_partition(from)?, volumes: read_volumes(from)? }))
+    let mut lists = VolumeLists::default();
+    from.list(6, |from| Ok(Override { partition: read_partition(from)?, volumes: lists.one(&read_volumes(from)?) }))
 }
 
 pub(super) fn write_volumes(out: &mut Writer, volumes: &[VolumeId]) {

@@ -11,7 +11,7 @@ use super::rules::BadChange;
 use super::spec::{read_partition, read_spec, write_spec};
 use super::transition::{Holders, Transition};
 use super::{STATE_BYTES_MAX, rules};
-use crate::map::holders_in;
+use crate::map::{VolumeLists, holders_in};
 use crate::wire::PROTOCOL_OF_TOKENS;
 use crate::{MapSpec, Node, NodeId, TokenName, VolumeId};
 
@@ -269,7 +269,8 @@ impl State {
         let (seats, protocol) = (from.u64()?, from.u8()?);
         let dead = rising("dead nodes", from.list(32, Reader::node)?.into_iter().map(|node| (node, ())))?;
         let leaving = rising("leaving volumes", from.list(16, Reader::volume)?.into_iter().map(|id| (id, ())))?;
-        let moves = from.list(11, |from| Ok((read_partition(from)?, Transition::read(from)?)))?;
+        let mut lists = VolumeLists::default();
+        let moves = from.list(11, |from| Ok((read_partition(from)?, Transition::read(from, &mut lists)?)))?;
         let transitions = rising("transitions", moves.into_iter())?;
         let tokens = match protocol {
             PROTOCOL_OF_TOKENS.. => from.list(Token::BYTES, Token::read)?,

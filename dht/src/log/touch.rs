@@ -49,6 +49,9 @@ impl fmt::Display for Thing {
 /// relies on; two that only rely on the same drive (moves of two partitions to it) do not.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Touch {
+    /// The partitions that it writes, rising, apart from the rest: there are thousands of them in some of the records that
+    /// every node keeps.
+    partitions: Vec<Partition>,
     writes: BTreeSet<Thing>,
     reads: BTreeSet<Thing>,
 }
@@ -57,8 +60,7 @@ impl Touch {
     /// What `change` touches when it is made to `state`.
     pub(super) fn of(change: &Change, state: &State) -> Self {
         use Thing::{All, Node, Policy, Protocol, Tokens, Volume, Voters};
-        let (mut writes, mut reads) = (BTreeSet::new(), BTreeSet::new());
-        let partition_of = |partition: &Partition| Thing::Partition(*partition);
+        let (mut partitions, mut writes, mut reads) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         match change {
             Change::Genesis { .. } | Change::RollBack { .. } | Change::Reshape { .. } | Change::Admit { .. } => {
                 writes.insert(All);
@@ -91,16 +93,16 @@ impl Touch {
             }
             Change::SetOverrides(overrides) => {
                 reads.insert(Policy);
-                writes.extend(overrides.iter().map(|over| Thing::Partition(over.partition)));
-                reads.extend(overrides.iter().flat_map(|over| &over.volumes).map(|volume| Volume(*volume)));
+                partitions.extend(overrides.iter().map(|over| over.partition));
+                reads.extend(overrides.iter().flat_map(|over| &*over.volumes).map(|volume| Volume(*volume)));
             }
             Change::Begin(moves) => {
                 reads.insert(Policy);
-                writes.extend(moves.iter().map(|each| Thing::Partition(each.partition)));
+                partitions.extend(moves.iter().map(|each| each.partition));
                 reads.extend(moves.iter().flat_map(|each| each.old.iter().chain(&each.new)).map(|id| Volume(*id)));
             }
-            Change::Advance { partitions, .. } | Change::Finish(partitions) | Change::Abort(partitions) => {
-                writes.extend(partitions.iter().map(partition_of));
+            Change::Advance { partitions: named, .. } | Change::Finish(named) | Change::Abort(named) => {
+                partitions.extend_from_slice(named);
             }
             Change::SettleVoters => {
                 writes.insert(Voters);
@@ -116,7 +118,9 @@ impl Touch {
                 reads.extend(voters.iter().map(|grant| Node(grant.node)));
             }
         }
-        Self { writes, reads }
+        partitions.sort_unstable();
+        partitions.dedup();
+        Self { partitions, writes, reads }
     }
 
     /// Whether the holders of any partition may be others afterwards: something that placement looks at was changed.
@@ -127,10 +131,7 @@ impl Touch {
 
     /// The partitions that were named: their holders may be others afterwards.
     pub(super) fn moved(&self) -> impl Iterator<Item = Partition> {
-        self.writes.iter().filter_map(|thing| match thing {
-            Thing::Partition(named) => Some(*named),
-            _ => None,
-        })
+        self.partitions.iter().copied()
     }
 
     /// What both touch so that they clash, the first such thing in order.
@@ -139,6 +140,10 @@ impl Touch {
             if all.writes.contains(&Thing::All) {
                 return Some(Thing::All);
             }
+        }
+        let both = |partition: &&Partition| other.partitions.binary_search(partition).is_ok();
+        if let Some(partition) = self.partitions.iter().find(both) {
+            return Some(Thing::Partition(*partition));
         }
         let theirs = |thing: &&Thing| other.writes.contains(*thing) || other.reads.contains(*thing);
         let written = self.writes.iter().find(theirs);

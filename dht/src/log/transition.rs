@@ -18,12 +18,14 @@
 //! so that either set alone may go on afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use deadwax_track::Partition;
 
 use super::codec::{BadBytes, Reader, Writer};
 use super::spec::{read_partition, read_volumes, write_volumes};
 use crate::VolumeId;
+use crate::map::VolumeLists;
 
 /// How far a transition is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -84,10 +86,10 @@ impl Move {
 pub struct Transition {
     /// How far it is.
     pub stage: Stage,
-    /// The holders before.
-    pub old: Vec<VolumeId>,
+    /// The holders before. Shared between epochs.
+    pub old: Arc<[VolumeId]>,
     /// The holders after.
-    pub new: Vec<VolumeId>,
+    pub new: Arc<[VolumeId]>,
 }
 
 impl Transition {
@@ -97,14 +99,15 @@ impl Transition {
         write_volumes(out, &self.new);
     }
 
-    pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, BadBytes> {
-        Ok(Self { stage: Stage::read(from)?, old: read_volumes(from)?, new: read_volumes(from)? })
+    pub(super) fn read(from: &mut Reader<'_>, lists: &mut VolumeLists) -> Result<Self, BadBytes> {
+        let stage = Stage::read(from)?;
+        Ok(Self { stage, old: lists.one(&read_volumes(from)?), new: lists.one(&read_volumes(from)?) })
     }
 
     /// The volumes that must stay in the map while the transition is at this stage.
     pub(super) fn needed(&self) -> impl Iterator<Item = &VolumeId> {
-        let old = if self.stage == Stage::Settled { &[][..] } else { &self.old };
-        old.iter().chain(&self.new)
+        let old = if self.stage == Stage::Settled { &[][..] } else { &*self.old };
+        old.iter().chain(&*self.new)
     }
 }
 
@@ -119,7 +122,7 @@ pub struct Holders {
 
 impl Holders {
     pub(super) fn of(transition: &Transition) -> Self {
-        let (old, new) = (transition.old.clone(), transition.new.clone());
+        let (old, new) = (transition.old.to_vec(), transition.new.to_vec());
         match transition.stage {
             Stage::Joint => Self { first: old, second: Some(new) },
             Stage::Synced => Self { first: new, second: Some(old) },

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use deadwax_track::Partition;
 
 use super::{MAP_VERSION, MapSpec, Node};
+use crate::partitions::Partitions;
 use crate::wire::VOLUMES_PER_NODE_MAX;
 use crate::{NodeId, VolumeId};
 
@@ -156,7 +157,7 @@ fn check_node(node: &Node) -> Result<(), BadMap> {
 fn check_overrides(spec: &MapSpec, volumes: &BTreeMap<VolumeId, NodeId>) -> Result<(), BadMap> {
     // A cluster with fewer nodes than copies has one copy a node.
     let copies = usize::from(spec.policy.copies).min(spec.nodes.len());
-    let mut partitions = BTreeSet::new();
+    let (mut partitions, mut nodes) = (Partitions::default(), Vec::with_capacity(copies));
     for over in &spec.overrides {
         let partition = over.partition;
         if !partitions.insert(partition) {
@@ -165,12 +166,13 @@ fn check_overrides(spec: &MapSpec, volumes: &BTreeMap<VolumeId, NodeId>) -> Resu
         if over.volumes.len() != copies {
             return Err(BadMap::OverrideCount { partition, got: over.volumes.len(), copies });
         }
-        let mut nodes = BTreeSet::new();
-        for volume in &over.volumes {
+        nodes.clear();
+        for volume in &*over.volumes {
             let node = *volumes.get(volume).ok_or(BadMap::OverrideVolume { partition, volume: *volume })?;
-            if !nodes.insert(node) {
+            if nodes.contains(&node) {
                 return Err(BadMap::OverrideNode { partition, node });
             }
+            nodes.push(node);
         }
     }
     Ok(())

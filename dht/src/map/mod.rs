@@ -2,9 +2,11 @@
 
 mod check;
 mod file;
+mod overridden;
 mod overrides;
+mod volume_lists;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use deadwax_track::{PARTITIONS, Partition};
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub use self::check::BadMap;
 pub(crate) use self::check::{COPIES_MAX, check};
 pub use self::file::MapFileError;
+use self::overridden::Overridden;
+pub(crate) use self::volume_lists::VolumeLists;
 use crate::placement::{Assignment, Holder, Roster, Step, settle};
 use crate::{ClusterId, NodeId, Unmet, VolumeId};
 
@@ -102,8 +106,8 @@ pub struct Override {
     /// Which partition.
     pub partition: Partition,
     /// Its holders, in order of preference; as many as there are copies (or nodes, where those are fewer), no two on a
-    /// node.
-    pub volumes: Vec<VolumeId>,
+    /// node. Shared between epochs.
+    pub volumes: Arc<[VolumeId]>,
 }
 
 type Placed = Box<[OnceLock<Box<[Holder]>>]>;
@@ -114,10 +118,7 @@ pub struct Map {
     spec: MapSpec,
     zones: Vec<String>,
     roster: Roster,
-    /// Indexes into the roster's volumes.
-    overrides: BTreeMap<Partition, Vec<u32>>,
-    /// A bit for each partition: whether it has an override. Most have none, and this is asked for all of them.
-    overridden: Box<[u64]>,
+    overrides: Overridden,
     /// Each partition's holders, once they were asked for: about 10 MiB when all were.
     placed: OnceLock<Placed>,
     /// All partitions' holders but for overrides, once a change was planned: about 2 MiB.
@@ -130,9 +131,8 @@ impl Map {
         check::check(&spec)?;
         let zones = zones(&spec.nodes);
         let roster = roster(&spec, &zones);
-        let (overrides, overridden) = (BTreeMap::new(), Box::default());
-        let (placed, assignment) = (OnceLock::new(), OnceLock::new());
-        let mut map = Self { zones, roster, overrides, overridden, placed, assignment, spec };
+        let (overrides, placed, assignment) = (Overridden::default(), OnceLock::new(), OnceLock::new());
+        let mut map = Self { zones, roster, overrides, placed, assignment, spec };
         map.index_overrides();
         Ok(map)
     }
@@ -158,12 +158,8 @@ impl Map {
         let names = self.roster.volumes().iter().map(|seat| seat.holder().volume);
         let index: BTreeMap<VolumeId, u32> =
             if overrides.is_empty() { BTreeMap::new() } else { names.zip(0..).collect() };
-        self.overridden = vec![0; PARTITIONS as usize / 64].into();
-        for over in overrides {
-            self.overridden[usize::from(over.partition.0) / 64] |= 1 << (over.partition.0 % 64);
-        }
         let indexed = |over: &Override| (over.partition, over.volumes.iter().map(|id| index[id]).collect());
-        self.overrides = overrides.iter().map(indexed).collect();
+        self.overrides = Overridden::new(overrides.iter().map(indexed));
     }
 
     /// The map in this text, or what is wrong with it: a line of the text, or a rule that its values break.
@@ -225,7 +221,7 @@ impl Map {
     pub fn holders(&self, partition: Partition) -> &[Holder] {
         let holder = |volume: u32| self.roster.volumes()[volume as usize].holder();
         let placed = self.placed.get_or_init(|| (0..PARTITIONS).map(|_| OnceLock::new()).collect());
-        placed[usize::from(partition.0)].get_or_init(|| match (self.overrides.get(&partition), self.assignment.get()) {
+        placed[usize::from(partition.0)].get_or_init(|| match (self.overrides.get(partition), self.assignment.get()) {
             (Some(volumes), _) => volumes.iter().copied().map(holder).collect(),
             (None, Some(all)) => all.holders(partition.0).iter().copied().map(holder).collect(),
             (None, None) => self.roster.place(partition).iter().map(|pick| holder(pick.volume)).collect(),
@@ -247,11 +243,7 @@ impl Map {
     /// What [`holders`](Self::holders) gives, as indexes into the roster's volumes; by way of
     /// [`assignment`](Self::assignment).
     pub(crate) fn held(&self, partition: u16) -> &[u32] {
-        if self.overridden[usize::from(partition) / 64] & 1 << (partition % 64) == 0 {
-            self.assignment().holders(partition)
-        } else {
-            &self.overrides[&Partition(partition)]
-        }
+        self.overrides.get(Partition(partition)).unwrap_or_else(|| self.assignment().holders(partition))
     }
 
     /// The holders of all partitions by rendezvous alone. Worked out at the first call, unless a plan knew it.
@@ -295,8 +287,9 @@ impl Eq for Map {}
 /// cost of a whole map. Takes 10 ns a volume and partition.
 pub(crate) fn holders_in(spec: &MapSpec, partitions: &[Partition]) -> Vec<Vec<VolumeId>> {
     let roster = roster(spec, &zones(&spec.nodes));
-    let overrides: BTreeMap<Partition, &[VolumeId]> =
-        spec.overrides.iter().map(|over| (over.partition, over.volumes.as_slice())).collect();
+    let asked: BTreeSet<Partition> = partitions.iter().copied().collect();
+    let named = spec.overrides.iter().filter(|over| asked.contains(&over.partition));
+    let overrides: BTreeMap<Partition, &[VolumeId]> = named.map(|over| (over.partition, &*over.volumes)).collect();
     let volume = |index: u32| roster.volumes()[index as usize].holder().volume;
     let holders = |partition: &Partition| match overrides.get(partition) {
         Some(volumes) => volumes.to_vec(),

@@ -11,7 +11,8 @@ use deadwax_track::Partition;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserializer, Serializer};
 
-use super::Override;
+use super::{Override, VolumeLists};
+use crate::VolumeId;
 
 pub(super) fn serialize<S: Serializer>(overrides: &[Override], serializer: S) -> Result<S::Ok, S::Error> {
     let line = |over: &Override| {
@@ -35,15 +36,16 @@ impl<'de> Visitor<'de> for Lines {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut lines: A) -> Result<Self::Value, A::Error> {
-        let mut overrides = Vec::new();
+        let (mut overrides, mut lists) = (Vec::new(), VolumeLists::default());
         while let Some((partition, names)) = lines.next_entry::<String, String>()? {
             let digits = partition.len() == 4 && partition.bytes().all(|digit| digit.is_ascii_hexdigit());
             let number = u16::from_str_radix(&partition, 16).ok().filter(|_| digits);
             let number = number.ok_or_else(|| {
                 A::Error::custom(format!("{partition:?} is no partition; one is four hexadecimal digits"))
             })?;
-            let volumes = names.split_whitespace().map(str::parse).collect::<Result<_, _>>();
-            overrides.push(Override { partition: Partition(number), volumes: volumes.map_err(A::Error::custom)? });
+            let volumes = names.split_whitespace().map(str::parse).collect::<Result<Vec<VolumeId>, _>>();
+            let volumes = lists.one(&volumes.map_err(A::Error::custom)?);
+            overrides.push(Override { partition: Partition(number), volumes });
         }
         Ok(overrides)
     }

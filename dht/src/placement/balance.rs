@@ -18,7 +18,7 @@ use super::assignment::{Assignment, GONE, Step};
 use super::fair::{COPY, fair_shares};
 use super::roster::Roster;
 use super::table::{Holdings, Move, Table, WHOLE_PPM};
-use crate::map::{Map, Override};
+use crate::map::{Map, Override, VolumeLists};
 
 /// How far a volume may be off its fair share after a first placement, in thousandths.
 const SETTLED_TOLERANCE: u64 = 4;
@@ -267,12 +267,13 @@ fn overrides(roster: &Roster, wanted: &Assignment, held: &Holdings) -> Vec<Overr
         let wanted = wanted.holders(*partition);
         held.of(*partition).iter().any(|volume| !wanted.contains(volume))
     });
+    let mut lists = VolumeLists::default();
     differing
         .map(|partition| {
             let mut volumes: Vec<_> = held.of(partition).iter().map(|volume| roster.seat(*volume)).collect();
             volumes.sort_by_cached_key(|seat| (seat.drawer.draw(Partition(partition)), seat.holder.volume));
-            let volumes = volumes.into_iter().map(|seat| seat.holder.volume).collect();
-            Override { partition: Partition(partition), volumes }
+            let volumes: Vec<_> = volumes.into_iter().map(|seat| seat.holder.volume).collect();
+            Override { partition: Partition(partition), volumes: lists.one(&volumes) }
         })
         .collect()
 }

@@ -91,7 +91,7 @@ impl Motions {
                 } else {
                     Vec::new()
                 },
-                unaware: if transition.stage == Stage::Synced { transition.old.clone() } else { Vec::new() },
+                unaware: if transition.stage == Stage::Synced { transition.old.to_vec() } else { Vec::new() },
             });
             if transition.stage != Stage::Settled {
                 self.take(&transition.old, &transition.new, facts);

@@ -2,9 +2,9 @@
 
 use deadwax_track::Partition;
 
-use crate::map::check;
+use crate::map::{VolumeLists, check};
 use crate::placement::{GONE, Step};
-use crate::{BadMap, Map, MapSpec, Override};
+use crate::{BadMap, Map, MapSpec, Override, VolumeId};
 
 /// `proposed` with the overrides by which every partition keeps the holders that it has in `before`, and no others:
 /// where rendezvous over the proposed volumes gives the same ones there is none. The overrides of `proposed` do not
@@ -27,7 +27,7 @@ pub(super) fn pinned(before: &Map, proposed: MapSpec) -> Result<Map, BadMap> {
     let step = Step::new(before, &after);
     let wanted = before.assignment().advance(before, &after, &step);
     let volume = |index: u32| before.roster().volumes()[index as usize].holder().volume;
-    let (mut overrides, copies) = (Vec::new(), after.roster().copies());
+    let (mut overrides, mut lists, copies) = (Vec::new(), VolumeLists::default(), after.roster().copies());
     for number in 0..=u16::MAX {
         let (held, wanted, partition) = (before.held(number), wanted.holders(number), Partition(number));
         let mut moved = held.len() != wanted.len();
@@ -42,7 +42,8 @@ pub(super) fn pinned(before: &Map, proposed: MapSpec) -> Result<Map, BadMap> {
             return Err(BadMap::OverrideCount { partition, got: held.len(), copies });
         }
         if moved {
-            overrides.push(Override { partition, volumes: held.iter().copied().map(volume).collect() });
+            let held: Vec<VolumeId> = held.iter().copied().map(volume).collect();
+            overrides.push(Override { partition, volumes: lists.one(&held) });
         }
     }
     after.put(overrides);

@@ -35,10 +35,16 @@ impl Queue {
         }
     }
 
-    /// The next that may have its turn.
-    pub(super) fn next(&mut self) -> Option<Wanted> {
-        let key = self.runnable.pop_first()?;
-        Some(self.entries[&key.partition].clone())
+    /// The next that may have its turn. `moves`: whether a partition is in motion, or proposed. What another voter began when
+    /// it led may come to be after this one made its plan: what was done so is forgotten here, and what is under way so
+    /// [returns](Self::returned).
+    pub(super) fn next(&mut self, moves: impl Fn(Partition) -> bool) -> Option<Wanted> {
+        while let Some(key) = self.runnable.pop_first() {
+            if let Some(wanted) = self.entries.get(&key.partition).filter(|_| !moves(key.partition)) {
+                return Some(wanted.clone());
+            }
+        }
+        None
     }
 
     pub(super) fn park(&mut self, key: Key, volume: VolumeId) {
@@ -79,6 +85,7 @@ impl Queue {
         let key = entry.key;
         if entry.to.iter().all(|volume| entry.from.contains(volume)) {
             self.entries.remove(&partition);
+            self.runnable.remove(&key);
         } else if key.live > 0 {
             self.runnable.insert(key);
         }
@@ -104,5 +111,45 @@ impl Queue {
 
     pub(super) fn lost(&self) -> usize {
         self.lost.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const P: Partition = Partition(7);
+
+    fn volumes(numbers: [u8; 3]) -> Vec<VolumeId> {
+        numbers.map(|number| VolumeId::from_bytes([number; 16])).to_vec()
+    }
+
+    fn filled() -> (Queue, Key) {
+        let key = Key { live: 3, reason: Reason::Balance, partition: P };
+        let mut queue = Queue::default();
+        queue.fill(vec![Wanted { key, from: volumes([1, 2, 3]), to: volumes([1, 2, 4]) }], |_| false);
+        (queue, key)
+    }
+
+    #[test]
+    fn what_another_voter_moved_meanwhile_has_no_turn() {
+        for waits in [false, true] {
+            let (mut queue, key) = filled();
+            if waits {
+                assert!(queue.next(|_| false).is_some());
+                queue.park(key, volumes([4; 3])[0]);
+            }
+            queue.returned(P, || volumes([1, 2, 4]));
+            queue.unpark(|_| 1);
+            assert!(queue.next(|_| false).is_none() && queue.is_idle(), "it waited: {waits}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_motion_has_its_turn_when_it_returns() {
+        let (mut queue, _) = filled();
+        assert!(queue.next(|partition| partition == P).is_none());
+        queue.returned(P, || volumes([1, 2, 3]));
+        assert!(queue.next(|_| false).is_some());
     }
 }

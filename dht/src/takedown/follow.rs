@@ -24,8 +24,11 @@ pub const APPENDS_MAX: usize = 16;
 pub const QUESTIONS_MAX: usize = 256;
 /// How long an answer may take before another witness is asked, in ms.
 const ANSWER_MS: u64 = 2_000;
-/// How soon the next witness is asked while this node does not serve or soon will not, in ms, for the first two rounds.
+/// How soon the next witness is asked while this node does not serve, or soon will not, or has yet to hear of all, in ms,
+/// in the first rounds.
 const HURRY_MS: u64 = 250;
+/// So many.
+const HURRIED_ROUNDS: usize = 2;
 
 /// What the driver carries out.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -138,8 +141,9 @@ struct Appending {
 /// s where there are 16. A node that is no witness, and has heard of one what half of them had (its [`Basis`]), asks the
 /// next after a third of the lease, 20 s; the 16 witnesses ask one every second, so that what they say is young. Where
 /// one does not answer in 2 s the next is asked; where this node does not serve, one every quarter of a second, and after
-/// two rounds one every 2 s. A member that has just started, or whose fellow members are others, asks each at once, one
-/// every quarter of a second: what it heard of just enough for does not do when there is one more.
+/// two rounds one every 2 s. A member that has just started, or whose fellow members are others, asks on in the same way
+/// until each has answered that it has caught up, for a lease at most: what it heard of just enough for does not do when
+/// there is one more, and who started with it and was asked too early counts for nothing.
 ///
 /// **Spreading.** Whoever is asked, and sees that the asker has what it lacks, asks back. A takedown that is issued
 /// here is told to all witnesses at once, by questions.
@@ -163,9 +167,10 @@ pub struct Follow {
     next: usize,
     /// How many were asked since this node last served.
     hurried: usize,
-    /// How many a member has yet to ask, one soon after the other, so that it has heard of all: what it heard of just enough
-    /// for is not enough when another becomes a member.
-    unasked: usize,
+    /// Since when a member asks until it has heard of all, and how many it has asked: what it heard of just enough for is
+    /// not enough when another becomes a member.
+    asks_all_since: u64,
+    asked_all: usize,
     due: u64,
     number: u64,
     questions: BTreeMap<u64, Question>,
@@ -200,7 +205,8 @@ impl Follow {
             witnesses: Vec::new(),
             next: 0,
             hurried: 0,
-            unasked: 0,
+            asks_all_since: now,
+            asked_all: 0,
             due: now,
             number: 0,
             questions: BTreeMap::new(),
@@ -254,7 +260,7 @@ impl Follow {
         let witnesses = &self.witnesses;
         self.questions.retain(|_, question| witnesses.contains(&question.to));
         if are_others {
-            self.unasked = self.witnesses.len();
+            (self.asks_all_since, self.asked_all) = (now, 0);
         }
         if !self.serves {
             self.due = now;
@@ -289,7 +295,8 @@ impl Follow {
             appending.compared.clear();
         }
         self.lease.void(self.now);
-        (self.due, self.hurried, self.unasked) = (self.now, 0, self.witnesses.len());
+        (self.due, self.hurried) = (self.now, 0);
+        (self.asks_all_since, self.asked_all) = (self.now, 0);
     }
 
     fn pass(&mut self, now: u64) {
@@ -455,9 +462,7 @@ impl Follow {
             self.effects.push(FollowEffect::Serves(serves));
         }
         if now >= self.due && !self.witnesses.is_empty() {
-            self.next %= self.witnesses.len();
-            let to = self.witnesses[self.next];
-            self.next += 1;
+            let to = self.turn();
             self.ask(to);
             self.due = now + self.pause_ms();
         }
@@ -478,9 +483,29 @@ impl Follow {
         self.lease.until() >= self.now.saturating_add(self.rules.lease_ms / 4)
     }
 
-    /// Whether it is yet to ask some whom it may need soon.
-    const fn is_asking_all(&self) -> bool {
-        self.lease.is_member() && self.unasked > 0
+    /// Whether it has yet to hear of some whom it may need soon.
+    fn is_asking_all(&self) -> bool {
+        let ends = self.asks_all_since.saturating_add(self.rules.lease_ms);
+        self.lease.is_member() && self.now < ends && self.unheard().next().is_some()
+    }
+
+    /// Who has not said, asked since a member asks all, that it has caught up.
+    fn unheard(&self) -> impl Iterator<Item = NodeId> {
+        self.witnesses.iter().copied().filter(|node| !self.lease.has_heard(node, self.asks_all_since))
+    }
+
+    /// Whom to ask next. After the hurried rounds every other question is to one that it has yet to hear of, which the
+    /// others would else be asked between, and every other in turn, so that what they said does not grow old.
+    fn turn(&mut self) -> NodeId {
+        let again = self.asked_all.saturating_sub(HURRIED_ROUNDS * self.witnesses.len());
+        if again % 2 == 1 && self.is_asking_all() && self.steady_ms() > ANSWER_MS {
+            let unheard: Vec<NodeId> = self.unheard().collect();
+            return unheard[again / 2 % unheard.len()];
+        }
+        self.next %= self.witnesses.len();
+        let to = self.witnesses[self.next];
+        self.next += 1;
+        to
     }
 
     /// Whether one question may do for long: a member's pace is what others go by.
@@ -500,16 +525,12 @@ impl Follow {
     /// How long after a question the next is asked if no answer comes, in ms.
     fn pause_ms(&mut self) -> u64 {
         let steady_ms = self.steady_ms();
-        let is_asking_all = self.is_asking_all();
-        self.unasked = self.unasked.saturating_sub(1);
-        if is_asking_all {
-            return self.jittered(HURRY_MS.min(steady_ms));
-        }
-        if self.is_fresh() {
-            return self.jittered(ANSWER_MS.min(steady_ms));
-        }
-        self.hurried += 1;
-        let pause_ms = if self.hurried <= 2 * self.witnesses.len() { HURRY_MS } else { ANSWER_MS };
+        let rounds = HURRIED_ROUNDS * self.witnesses.len();
+        let (asks_all, is_stale) = (self.is_asking_all(), !self.is_fresh());
+        self.asked_all += usize::from(asks_all);
+        self.hurried += usize::from(is_stale);
+        let hurries = (asks_all && self.asked_all <= rounds) || (is_stale && self.hurried <= rounds);
+        let pause_ms = if hurries { HURRY_MS } else { ANSWER_MS };
         self.jittered(pause_ms.min(steady_ms))
     }
 

@@ -298,6 +298,12 @@ impl Lease {
         Standing { intact: self.intact, counts: self.vouches }
     }
 
+    /// Whether this member said that it has caught up, in an answer to a question of this time or later.
+    pub(super) fn has_heard(&self, member: &NodeId, since: u64) -> bool {
+        let compared = self.others.get(member);
+        compared.and_then(|compared| compared.synced).is_some_and(|asked| asked >= since)
+    }
+
     /// It may serve before this time, unless something is compared in between; 0 where it may not.
     pub(super) const fn until(&self) -> u64 {
         self.until

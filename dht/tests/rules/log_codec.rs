@@ -33,7 +33,7 @@ fn changes() -> Vec<(&'static str, Change)> {
         ("set no rack", Change::SetRack { node: node_id(9), rack: None }),
         ("set address", Change::SetAddress { node: node_id(9), address: "a:1".to_owned() }),
         ("set policy", Change::SetPolicy(Policy { copies: 3, write_quorum: 2, zones_min: 1 })),
-        ("set overrides", Change::SetOverrides(vec![Override { partition: Partition(7), volumes }])),
+        ("set overrides", Change::SetOverrides(vec![Override { partition: Partition(7), volumes: volumes.into() }])),
         ("begin", Change::Begin(vec![move_to(&history(5, 3), Partition(7), [1, 2, 3])])),
         ("advance", Change::Advance { partitions: partitions.clone(), to: Stage::Synced }),
         ("advance to settled", Change::Advance { partitions: partitions.clone(), to: Stage::Settled }),

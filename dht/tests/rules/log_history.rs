@@ -215,7 +215,7 @@ fn a_change_that_breaks_a_rule_is_refused() {
     assert!(matches!(rule(&known, Change::SetPolicy(copies)), BadChange::Map(BadMap::WriteQuorum { .. })));
     let zone = Change::SetZone { node: node_id(1), zone: "x".repeat(70_000) };
     assert!(matches!(rule(&known, zone), BadChange::Map(BadMap::Name { .. })));
-    let over = Override { partition: P, volumes: vec![no_such; 3] };
+    let over = Override { partition: P, volumes: [no_such; 3].into() };
     let unknown = BadMap::OverrideVolume { partition: P, volume: no_such };
     assert_eq!(rule(&known, Change::SetOverrides(vec![over.clone()])), BadChange::Map(unknown));
     assert_eq!(rule(&known, Change::SetOverrides(vec![over.clone(), over])), BadChange::PartitionTwice(P));
@@ -286,7 +286,7 @@ fn a_transition_goes_from_stage_to_stage() {
     assert_eq!(sets(&known), [old.clone(), new.clone()], "readers ask the old ones first");
     assert_eq!(known.state().holders(P).union().into_iter().collect::<BTreeSet<_>>(), both);
     assert_eq!(rule(&known, Change::Begin(vec![each])), BadChange::InTransition(P));
-    let over = Override { partition: P, volumes: new.clone() };
+    let over = Override { partition: P, volumes: new.clone().into() };
     assert_eq!(rule(&known, Change::SetOverrides(vec![over])), BadChange::InTransition(P));
     assert!(matches!(rule(&known, advance(Stage::Settled)), BadChange::Stage { is: Stage::Joint, .. }));
     assert!(matches!(rule(&known, Change::Finish(vec![P])), BadChange::Stage { is: Stage::Joint, .. }));

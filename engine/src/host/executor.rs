@@ -43,8 +43,13 @@ impl Executor {
                 .make()
         };
         // Where the slab is larger than the kernel registers, that is on purpose, and glommio's warning of it would alarm
-        // at each start: for once it is not heard. What goes wrong is an error all the same.
-        let made = if reserved > io_memory { with_default(&tracing::Dispatch::none(), make) } else { make() };
+        // at each start: for once it is not heard. What goes wrong is an error all the same. (And one so small that it
+        // is on no huge pages is as well not registered.)
+        let made = if reserved > io_memory || reserved < slab::HUGE_PAGE_BYTES {
+            with_default(&tracing::Dispatch::none(), make)
+        } else {
+            make()
+        };
         let executor = made.map_err(|why| io::Error::other(why.to_string()))?;
         raise_workers();
         Ok(Self { executor, io_memory, reserved })

@@ -22,13 +22,15 @@ use rustix::process::{Resource, getrlimit};
 const DECLINED_BYTES: usize = (1 << 30) + 4096;
 const PIECE_BYTES: usize = 1 << 20;
 const PAGE_BYTES: usize = 4096;
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+pub(super) const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// What to tell glommio for a slab of `io_memory` bytes.
 pub(super) fn reservation(io_memory: usize) -> usize {
     // Where address space itself is rationed, a reservation would be refused or charged.
     let strict = fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim() == "2");
-    if strict || getrlimit(Resource::As).current.is_some() { io_memory } else { io_memory.max(DECLINED_BYTES) }
+    // Who wants less than one huge page gets none: the lists alone would make several resident.
+    let small = io_memory < HUGE_PAGE_BYTES;
+    if small || strict || getrlimit(Resource::As).current.is_some() { io_memory } else { io_memory.max(DECLINED_BYTES) }
 }
 
 /// Asks for huge pages under this executor's slab of `reserved` bytes and touches `io_memory` of them. Called once on
@@ -36,7 +38,7 @@ pub(super) fn reservation(io_memory: usize) -> usize {
 /// held until the executor ends: the slab's small blocks, at its ragged edge, where no huge page fits.
 pub(super) fn prime(reserved: usize, io_memory: usize) -> Vec<DmaBuffer> {
     // Where the kernel has registered the slab, it reads and writes the pages that it had then.
-    let edge = if reserved > io_memory { renew(reserved) } else { Vec::new() };
+    let edge = if reserved > io_memory { renew(reserved, io_memory) } else { Vec::new() };
     let pieces = (io_memory / PIECE_BYTES).min(reserved / PIECE_BYTES / 2);
     let touched: Vec<DmaBuffer> = (0..pieces)
         .map(|_| {
@@ -51,8 +53,9 @@ pub(super) fn prime(reserved: usize, io_memory: usize) -> Vec<DmaBuffer> {
 
 /// Maps the slab anew, all but its edges, to be backed by huge pages when it is touched. glommio does not give out its
 /// address. It hands out blocks of powers of two, so that taking the largest, the next and so on takes nearly all of it; those
-/// that can be on huge pages are given back on return.
-fn renew(reserved: usize) -> Vec<DmaBuffer> {
+/// that can be on huge pages are given back on return. Of those that only a burst will use, beyond `io_memory`, the beginning, where
+/// the lists are, stays on small pages: or an idle shard would have six huge ones for six entries of lists.
+fn renew(reserved: usize, io_memory: usize) -> Vec<DmaBuffer> {
     let mut bytes = (reserved / 2 + 1).next_power_of_two() / 2;
     let mut taken = Vec::new();
     while bytes >= PAGE_BYTES {
@@ -70,6 +73,13 @@ fn renew(reserved: usize) -> Vec<DmaBuffer> {
         let advised = mapped.and_then(|start| unsafe { madvise(start, length, Advice::LinuxHugepage) });
         if let Err(why) = advised {
             tracing::debug!(%why, "no huge pages for the slab");
+        }
+    }
+    for block in taken.iter().filter(|block| block.len() > io_memory.max(HUGE_PAGE_BYTES)) {
+        let start = std::ptr::without_provenance_mut(block.as_ptr().addr());
+        // SAFETY: the beginning of a live allocation of ours; this changes how it is backed, never its bytes.
+        if let Err(why) = unsafe { madvise(start, HUGE_PAGE_BYTES, Advice::LinuxNoHugepage) } {
+            tracing::debug!(%why, "huge pages for the slab's lists");
         }
     }
     taken.retain(|block| block.len() < HUGE_PAGE_BYTES);

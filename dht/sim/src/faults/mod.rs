@@ -198,7 +198,7 @@ impl World {
         let host = |volume: &VolumeId| self.registry.get(&layout.node_of(volume)?).copied();
         let cut = |one: u32, other: u32| active.rules.iter().any(|rule| self.network.is_cut_by(*rule, (one, other)));
         layout.state().transitions().values().any(|moves| {
-            let holders: BTreeSet<u32> = moves.old.iter().chain(&moves.new).filter_map(host).collect();
+            let holders: BTreeSet<u32> = moves.old.iter().chain(&*moves.new).filter_map(host).collect();
             match active.kind.class() {
                 Class::Process | Class::Drive => active.hosts.iter().any(|host| holders.contains(host)),
                 Class::Network => {

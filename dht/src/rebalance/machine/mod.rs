@@ -502,7 +502,8 @@ impl Rebalance {
         let any_braked = facts.any_braked(&self.braked);
         let mut moves = Vec::new();
         while moves.len() < MOVES_MAX && self.motions.loaded() < settings.moving_max {
-            let Some(each) = self.queue.next() else { break };
+            let (motions, busy) = (&self.motions, &self.busy);
+            let Some(each) = self.queue.next(|named| motions.contains(named) || busy.contains(&named)) else { break };
             let partition = each.key.partition;
             // Where the dead are held by a brake, shares and zones are off on their account.
             let follows = any_braked && matches!(each.key.reason, Reason::Zones | Reason::Balance);

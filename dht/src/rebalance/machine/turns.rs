@@ -308,7 +308,7 @@ impl Rebalance {
         let held = (0..=u16::MAX).filter(|partition| {
             let moves = moving.get(&Partition(*partition)).is_some_and(|each| {
                 let old: &[VolumeId] = if each.stage == Stage::Settled { &[] } else { &each.old };
-                old.iter().chain(&each.new).any(|volume| volumes.contains(volume))
+                old.iter().chain(&*each.new).any(|volume| volumes.contains(volume))
             });
             moves || self.map.held(*partition).iter().any(|volume| names[*volume as usize])
         });

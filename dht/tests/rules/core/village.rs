@@ -116,7 +116,7 @@ impl Village {
             history,
             spoken,
             volume_moving_bytes: 0,
-            layouts: LayoutCache::default(),
+            layouts: LayoutCache::for_many(),
             queue: BTreeMap::new(),
             sequence: 0,
             answers: BTreeMap::new(),

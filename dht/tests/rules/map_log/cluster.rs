@@ -118,7 +118,7 @@ pub(crate) fn any_change(random: &mut Random, history: &History, fresh: &mut u8)
                 chosen.swap(at, other);
             });
             chosen.truncate(3);
-            Change::SetOverrides(vec![Override { partition, volumes: chosen }])
+            Change::SetOverrides(vec![Override { partition, volumes: chosen.into() }])
         }
         7 => {
             let first = 1 + random.below(3);

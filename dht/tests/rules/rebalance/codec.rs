@@ -58,7 +58,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         epoch: 3,
         policy: Policy::default(),
         nodes: vec![node.clone()],
-        overrides: vec![Override { partition: Partition(7), volumes: vec![volume] }],
+        overrides: vec![Override { partition: Partition(7), volumes: [volume].into() }],
     };
     vec![
         ("add node", Command::AddNode(node.clone())),
