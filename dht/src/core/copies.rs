@@ -270,6 +270,7 @@ impl Core {
     }
 
     pub(super) fn take_sync(&mut self, from: NodeId, message: sync::Message) {
+        self.volume_spoke(&message.from);
         self.copies.sync.handle_message(self.now, from, message);
         self.touch(Part::Sync);
     }
@@ -289,9 +290,7 @@ impl Core {
 
     fn carry_out_sync(&mut self, layout: &Arc<Layout>, effect: sync::Effect) {
         match effect {
-            sync::Effect::Send { to, message } if to == self.config.node => {
-                self.copies.sync.handle_message(self.now, to, message);
-            }
+            sync::Effect::Send { to, message } if to == self.config.node => self.take_sync(to, message),
             sync::Effect::Send { to, message } => self.send(to, Message::Sync(message)),
             sync::Effect::List { number, volume, partition } => {
                 self.effects.push(Effect::List { number, volume, partition });

@@ -4,7 +4,7 @@
 //! repeated until the stage is over. *Synced*: a new holder has found its digest equal with all old ones, all of them at
 //! the epoch of the move or later. One that is down is waited for until it is declared dead, as those that are up may have
 //! lost what it has. One that leaves the cluster may be a drive that is lost: it is waited for only until its node has
-//! answered for two minutes without it. *Knows*: an old holder knows that readers ask the new set now, so that it will
+//! answered for two minutes without it, once for all that it held. *Knows*: an old holder knows that readers ask the new set now, so that it will
 //! not call anything absent; without that, two old holders that are cut off together could, after the new set has
 //! taken a write alone.
 
@@ -29,6 +29,9 @@ const MORE_MS: u64 = 250;
 const GONE_MS: u64 = 2 * WAIT_MS_MAX;
 /// And when so many comparisons in a row had no answer.
 const UNANSWERED: u8 = 3;
+/// One that was lost counts so again when its node has answered for so long, in ms, after nobody looked, as between two
+/// batches of what it held: a volume that came back meanwhile is asked every second then, and answers.
+const STILL_GONE_MS: u64 = 2 * AGAIN_MS;
 /// A node has not answered if nothing came from it for so long, in ms: five questions are lost.
 const HEARD_MS: u64 = 5 * AGAIN_MS;
 
@@ -46,15 +49,16 @@ pub(super) struct Duties {
     told_at: u64,
 }
 
-/// A volume answers no comparison, and its node answers.
+/// A volume answers no comparison, and its node answers. A word of the volume ends it.
 #[derive(Clone, Copy)]
 struct Silence {
     from: u64,
-    /// When that was looked at last, and the comparisons that had had no answer then.
+    /// When that was looked at last.
     until: u64,
-    unanswered: u8,
     /// Which the node has to know: at another epoch it would say nothing.
     epoch: u64,
+    /// It lasted so long that the volume is lost.
+    lost: bool,
 }
 
 impl Core {
@@ -131,21 +135,31 @@ impl Core {
         nodes.into_iter().for_each(|node| self.ping(node));
         let mut lost = BTreeSet::new();
         for pair in pairs {
-            let unanswered = self.copies.unanswered(&pair.0, &pair.1);
-            let fresh = Silence { from: self.now, until: self.now, unanswered, epoch: layout.epoch() };
+            let fresh = Silence { from: self.now, until: self.now, epoch: layout.epoch(), lost: false };
             let mut silence = self.duties.silent.remove(&pair).unwrap_or(fresh);
-            let answers = |node: &NodeId| self.was_heard(node, silence.epoch, self.now.saturating_sub(HEARD_MS));
-            let goes_on = self.now - silence.until <= HEARD_MS && unanswered >= silence.unanswered;
-            if !goes_on || !layout.node_of(&pair.1).is_some_and(|node| answers(&node)) {
+            if self.now - silence.until > HEARD_MS {
+                silence = if silence.lost { Silence { from: self.now, ..silence } } else { fresh };
+            }
+            let since = self.now.saturating_sub(HEARD_MS);
+            let answers = layout.node_of(&pair.1).is_some_and(|node| self.was_heard(&node, silence.epoch, since));
+            // Of a node that was not asked for long, no answer is due yet.
+            if !answers && !(silence.lost && self.now - silence.from <= HEARD_MS) {
                 silence = fresh;
             }
-            (silence.until, silence.unanswered) = (self.now, unanswered);
-            if self.now - silence.from >= GONE_MS && unanswered >= UNANSWERED {
+            silence.until = self.now;
+            let lasted = self.now - silence.from;
+            silence.lost |= lasted >= GONE_MS && self.copies.unanswered(&pair.0, &pair.1) >= UNANSWERED;
+            if silence.lost && answers && lasted >= STILL_GONE_MS {
                 lost.insert(pair);
             }
             self.duties.silent.insert(pair, silence);
         }
         lost
+    }
+
+    /// A volume said something: it is not lost.
+    pub(super) fn volume_spoke(&mut self, volume: &VolumeId) {
+        self.duties.silent.retain(|(_, old), _| old != volume);
     }
 
     /// Whether a new holder has all that any acknowledged put wrote to the old ones: it is equal with all that are neither

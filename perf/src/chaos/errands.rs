@@ -164,6 +164,8 @@ fn is_done(site: &mut Site, step: &Step) -> anyhow::Result<bool> {
         Step::Retire(node) => retire(site, *node),
         Step::Forget(node) => site.forget_second(*node).map(|()| true),
         Step::PullOut(node) => destroy(&site.files.second(*node), site.staged).map(|()| true),
+        // Whose drive is unmounted just now would not start on what is there in its place.
+        Step::End(node) if site.fleet.runs(*node) && !site.files.segments(*node).exists() => Ok(false),
         Step::End(node) => site.fleet.restart(*node),
         Step::Await(node) => {
             let waited = site.errands.begun.is_some_and(|begun| begun.elapsed() > AWAIT_MAX);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use deadwax_dht::core::Input;
 use deadwax_dht::rebalance::Command;
+use deadwax_dht::{Volume, VolumeId};
 use deadwax_track::Partition;
 
 use super::village::{MINUTE, SECOND, Village, track};
@@ -58,6 +59,34 @@ fn a_batch_of_moves_takes_seconds() {
     println!("the slowest of ten batches took {slowest} ms");
     let moved: usize = village.houses[4].disk.values().map(BTreeSet::len).sum();
     assert!(moved > 5, "{moved} tracks moved: the batches were empty");
+}
+
+/// It is waited for until it is certain that it is lost, and then no more: neither at the next batch of what it held, nor at
+/// any after that.
+#[test]
+fn a_drive_that_is_lost_is_waited_for_once() {
+    let mut village = stored(4_000);
+    let (old, new) = (village.houses[2].volumes[0], VolumeId::from_bytes([0x77; 16]));
+    village.houses[2].disk.insert(old, BTreeSet::new());
+    village.step(2, Input::VolumeDown(old));
+    village.houses[2].disk.insert(new, BTreeSet::new());
+    village.houses[2].volumes = vec![new];
+    village.step(2, Input::VolumeUp { volume: new, digests: Vec::new() });
+    let node = village.id(2);
+    village.command(Command::AddVolume { node, volume: Volume { id: new, weight: 1_000 } });
+    village.command(Command::DrainVolume { volume: old, drain: true });
+    let (mut took, mut begun) = (Vec::new(), BTreeSet::new());
+    for number in 0..6 {
+        let within = if number == 0 { 4 * MINUTE } else { 20 * SECOND };
+        until(&mut village, within, |village| !moving(village).is_subset(&begun));
+        let batch: BTreeSet<Partition> = moving(&village).difference(&begun).copied().collect();
+        took.push(until(&mut village, within, |village| moving(village).is_disjoint(&batch)));
+        begun.extend(batch);
+    }
+    println!("the first six batches took {took:?} ms");
+    assert!(took[0] >= 2 * MINUTE, "it was not waited for: {took:?}");
+    let copied = village.houses[2].disk[&new].len();
+    assert!(copied > 5, "{copied} tracks were copied: the batches were empty");
 }
 
 /// It is known to be empty, where the leader's volume was found equal with the others.
