@@ -73,7 +73,8 @@ Ctrl-C stops everything; started again, everything is there.
 
 Examples:
   deadwax up --demo                      try it: makes an album and says where to listen
-  deadwax up --data /srv/deadwax         start what is in /srv/deadwax, or make it")]
+  deadwax up --data /srv/deadwax         start what is in /srv/deadwax, or make it
+  deadwax up --masters 6 --zones a,b     six masters, three in each of two zones: no zone may be missed")]
 pub struct Up {
     /// Also make a small album, import it, and say where to listen
     #[arg(long)]
@@ -90,6 +91,9 @@ pub struct Up {
     /// How many masters [default: as many as the data directory has, 3 at first]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub masters: Option<u16>,
+    /// The zones of a new cluster's masters, dealt out by turns [default: all in the zone local]
+    #[arg(long, value_name = "ZONE,...", value_delimiter = ',')]
+    pub zones: Vec<String>,
     /// Make a new cluster without the log that three masters or more keep their map in: they neither compare what they
     /// hold nor mend it
     #[arg(long)]

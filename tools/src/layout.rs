@@ -73,13 +73,22 @@ pub struct Lock(#[expect(dead_code, reason = "the lock ends with the file")] Fil
 
 impl Plan {
     /// A plan for this machine alone: `masters` on free loopback ports from `port_first` on, sharing its cores, each
-    /// with one volume in `dir`.
-    pub fn loopback(dir: &Path, masters: u16, gateway: SocketAddr, port_first: u16) -> anyhow::Result<Self> {
+    /// with one volume in `dir`, and in the zones by turns; where none is named, all in one.
+    pub fn loopback(
+        dir: &Path,
+        (masters, zones): (u16, &[String]),
+        gateway: SocketAddr,
+        port_first: u16,
+    ) -> anyhow::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let masters = usize::from(masters.max(1));
         let addresses = free_addresses(masters, port_first, gateway)?;
+        if zones.len() > masters || zones.iter().any(|zone| zone.trim().is_empty()) {
+            bail!("{masters} masters cannot be in the zones `{}`: name as many at most, none empty", zones.join(","));
+        }
+        let zone = |index: usize| zones.get(index % zones.len().max(1)).map_or("local", |zone| zone.trim());
         let node = |(index, address)| NodeSpec {
-            zone: "local".to_owned(),
+            zone: zone(index).to_owned(),
             address,
             volumes: vec![master_dir(dir, index).join("volume")],
         };
@@ -214,6 +223,18 @@ impl Layout {
         self.masters
     }
 
+    /// The zones that its first masters were made in, in the order in which they were named.
+    pub fn zones(&self) -> anyhow::Result<Vec<String>> {
+        let map = Map::load(&self.map())?;
+        let mut zones: Vec<String> = Vec::new();
+        for node in &map.spec().nodes {
+            if !zones.contains(&node.zone) {
+                zones.push(node.zone.clone());
+            }
+        }
+        Ok(zones)
+    }
+
     /// The map's file.
     #[must_use]
     pub fn map(&self) -> PathBuf {
@@ -336,7 +357,7 @@ mod tests {
     fn a_directory_with_something_else_is_left_alone() {
         let dir = tempfile::tempdir().expect("a folder");
         fs::write(dir.path().join("thesis.txt"), "years of work").expect("written");
-        let plan = Plan::loopback(dir.path(), 1, GATEWAY_DEFAULT, MASTER_PORT_FIRST).expect("a plan");
+        let plan = Plan::loopback(dir.path(), (1, &[]), GATEWAY_DEFAULT, MASTER_PORT_FIRST).expect("a plan");
         let error = Layout::create(dir.path(), &plan).expect_err("refused");
         assert!(format!("{error:#}").contains("thesis.txt"), "{error:#}");
         assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 1);
@@ -346,7 +367,7 @@ mod tests {
     #[test]
     fn what_is_made_is_found_again_and_not_made_twice() {
         let dir = tempfile::tempdir().expect("a folder");
-        let plan = Plan::loopback(dir.path(), 3, GATEWAY_DEFAULT, MASTER_PORT_FIRST).expect("a plan");
+        let plan = Plan::loopback(dir.path(), (3, &[]), GATEWAY_DEFAULT, MASTER_PORT_FIRST).expect("a plan");
         let made = Layout::create(dir.path(), &plan).expect("made");
         let nodes = |made: &Layout| Map::load(&made.map()).expect("a map").spec().nodes.clone();
         let first = nodes(&made);
@@ -375,13 +396,28 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         for (masters, log) in [(1, true), (2, true), (3, true), (3, false)] {
             let dir = dir.path().join(format!("{masters} {log}"));
-            let plan = Plan::loopback(&dir, masters, GATEWAY_DEFAULT, MASTER_PORT_FIRST).expect("a plan");
+            let plan = Plan::loopback(&dir, (masters, &[]), GATEWAY_DEFAULT, MASTER_PORT_FIRST).expect("a plan");
             let layout = Layout::create(&dir, &Plan { log, ..plan }).expect("made");
             for index in 0..layout.masters() {
                 let config = deadwax_node::Config::load(&layout.master_config(index)).expect("good settings");
                 assert_eq!(config.log, masters == 3 && log, "master {index} of {masters}");
             }
         }
+    }
+
+    #[test]
+    fn masters_are_dealt_out_to_zones() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let zones = ["a", "b"].map(str::to_owned);
+        let plan = |masters, zones| Plan::loopback(dir.path(), (masters, zones), GATEWAY_DEFAULT, MASTER_PORT_FIRST);
+        let layout = Layout::create(dir.path(), &plan(5, &zones).expect("a plan")).expect("made");
+        let map = Map::load(&layout.map()).expect("a map");
+        let in_zones: Vec<&str> = map.spec().nodes.iter().map(|node| node.zone.as_str()).collect();
+        assert_eq!(in_zones, ["a", "b", "a", "b", "a"]);
+        assert_eq!(layout.zones().expect("readable"), zones);
+        let few = plan(1, &zones).expect_err("one master cannot be in two zones");
+        assert!(few.to_string().contains("a,b"), "{few}");
+        assert!(plan(2, &[String::new()]).is_err(), "a zone has a name");
     }
 
     #[test]

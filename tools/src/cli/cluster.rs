@@ -428,6 +428,9 @@ pub struct VolumeAdd {
     /// Its share beside other drives [default: the size of its file system in GiB]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub weight: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
     /// Which masters.
     #[command(flatten)]
     pub masters: Masters,

@@ -49,7 +49,7 @@ fn prepare(up: &Up) -> anyhow::Result<Layout> {
         let gateway = up.listen.unwrap_or(GATEWAY_DEFAULT);
         let masters = up.masters.unwrap_or(MASTERS_DEFAULT);
         permit(gateway, up.insecure_listen)?;
-        let mut plan = Plan::loopback(&up.data, masters, gateway, MASTER_PORT_FIRST)?;
+        let mut plan = Plan::loopback(&up.data, (masters, &up.zones), gateway, MASTER_PORT_FIRST)?;
         plan.insecure_listen = up.insecure_listen;
         plan.log = !up.no_log;
         let layout = Layout::create(&up.data, &plan)?;
@@ -58,6 +58,11 @@ fn prepare(up: &Up) -> anyhow::Result<Layout> {
     };
     if up.no_log && has_log(&layout)? {
         bail!("{} has a log, which is for good: leave out --no-log", layout.dir().display());
+    }
+    let zones = layout.zones()?;
+    if up.zones.iter().map(|zone| zone.trim()).ne(zones.iter().map(String::as_str)) && !up.zones.is_empty() {
+        let (dir, zones) = (layout.dir().display(), zones.join(","));
+        bail!("{dir} has masters in the zones {zones}, and `up` moves none: leave out --zones");
     }
     match up.masters {
         Some(masters) if usize::from(masters) != layout.masters() => bail!(

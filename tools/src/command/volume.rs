@@ -1,6 +1,8 @@
 //! `deadwax volume add` and `deadwax volume retire`.
 
+use std::fs;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -31,6 +33,9 @@ pub(super) async fn add(add: VolumeAdd) -> anyhow::Result<bool> {
     // Before the cluster is told: from then on the settings must come to name the volume.
     let settings = Replacement::begin(&add.config)?;
     let dir = std::path::absolute(&add.dir).with_context(|| format!("cannot tell where {} is", add.dir.display()))?;
+    if let Some(warning) = look_at(&dir, &config.volumes)? {
+        eprintln!("warning: {warning}");
+    }
     let client = add.masters.client(Some(&config.map)).await?;
     let layout = newest(&client).await?;
     let mut volumes = config.volumes.clone();
@@ -55,12 +60,35 @@ pub(super) async fn add(add: VolumeAdd) -> anyhow::Result<bool> {
         knows(&client, &entry.id, epoch).await?;
     }
     set_volumes(&add.config, settings, &volumes)?;
+    if add.json {
+        say(json!({"volume": volume.id, "node": entry.id, "dir": dir, "weight": volume.weight}))?;
+        return Ok(true);
+    }
     say(format_args!("Volume {} in {} has weight {}.", volume.id, dir.display(), volume.weight))?;
     say(format_args!(
         "{} names it. A master that runs takes it on SIGHUP, else it does when it starts.",
         add.config.display()
     ))?;
     Ok(true)
+}
+
+/// What is odd about a directory for a volume beside these. Error: it is nowhere.
+fn look_at(dir: &Path, others: &[PathBuf]) -> anyhow::Result<Option<String>> {
+    let parent = dir.parent().unwrap_or(dir);
+    let Ok(metadata) = fs::metadata(dir).or_else(|_| fs::metadata(parent)) else {
+        bail!("there is no {}: mount the drive, or make the folder", parent.display());
+    };
+    let is_on_the_same = |other: &&Path| fs::metadata(other).is_ok_and(|other| other.dev() == metadata.dev());
+    let others = others.iter().map(PathBuf::as_path).filter(|other| *other != dir);
+    let same = others.chain([Path::new("/")]).find(is_on_the_same).map(|other| match other.to_str() {
+        Some("/") => format!("{} is on the root file system: is its drive mounted?", dir.display()),
+        _ => format!(
+            "{} is on the same file system as {}: they fail together, and share their space",
+            dir.display(),
+            other.display()
+        ),
+    });
+    Ok(same)
 }
 
 /// Waits until the master knows of the epoch: before, it would leave the volume out.
@@ -125,7 +153,7 @@ struct Where {
 
 /// Writes the volumes into a file of settings, by what was begun in its place, and leaves all else in it as it is.
 fn set_volumes(path: &Path, settings: Replacement, volumes: &[PathBuf]) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let found: Where = toml::from_str(&text).with_context(|| format!("cannot read {}", path.display()))?;
     if found.volumes.as_ref() == volumes {
         return Ok(());
@@ -138,6 +166,17 @@ fn set_volumes(path: &Path, settings: Replacement, volumes: &[PathBuf]) -> anyho
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_is_no_drive_of_its_own_is_told() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+        fs::create_dir(&one).expect("made");
+        let beside = look_at(&two, std::slice::from_ref(&one)).expect("it can be made");
+        assert!(beside.is_some_and(|why| why.contains("same file system as") && why.ends_with("their space")));
+        let nowhere = look_at(&two.join("deeper"), &[]).expect_err("nothing is mounted there");
+        assert!(nowhere.to_string().contains("mount the drive"), "{nowhere}");
+    }
 
     #[test]
     fn the_volumes_of_settings_change_and_nothing_else_does() {
