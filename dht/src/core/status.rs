@@ -28,7 +28,7 @@ impl Core {
             up: up as u64,
             down: down as u64,
             not_up: not_up.collect(),
-            brakes: brakes.iter().take(BRAKES_MAX).map(|brake| sentence(brake.to_string())).collect(),
+            brakes: brakes.iter().take(BRAKES_MAX).map(|brake| sentence(brake.sentence(self.now))).collect(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! What keeps a mass failure from moving data.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use serde::Serialize;
 
@@ -49,24 +48,22 @@ impl Brake {
     pub fn is_over(&self) -> bool {
         self.nodes.len() <= self.mass / 2
     }
-}
 
-impl fmt::Display for Brake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// A sentence for people, at `now` in ms of the driver's clock.
+    #[must_use]
+    pub fn sentence(&self, now: u64) -> String {
         let Self { zone, since_ms, nodes, mass, of } = self;
-        write!(
-            f,
-            "zone {zone}: {} of {of} nodes are down, {mass} or more vanished within {} minutes, since {since_ms} ms (",
+        let mut named: Vec<String> = nodes.iter().take(NAMES_SHOWN).map(|node| node.short()).collect();
+        if nodes.len() > NAMES_SHOWN {
+            named.push(format!("and {} more", nodes.len() - NAMES_SHOWN));
+        }
+        format!(
+            "zone {zone}: {} of {of} nodes are down, {mass} or more vanished within {} minutes, {} s ago ({}); nothing is \
+             moved on their account until most are back or an operator releases the brake",
             nodes.len(),
             MASS_WINDOW_MS / 60_000,
-        )?;
-        for (index, node) in nodes.iter().take(NAMES_SHOWN).enumerate() {
-            write!(f, "{}{}", if index == 0 { "" } else { ", " }, node.short())?;
-        }
-        let more = nodes.len().saturating_sub(NAMES_SHOWN);
-        if more > 0 {
-            write!(f, " and {more} more")?;
-        }
-        write!(f, "); nothing is moved on their account until most are back or an operator releases the brake")
+            now.saturating_sub(*since_ms) / 1_000,
+            named.join(", "),
+        )
     }
 }

@@ -177,7 +177,7 @@ fn a_zone_that_is_cut_off_moves_nothing_on_either_side() {
     net.run(60 * MINUTE);
     let brake = net.machine(0).brake("b").expect("the zone vanished");
     assert_eq!((brake.nodes.len(), brake.of, brake.mass), (6, 6, 2));
-    println!("{brake}");
+    println!("{}", brake.sentence(net.now));
     assert!(net.machine(0).brake("a").is_none() && net.machine(7).brake("a").is_some());
     assert_eq!(net.accused().1, 0, "an hour, and nobody is dead");
     net.cuts.clear();
