@@ -43,6 +43,14 @@ pub(super) async fn apply(change: &Change, masters: &Masters, following: Followi
     let layout = newest(&client).await?;
     let command = change.command(layout.map())?;
     let emptied = change.emptied(layout.map())?;
+    if let Command::SetDead { node, dead: true } = &command
+        && client.epoch_of(node).await.is_some()
+    {
+        bail!(
+            "node {} answers, and all that it has would count no more: drain it, or end its process first",
+            node.short()
+        );
+    }
     let forecast = forecast(&client, &command).await?;
     if !following.json {
         table(layout.map(), &forecast).iter().try_for_each(say)?;
