@@ -110,7 +110,7 @@ impl<H: Host> Inner<H> {
                 match &outcome {
                     Err(error) => self.segment_failed(segment, error),
                     // A write to the segment that failed meanwhile may be of one of these.
-                    Ok(()) => outcome = segment.writable(),
+                    Ok(()) => outcome = segment.writable().and_then(|()| self.check_name(segment)),
                 }
             }
             if outcome.is_ok() {

@@ -103,7 +103,7 @@ pub enum Error {
     /// The volume takes no writes, or does nothing: why.
     #[error("volume is fenced: {0}")]
     Fenced(String),
-    /// As before, because its drive hangs or is too slow: how. That may pass.
+    /// As before, because its drive hangs or is too slow, or because files were taken from it: how. Reopening may help.
     #[error("volume is fenced: {0}")]
     Hung(String),
     /// The system refused an operation.

@@ -20,7 +20,7 @@ use crate::config::VolumeConfig;
 use crate::error::Error;
 use crate::format::BLOCK;
 use crate::health::{Health, TICK, is_bad_read, is_gone};
-use crate::host::{Access, DirectorySpace, File, Host, LockError, Priority, is_passing};
+use crate::host::{Access, DirectorySpace, File, FileKey, Host, LockError, Priority, is_passing};
 use crate::identity::{SEGMENTS_DIR, SUPERBLOCK_FILE, VolumeIdentity, parse};
 use crate::signal::Signal;
 use crate::volume::VolumeState;
@@ -29,27 +29,28 @@ use crate::volume::VolumeState;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Out {
     why: String,
-    /// It hangs or crawls, which may pass: what is on it may be as it was.
-    hangs: bool,
+    /// It hangs or crawls, which may pass, or files were taken from it: what is on it now may serve.
+    may_pass: bool,
 }
 
 impl Out {
+    /// Also of a drive from which files were taken: the rest of it may be opened at once.
     pub(crate) const fn hung(why: String) -> Self {
-        Self { why, hangs: true }
+        Self { why, may_pass: true }
     }
 
     pub(crate) const fn lost(why: String) -> Self {
-        Self { why, hangs: false }
+        Self { why, may_pass: false }
     }
 
     pub(crate) fn into_state(self) -> VolumeState {
-        if self.hangs { VolumeState::Hung(self.why) } else { VolumeState::Out(self.why) }
+        if self.may_pass { VolumeState::Hung(self.why) } else { VolumeState::Out(self.why) }
     }
 }
 
 impl From<Out> for Error {
     fn from(out: Out) -> Self {
-        if out.hangs { Self::Hung(out.why) } else { Self::Fenced(out.why) }
+        if out.may_pass { Self::Hung(out.why) } else { Self::Fenced(out.why) }
     }
 }
 
@@ -98,7 +99,7 @@ impl Guard {
     }
 
     /// Takes the volume out, for what this handle found out: see [`set_out`](Self::set_out).
-    fn fence(&self, out: Out) {
+    pub(crate) fn fence(&self, out: Out) {
         if self.out.borrow().is_none() {
             tracing::error!(dir = %self.dir.display(), why = %out, "volume fenced: out until it is reopened");
             self.set_out(out);
@@ -350,6 +351,10 @@ impl<H: Host> Host for Guarded<H> {
         self.ask("list", self.host.list(directory)).await
     }
 
+    async fn find(&self, paths: Vec<PathBuf>) -> io::Result<Vec<Option<FileKey>>> {
+        self.ask("look for files", self.host.find(paths)).await
+    }
+
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (host, from, to) = (self.host.clone(), from.to_owned(), to.to_owned());
         self.change("rename", async move { host.rename(&from, &to).await }).await
@@ -423,6 +428,10 @@ impl<H: Host> File for GuardedFile<H> {
 
     fn path(&self) -> PathBuf {
         self.file.path()
+    }
+
+    fn key(&self) -> io::Result<Option<FileKey>> {
+        self.file.key()
     }
 
     async fn bytes(&self) -> io::Result<u64> {

@@ -39,6 +39,7 @@ mod index_memory;
 mod listings;
 mod load;
 mod lookup;
+mod missing;
 pub mod offline;
 mod open;
 mod pieces;
@@ -63,7 +64,7 @@ pub use error::{Error, ErrorKind};
 pub use health::HealthLimits;
 pub use host::sim;
 pub use host::{
-    Access, Beat, DirectorySpace, Executor, File, GlommioHost, Host, LockError, Priority, Pulse, STRETCHES_MAX,
+    Access, Beat, DirectorySpace, Executor, File, FileKey, GlommioHost, Host, LockError, Priority, Pulse, STRETCHES_MAX,
 };
 pub use identity::{BadVolumeId, VolumeId, VolumeIdentity, format_volume, read_identity};
 pub use index::Change;

@@ -27,6 +27,7 @@ use crate::index::{Damaged, Index};
 use crate::listings::{Snapshot, read_listing, read_snapshot, snapshot_path};
 use crate::load::{Loaded, load};
 use crate::lookup::read_header;
+use crate::missing::watch_files;
 use crate::open::Recovery;
 use crate::scan::{Found, Scan, scan, whole};
 use crate::scrub::{Scrub, scrub_for_ever};
@@ -501,6 +502,10 @@ impl<H: Host> Opening<H> {
         }
         inner.host.spawn(Priority::Repair, upkeep(Rc::downgrade(inner), inner.upkeep.clone()));
         inner.unclaimed.finish_on(&inner.host);
+        if let Some(limits) = inner.config.health {
+            let watch = watch_files(Rc::downgrade(inner), inner.host.clone(), limits.check_period);
+            inner.host.spawn(Priority::Repair, watch);
+        }
         let rate = inner.config.scrub_bytes_per_second;
         if rate > 0 {
             inner.host.spawn(Priority::Scrub, scrub_for_ever(Rc::downgrade(inner), inner.host.clone(), rate));

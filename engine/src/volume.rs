@@ -63,7 +63,8 @@ pub enum VolumeState {
     ReadOnly(String),
     /// Nothing, because its drive fails all over or is gone: how. Until it is reopened.
     Out(String),
-    /// Nothing, because its drive hangs or is too slow: how. Until it is reopened, which may go well by and by.
+    /// Nothing, because its drive hangs or is too slow, or files were taken from it: how. Until it is reopened, which may go
+    /// well by and by.
     Hung(String),
     /// Nothing.
     Closed,

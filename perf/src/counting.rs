@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use deadwax_engine::{Access, DirectorySpace, File, Host, LockError, Priority};
+use deadwax_engine::{Access, DirectorySpace, File, FileKey, Host, LockError, Priority};
 
 /// What was asked so far: bytes and calls.
 #[derive(Default, Debug)]
@@ -53,6 +53,10 @@ impl<H: Host> Host for Counting<H> {
 
     async fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
         self.host.list(directory).await
+    }
+
+    async fn find(&self, paths: Vec<PathBuf>) -> io::Result<Vec<Option<FileKey>>> {
+        self.host.find(paths).await
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -116,6 +120,10 @@ where
 
     fn path(&self) -> PathBuf {
         self.file.path()
+    }
+
+    fn key(&self) -> io::Result<Option<FileKey>> {
+        self.file.key()
     }
 
     async fn bytes(&self) -> io::Result<u64> {

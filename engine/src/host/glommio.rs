@@ -22,7 +22,7 @@ use super::errand;
 use super::executor::LATENCY;
 use super::lock::{self, VolumeLock};
 use super::names;
-use super::{Access, DirectorySpace, File, Host, LockError, Priority, STRETCHES_MAX};
+use super::{Access, DirectorySpace, File, FileKey, Host, LockError, Priority, STRETCHES_MAX};
 
 /// The host of a glommio executor. Use it only on the executor that it was made on.
 #[derive(Clone)]
@@ -164,6 +164,18 @@ impl Host for GlommioHost {
         .await
     }
 
+    async fn find(&self, paths: Vec<PathBuf>) -> io::Result<Vec<Option<FileKey>>> {
+        errand::run(move || {
+            let find = |path: PathBuf| match rustix::fs::stat(path) {
+                Ok(stat) => Ok(Some(key_of(&stat))),
+                Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
+                Err(error) => Err(error.into()),
+            };
+            paths.into_iter().map(find).collect()
+        })
+        .await
+    }
+
     // Not glommio's own: it has all such calls of an executor wait in one line, behind those to a drive that hangs.
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (from, to) = (from.to_owned(), to.to_owned());
@@ -260,6 +272,10 @@ fn borrow(file: &DmaFile) -> BorrowedFd<'_> {
     unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) }
 }
 
+const fn key_of(stat: &rustix::fs::Stat) -> FileKey {
+    FileKey { device: stat.st_dev, number: stat.st_ino }
+}
+
 impl GlommioFile {
     /// Runs `call`, which blocks, on another thread: with a descriptor of its own, for the call may outlive the file.
     async fn errand<T: Send + 'static>(
@@ -307,6 +323,12 @@ impl File for GlommioFile {
 
     fn path(&self) -> PathBuf {
         self.path.clone()
+    }
+
+    fn key(&self) -> io::Result<Option<FileKey>> {
+        // Not an errand: a local file system answers from the inode, which an open file keeps in memory.
+        let stat = rustix::fs::fstat(borrow(&self.file))?;
+        Ok((stat.st_nlink > 0).then(|| key_of(&stat)))
     }
 
     async fn bytes(&self) -> io::Result<u64> {

@@ -53,6 +53,15 @@ pub struct DirectorySpace {
     pub free_bytes: u64,
 }
 
+/// Which file it is, among all that the machine has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileKey {
+    /// The file system, by the number of its device.
+    pub device: u64,
+    /// The file's number in it. No other file has it for as long as this one is open.
+    pub number: u64,
+}
+
 /// Why a volume's directory could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -90,6 +99,9 @@ pub trait Host: Clone + 'static {
 
     /// The names in a directory, in no order. Those that are not UTF-8 are left out.
     async fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
+
+    /// Which files are at these paths now, in their order; nothing for a path where there is none. One errand for all.
+    async fn find(&self, paths: Vec<PathBuf>) -> io::Result<Vec<Option<FileKey>>>;
 
     /// Renames a file over another. Durable after [`sync_directory`](Self::sync_directory).
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -153,6 +165,10 @@ pub trait File: 'static {
 
     /// Where it was opened.
     fn path(&self) -> PathBuf;
+
+    /// Which file it is; nothing once it has no name any more: what is in it is gone when it is closed. Does not wait for the
+    /// drive.
+    fn key(&self) -> io::Result<Option<FileKey>>;
 
     /// The file's length.
     async fn bytes(&self) -> io::Result<u64>;

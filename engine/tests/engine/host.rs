@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use deadwax_engine::{Access, DirectorySpace, File, GlommioHost, Host, LockError, Priority};
+use deadwax_engine::{Access, DirectorySpace, File, FileKey, GlommioHost, Host, LockError, Priority};
 
 /// What fails, and what was done.
 #[derive(Default)]
@@ -189,6 +189,10 @@ impl Host for ScriptedHost {
         self.script.at_drive(Op::Names, self.real.list(directory)).await
     }
 
+    async fn find(&self, paths: Vec<PathBuf>) -> io::Result<Vec<Option<FileKey>>> {
+        self.script.at_drive(Op::Names, self.real.find(paths)).await
+    }
+
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.script.at_drive(Op::Names, self.real.rename(from, to)).await
     }
@@ -240,6 +244,10 @@ impl File for ScriptedFile {
 
     fn path(&self) -> PathBuf {
         self.real.path()
+    }
+
+    fn key(&self) -> io::Result<Option<FileKey>> {
+        self.real.key()
     }
 
     async fn bytes(&self) -> io::Result<u64> {

@@ -5,6 +5,7 @@ mod faults;
 mod health;
 mod host;
 mod limits;
+mod missing;
 mod model;
 mod offline;
 mod put_get;

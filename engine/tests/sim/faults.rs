@@ -4,9 +4,10 @@ use std::cell::Cell;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use deadwax_engine::sim::lives::{DIRECTORY, Plan, Story, compare};
-use deadwax_engine::sim::{Life, SimFaults};
-use deadwax_engine::{ErrorKind, Volume};
+use deadwax_engine::sim::lives::{DIRECTORY, Plan, Story, audio, compare, config, formatted, put};
+use deadwax_engine::sim::{Life, SimFaults, SimSettings, segments_of};
+use deadwax_engine::{ErrorKind, Host as _, Presence, Volume};
+use deadwax_track::{KIB, TrackId};
 
 use super::{replays, scale, seeds};
 
@@ -149,4 +150,32 @@ fn a_drive_that_lies_about_writes_never_shows_a_wrong_byte() {
     seeds("lies", story, || enough(&started));
     println!("{seen:?}");
     assert!(seen.whole.into_inner() > 0);
+}
+
+#[test]
+fn no_put_is_acknowledged_into_a_segment_whose_name_is_gone() {
+    for seed in 1..=SEEDS {
+        let mut disk = formatted(SimSettings::new(seed));
+        let life = disk.run(|host| async move {
+            let (volume, _) = Volume::open(host.clone(), config(512 * KIB)).await.expect("opens");
+            put(&volume, &audio(1, 10 * KIB)).await.expect("puts");
+            let (other, late) = (volume.clone(), audio(2, 20 * KIB));
+            // Under way when the file goes: stored before, or refused.
+            let under_way = host.task(async move { put(&other, &late).await });
+            let segment = segments_of(Path::new(DIRECTORY)).join("0000000000.segment");
+            host.remove(&segment).await.expect("removes");
+            drop(under_way.await);
+            let error = put(&volume, &audio(3, 10 * KIB)).await.expect_err("it would be lost");
+            assert_eq!(error.kind(), ErrorKind::Fenced, "seed {seed}: {error}");
+            volume.close().await;
+
+            let (volume, recovery) = Volume::open(host, config(512 * KIB)).await.expect("opens");
+            assert_eq!((recovery.tracks, recovery.damaged), (0, 0), "seed {seed}");
+            let gone = TrackId::of(&audio(1, 10 * KIB));
+            assert_eq!(volume.presence(&gone).await.expect("looks"), Presence::Absent, "seed {seed}");
+            put(&volume, &audio(3, 10 * KIB)).await.expect("puts");
+            volume.close().await;
+        });
+        assert!(matches!(life, Life::Ended(())), "seed {seed}: {life:?}");
+    }
 }

@@ -17,7 +17,7 @@ use super::disk::{Disk, NodeNumber};
 use super::machine::{Machine, Operation, SimBuffer, SimLock, failed};
 use super::node::BLOCK;
 use super::settings::Kind;
-use super::{Access, DirectorySpace, Fault, File, Host, LockError, Priority};
+use super::{Access, DirectorySpace, Fault, File, FileKey, Host, LockError, Priority};
 
 /// The host of one life of a [`SimDisk`](super::SimDisk).
 #[derive(Clone)]
@@ -141,6 +141,11 @@ impl Host for SimHost {
         Ok(self.machine.disk().list(directory))
     }
 
+    async fn find(&self, paths: Vec<PathBuf>) -> io::Result<Vec<Option<FileKey>>> {
+        let disk = self.machine.disk();
+        Ok(paths.iter().map(|path| disk.find(path).ok().map(key_of)).collect())
+    }
+
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let name = to.file_name().unwrap_or_default().display();
         let operation = self.machine.begin(Kind::Name, "rename", from, format_args!("to {name}")).await;
@@ -232,6 +237,10 @@ pub struct SimFile {
     flush_errors_told: Cell<u64>,
 }
 
+const fn key_of(number: NodeNumber) -> FileKey {
+    FileKey { device: 0, number }
+}
+
 impl SimFile {
     /// What the trace calls it: its name now, or where it was opened.
     fn name(&self) -> Cow<'_, Path> {
@@ -269,6 +278,10 @@ impl File for SimFile {
 
     fn path(&self) -> PathBuf {
         self.path.clone()
+    }
+
+    fn key(&self) -> io::Result<Option<FileKey>> {
+        Ok(self.machine.disk().node(self.number).named.then(|| key_of(self.number)))
     }
 
     async fn bytes(&self) -> io::Result<u64> {

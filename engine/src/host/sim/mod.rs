@@ -37,7 +37,7 @@ use std::rc::Rc;
 use self::disk::Disk;
 use self::loss::Loss;
 use self::machine::Machine;
-use super::{Access, DirectorySpace, File, Host, LockError, Priority};
+use super::{Access, DirectorySpace, File, FileKey, Host, LockError, Priority};
 use crate::format::Superblock;
 use crate::identity::{SEGMENTS_DIR, SUPERBLOCK_FILE, VolumeIdentity};
 
