@@ -43,7 +43,7 @@ impl Masters {
     /// Makes a cluster in `dir`, starts its masters, and waits until they know what they do not have.
     pub(super) async fn start(deadwax: &Path, dir: &Path, mode: Mode) -> anyhow::Result<Self> {
         let gateway = SocketAddr::from(([127, 0, 0, 1], PORT_FIRST - 1));
-        let mut plan = Plan::loopback(dir, COUNT, gateway, PORT_FIRST)?;
+        let mut plan = Plan::loopback(dir, (COUNT, &[]), gateway, PORT_FIRST)?;
         (plan.log, plan.tls) = (mode.log, mode.tls);
         let layout = Layout::create(dir, &plan)?;
         let start = |index| layout.master(index, deadwax).start();
