@@ -44,7 +44,7 @@ impl Up {
     fn start(dir: &Path, arguments: &[&str]) -> Self {
         let layout = Layout::open(dir).expect("readable").unwrap_or_else(|| {
             let gateway = SocketAddr::from(([127, 0, 0, 1], free_port()));
-            let plan = Plan::loopback(dir, 1, gateway, free_port()).expect("a plan");
+            let plan = Plan::loopback(dir, (1, &[]), gateway, free_port()).expect("a plan");
             Layout::create(dir, &plan).expect("made")
         });
         let gateway = settings::load_gateway(&layout.gateway_config()).expect("settings").listen;
