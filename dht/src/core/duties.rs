@@ -143,7 +143,8 @@ impl Core {
             let since = self.now.saturating_sub(HEARD_MS);
             let answers = layout.node_of(&pair.1).is_some_and(|node| self.was_heard(&node, silence.epoch, since));
             // Of a node that was not asked for long, no answer is due yet.
-            if !answers && !(silence.lost && self.now - silence.from <= HEARD_MS) {
+            let due = !silence.lost || self.now - silence.from > HEARD_MS;
+            if !answers && due {
                 silence = fresh;
             }
             silence.until = self.now;

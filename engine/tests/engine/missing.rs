@@ -57,10 +57,10 @@ fn no_put_is_acknowledged_into_a_file_that_was_removed() {
         put(&volume, &stored).await.expect("puts");
         // One is under way meanwhile.
         let mut writer = volume.put(TrackId::of(&after), after.len() as u64, &tags("x")).await.expect("begins");
-        writer.write(&after[..MIB as usize]).await.expect("writes");
+        writer.write(&after[..after.len() / 3]).await.expect("writes");
         let removed: Vec<PathBuf> = segments(dir.path());
         removed.iter().for_each(|path| std::fs::remove_file(path).expect("removes"));
-        writer.write(&after[MIB as usize..]).await.expect("writes");
+        writer.write(&after[after.len() / 3..]).await.expect("writes");
         let error = writer.finish().await.expect_err("it would be lost");
         assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
         missed(&volume, &removed[0], "was removed").await;
