@@ -74,7 +74,7 @@ Ctrl-C stops everything; started again, everything is there.
 Examples:
   deadwax up --demo                      try it: makes an album and says where to listen
   deadwax up --data /srv/deadwax         start what is in /srv/deadwax, or make it
-  deadwax up --masters 6 --zones a,b     six masters, three in each of two zones: no zone may be missed")]
+  deadwax up --masters 6 --zones a,b     six masters, three in each of two zones")]
 pub struct Up {
     /// Also make a small album, import it, and say where to listen
     #[arg(long)]

@@ -10,6 +10,7 @@
 //! DIR/up.lock                  held by the `deadwax up` that runs here
 //! ```
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -83,10 +84,11 @@ impl Plan {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let masters = usize::from(masters.max(1));
         let addresses = free_addresses(masters, port_first, gateway)?;
-        if zones.len() > masters || zones.iter().any(|zone| zone.trim().is_empty()) {
-            bail!("{masters} masters cannot be in the zones `{}`: name as many at most, none empty", zones.join(","));
+        let distinct: BTreeSet<&String> = zones.iter().filter(|zone| !zone.is_empty()).collect();
+        if zones.len() > masters || distinct.len() < zones.len() {
+            bail!("{masters} masters cannot be in the zones `{}`: name as many at most, each once", zones.join(","));
         }
-        let zone = |index: usize| zones.get(index % zones.len().max(1)).map_or("local", |zone| zone.trim());
+        let zone = |index: usize| zones.get(index % zones.len().max(1)).map_or("local", String::as_str);
         let node = |(index, address)| NodeSpec {
             zone: zone(index).to_owned(),
             address,
@@ -418,6 +420,8 @@ mod tests {
         let few = plan(1, &zones).expect_err("one master cannot be in two zones");
         assert!(few.to_string().contains("a,b"), "{few}");
         assert!(plan(2, &[String::new()]).is_err(), "a zone has a name");
+        let twice = ["a", "a"].map(str::to_owned);
+        assert!(plan(2, &twice).is_err(), "two of one name are one");
     }
 
     #[test]

@@ -198,7 +198,8 @@ impl Sender {
 
     /// Sends a message and a frame of data behind it, all at once.
     async fn send_with(&mut self, message: &Message, data: &Summed) -> Result<(), Failure> {
-        let (frame, header) = (message.frame(self.stamp), FrameHeader::of_data(self.stamp, [data]).encode());
+        let (frame, header) =
+            (message.frame(self.stamp), FrameHeader::of_data(self.stamp, std::slice::from_ref(data)).encode());
         self.send_all(&mut [IoSlice::new(&frame), IoSlice::new(&header), IoSlice::new(data.bytes())], None).await
     }
 

@@ -14,8 +14,8 @@ use crate::known::Known;
 use crate::pool::Lease;
 use crate::{Client, ClientConfig};
 
-/// The most bytes of one frame. What a holder does to them, a check, a hash and a copy, it does while they are in its
-/// core's own cache: with frames of [`DATA_BYTES_MAX`] it read them from memory each time.
+/// The most bytes of one frame: so few that they can stay in the cache of a holder's core while that checks, hashes and
+/// copies them.
 pub(crate) const FRAME_BYTES: usize = DATA_BYTES_MAX / 4;
 /// The most parts that are joined into one frame.
 const PARTS_MAX: usize = 64;

@@ -4,9 +4,9 @@
 //! repeated until the stage is over. *Synced*: a new holder has found its digest equal with all old ones, all of them at
 //! the epoch of the move or later. One that is down is waited for until it is declared dead, as those that are up may have
 //! lost what it has. One that leaves the cluster may be a drive that is lost: it is waited for only until its node has
-//! answered for two minutes without it, once for all that it held. *Knows*: an old holder knows that readers ask the new set now, so that it will
-//! not call anything absent; without that, two old holders that are cut off together could, after the new set has
-//! taken a write alone.
+//! answered for two minutes without it, once for all that it held. *Knows*: an old holder knows that readers ask the new
+//! set now, so that it will not call anything absent; without that, two old holders that are cut off together could, after
+//! the new set has taken a write alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -18,6 +18,8 @@
 //! What every version keeps: the header's length, its CRC, and the places of the magic, the version, the request and
 //! the payload's length. So whoever meets a frame of a later version can pass over it and say so ([`Newer`]).
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 use deadwax_track::{KIB, MIB};
 
@@ -241,20 +243,18 @@ impl Stamp {
     }
 }
 
-/// Some of a track's bytes and their CRC, reckoned once however many nodes they go to.
+/// Some of a track's bytes. Where they are a frame alone, its CRC is reckoned once, however many nodes they go to.
 #[derive(Clone, Debug)]
 pub struct Summed {
     bytes: Bytes,
-    crc: crc32fast::Hasher,
+    crc: Arc<OnceLock<u32>>,
 }
 
 impl Summed {
-    /// Reckons it.
+    /// Nothing is reckoned yet.
     #[must_use]
     pub fn new(bytes: Bytes) -> Self {
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&bytes);
-        Self { bytes, crc }
+        Self { bytes, crc: Arc::default() }
     }
 
     /// The bytes.
@@ -365,7 +365,7 @@ impl FrameHeader {
             crc.update(part);
             bytes += part.len();
         }
-        Self::of(kind, stamp, bytes, crc)
+        Self::of(kind, stamp, bytes, crc.finalize())
     }
 
     /// The header of a [`Data`](Kind::Data) frame of `parts`, one after the other.
@@ -373,25 +373,23 @@ impl FrameHeader {
     /// # Panics
     /// Where they are empty together, or more than [`DATA_BYTES_MAX`].
     #[must_use]
-    pub fn of_data<'a>(stamp: Stamp, parts: impl IntoIterator<Item = &'a Summed>) -> Self {
-        let mut crc: Option<crc32fast::Hasher> = None;
-        let mut bytes = 0_usize;
-        for part in parts {
-            match &mut crc {
-                Some(crc) => crc.combine(&part.crc),
-                None => crc = Some(part.crc.clone()),
+    pub fn of_data(stamp: Stamp, parts: &[Summed]) -> Self {
+        match parts {
+            [alone] => {
+                let crc = *alone.crc.get_or_init(|| crc32fast::hash(&alone.bytes));
+                Self::of(Kind::Data, stamp, alone.bytes.len(), crc)
             }
-            bytes += part.bytes.len();
+            // To combine the CRCs of short parts would take longer than to reckon anew.
+            parts => Self::new(Kind::Data, stamp, parts.iter().map(|part| &*part.bytes)),
         }
-        Self::of(Kind::Data, stamp, bytes, crc.unwrap_or_default())
     }
 
-    fn of(kind: Kind, stamp: Stamp, bytes: usize, crc: crc32fast::Hasher) -> Self {
+    fn of(kind: Kind, stamp: Stamp, bytes: usize, payload_crc: u32) -> Self {
         let (min, max) = kind.payload_bounds();
         assert!((min..=max).contains(&bytes), "a {kind:?} frame has {min} to {max} bytes, got {bytes}");
         let payload_bytes = u32::try_from(bytes).expect("a frame's payload is below 4 GiB");
         let version = kind.since().max(PROTOCOL_MIN);
-        Self { version, kind, stamp, payload_bytes, payload_crc: crc.finalize() }
+        Self { version, kind, stamp, payload_bytes, payload_crc }
     }
 
     /// How many bytes follow the header.

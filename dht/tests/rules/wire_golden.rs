@@ -12,7 +12,7 @@ use deadwax_dht::wire::{
     ADMITTED_MAX, Absence, Admits, BadFrame, CommandAnswer, CoreStatus, Decoder, ErrorCode, FRAME_PAYLOAD_MAX, Feed,
     ForecastReport, FrameHeader, HEADER_BYTES, HolderReceipt, HolderReceipts, Joining, Kind, ListedTrack, Message,
     MoveStatus, NOT_UP_MAX, Newer, NodeStatus, NotUp, PEER_BYTES_MAX, PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest,
-    Protocols, PullStatus, RefusalKind, SENTENCES_MAX, SHARES_MAX, Stamp, VOLUMES_PER_NODE_MAX, VolumeState,
+    Protocols, PullStatus, RefusalKind, SENTENCES_MAX, SHARES_MAX, Stamp, Summed, VOLUMES_PER_NODE_MAX, VolumeState,
     VolumeStatus, negotiate, parts,
 };
 use deadwax_dht::{ClusterId, IssuerKey, Node, NodeId, NodeKey, TokenSecret, Volume, VolumeId, VolumeShare};
@@ -490,4 +490,18 @@ fn people_read_status_as_json() {
     let text = serde_json::to_string(&status()).expect("plain data");
     assert!(text.contains(&format!("\"id\":\"{NODE}\"")) && text.contains("\"state\":\"read_only\""), "{text}");
     assert_eq!(serde_json::from_str::<NodeStatus>(&text).expect("the same data"), status());
+}
+
+/// Whether the checksum is reckoned once for all who get the bytes or anew for each.
+#[test]
+fn a_data_frame_is_the_same_however_its_bytes_are_parted() {
+    let bytes = Bytes::from((0..100_000_u32).map(|number| number.to_le_bytes()[0]).collect::<Vec<u8>>());
+    let stamp = Stamp { request: 7, epoch: 3, cluster: 1 };
+    let expected = FrameHeader::new(Kind::Data, stamp, [&*bytes]).encode();
+    let whole = [Summed::new(bytes.clone())];
+    for _ in 0..2 {
+        assert_eq!(FrameHeader::of_data(stamp, &whole).encode(), expected);
+    }
+    let parts = [0..1, 1..70_000, 70_000..100_000].map(|range| Summed::new(bytes.slice(range)));
+    assert_eq!(FrameHeader::of_data(stamp, &parts).encode(), expected);
 }

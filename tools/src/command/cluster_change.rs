@@ -19,7 +19,9 @@ use crate::table::{align, short};
 pub(super) async fn plan(plan: ClusterPlan) -> anyhow::Result<bool> {
     let client = plan.masters.client(None).await?;
     let layout = newest(&client).await?;
-    let forecast = forecast(&client, &plan.change.command(layout.map())?).await?;
+    let command = plan.change.command(layout.map())?;
+    refuse_living(&client, &command).await?;
+    let forecast = forecast(&client, &command).await?;
     if plan.json {
         say(serde_json::to_string(&forecast)?)?;
     } else {
@@ -43,14 +45,7 @@ pub(super) async fn apply(change: &Change, masters: &Masters, following: Followi
     let layout = newest(&client).await?;
     let command = change.command(layout.map())?;
     let emptied = change.emptied(layout.map())?;
-    if let Command::SetDead { node, dead: true } = &command
-        && client.epoch_of(node).await.is_some()
-    {
-        bail!(
-            "node {} answers, and all that it has would count no more: drain it, or end its process first",
-            node.short()
-        );
-    }
+    refuse_living(&client, &command).await?;
     let forecast = forecast(&client, &command).await?;
     if !following.json {
         table(layout.map(), &forecast).iter().try_for_each(say)?;
@@ -70,6 +65,17 @@ pub(super) async fn apply(change: &Change, masters: &Masters, following: Followi
         (false, false) => {}
     }
     Ok(true)
+}
+
+/// What a node that answers has would count no more if it were called dead: that is a mistake, and neither planned nor done.
+async fn refuse_living(client: &Client, command: &Command) -> anyhow::Result<()> {
+    if let Command::SetDead { node, dead: true } = command
+        && client.epoch_of(node).await.is_some()
+    {
+        let node = node.short();
+        bail!("node {node} answers, and what it has would count no more: drain it, or end its process first");
+    }
+    Ok(())
 }
 
 /// Has a command carried out. Answers the epoch.

@@ -59,10 +59,12 @@ fn prepare(up: &Up) -> anyhow::Result<Layout> {
     if up.no_log && has_log(&layout)? {
         bail!("{} has a log, which is for good: leave out --no-log", layout.dir().display());
     }
-    let zones = layout.zones()?;
-    if up.zones.iter().map(|zone| zone.trim()).ne(zones.iter().map(String::as_str)) && !up.zones.is_empty() {
-        let (dir, zones) = (layout.dir().display(), zones.join(","));
-        bail!("{dir} has masters in the zones {zones}, and `up` moves none: leave out --zones");
+    if !up.zones.is_empty() {
+        let zones = layout.zones()?;
+        if up.zones != zones {
+            let (dir, zones) = (layout.dir().display(), zones.join(","));
+            bail!("{dir} has masters in the zones {zones}, and `up` moves none: leave out --zones");
+        }
     }
     match up.masters {
         Some(masters) if usize::from(masters) != layout.masters() => bail!(
