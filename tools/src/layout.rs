@@ -411,7 +411,9 @@ mod tests {
     fn masters_are_dealt_out_to_zones() {
         let dir = tempfile::tempdir().expect("a folder");
         let zones = ["a", "b"].map(str::to_owned);
-        let plan = |masters, zones| Plan::loopback(dir.path(), (masters, zones), GATEWAY_DEFAULT, MASTER_PORT_FIRST);
+        let plan = |masters, zones: &[String]| {
+            Plan::loopback(dir.path(), (masters, zones), GATEWAY_DEFAULT, MASTER_PORT_FIRST)
+        };
         let layout = Layout::create(dir.path(), &plan(5, &zones).expect("a plan")).expect("made");
         let map = Map::load(&layout.map()).expect("a map");
         let in_zones: Vec<&str> = map.spec().nodes.iter().map(|node| node.zone.as_str()).collect();
