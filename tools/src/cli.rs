@@ -230,6 +230,10 @@ pub struct Status {
     /// Go on, every two seconds: redrawn on a terminal, a line each time elsewhere
     #[arg(long)]
     pub watch: bool,
+    /// Not healthy is also a drive that holds tracks and was not read and checked for so many days; wants --map or --node
+    /// [default: 60, at gateways too]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(..=36_500))]
+    pub verified_within: Option<u64>,
 }
 
 /// Checks what drives hold, while they serve.

@@ -188,6 +188,12 @@ fn scrub_reads_all_that_drives_hold_and_status_says_how_long_ago() {
     let status = up.run(&["status"]);
     let text = String::from_utf8_lossy(&status.stdout).into_owned();
     assert!(status.status.success() && text.contains("VERIFIED") && text.contains(" s ago"), "{text}");
+    // A volume that was read a second ago was not within the last 0 days.
+    std::thread::sleep(Duration::from_millis(1_100));
+    let strict = up.run(&["status", "--map", &map, "--verified-within", "0"]);
+    let text = String::from_utf8_lossy(&strict.stdout).into_owned();
+    assert!(strict.status.code() == Some(1) && text.contains("`deadwax scrub` checks it now"), "{text}");
+    assert!(up.run(&["status", "--map", &map, "--verified-within", "1"]).status.success());
     let status = lines(&up.run(&["status", "--json"]));
     assert_eq!(status[0]["nodes"][0]["scrubs"][0]["id"], after["id"]);
 }

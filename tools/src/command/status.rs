@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use deadwax_dht::wire::{VolumeScrub, VolumeState};
-use deadwax_dht_client::{Client as Cluster, ClusterStatus, LogStatus};
+use deadwax_dht_client::{Client as Cluster, ClientConfig, ClusterStatus, LogStatus};
 use hyper::{Method, StatusCode};
 
 use super::say;
@@ -27,7 +27,13 @@ enum Source {
 
 pub(super) async fn run(status: Status) -> anyhow::Result<bool> {
     let source = if status.masters.are_named() {
-        Source::Masters(Box::new(status.masters.client(None).await?))
+        let mut config = ClientConfig::default();
+        if let Some(days) = status.verified_within {
+            config.verified_within_s = days * 86_400;
+        }
+        Source::Masters(Box::new(status.masters.client_with(None, config).await?))
+    } else if status.verified_within.is_some() {
+        anyhow::bail!("a gateway goes by 60 days: name masters with --map or --node to go by others");
     } else {
         Source::Gateway(Client::new(status.asked.gateway))
     };
