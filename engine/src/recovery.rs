@@ -126,8 +126,14 @@ impl<H: Host> Opening<H> {
             return;
         };
         self.recovery.bytes_read += header.bytes;
+        let known_at = self.scrub.passed_at;
         if own {
             self.scrub = header.scrub;
+        }
+        // Of another split count its segments are now others': what was gone through last longest ago counts for all.
+        if own || header.shards as usize != self.config.shards {
+            let both = [known_at, header.scrub.passed_at];
+            self.scrub.passed_at = both.into_iter().filter(|at| *at > 0).min().unwrap_or(0);
         }
         self.sequence_max = self.sequence_max.max(header.sequence_next - 1);
         for listing in listings.into_iter().filter(|listing| listing.role == Role::Snapshot) {
@@ -492,6 +498,11 @@ impl<H: Host> Opening<H> {
             findings: Findings::default(),
             upkeep: Rc::new(Signal::default()),
         });
+        if volume.scrub_place.get().passed_at == 0 {
+            // What is written from now on was right when it was written; of what was there, nothing else is known.
+            let passed_at = volume.host.unix_seconds();
+            volume.set_scrub_place(ScrubPlace { passed_at, ..volume.scrub_place.get() });
+        }
         // For the first status.
         drop(volume.host.space(&volume.segments_dir).await);
         let inner = &volume;

@@ -4,9 +4,11 @@
 //! numbers, records in the order of their space, in reads of up to 1 MiB. Where a fault shows, the index is asked again
 //! before it counts: a record that was deleted or moved meanwhile is no damage.
 
+mod pass;
+
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::Duration;
 
 use deadwax_track::{Manifest, TrackId};
@@ -15,14 +17,16 @@ use serde::{Deserialize, Serialize};
 use crate::config::{READ_BYTES_MAX, SNAPSHOT_RECORDS};
 use crate::error::Error;
 use crate::format::{BLOCK, BLOCK_BYTES, FrameStamp, Kind, Listed, RecordHeader, ScrubPlace, SegmentHeader};
-use crate::host::{Access, File as _, Host, Priority, is_passing};
+use crate::host::{Access, File as _, Host, is_passing};
 use crate::identity::{SUPERBLOCK_FILE, parse};
 use crate::listings::{footer_bytes, read_snapshot, snapshot_path};
 use crate::recovery::slot_of;
 use crate::scan::scan;
 use crate::segment::Segment;
-use crate::signal::{Signal, Slot as Answer};
-use crate::volume::{Inner, Volume};
+use crate::signal::Signal;
+use crate::volume::Inner;
+
+pub(crate) use self::pass::scrub_for_ever;
 
 /// How many records does scrub know at a time? Some 1.5 MiB; the listings of a segment with more are read again for the rest.
 const BATCH_RECORDS: usize = 16_384;
@@ -30,12 +34,8 @@ const BATCH_RECORDS: usize = 16_384;
 const GAP_BYTES_MAX: u64 = 64 * 1024;
 /// After so many stretches in a row that cannot be read, the drive is what fails, and not the tracks.
 const UNREADABLE_MAX: u32 = 256;
-/// How long does a volume that scrubs by itself rest after a pass, or after one that failed?
-const REST: Duration = Duration::from_secs(60);
 /// How often may scrub have its place written down? That much is read again after a crash.
 const PLACE_EVERY: Duration = Duration::from_secs(60);
-/// The longest sleep: close and drop are noticed after it.
-const NAP_MAX: Duration = Duration::from_secs(1);
 
 /// How far scrub is, and what it found since the volume was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -48,6 +48,15 @@ pub struct ScrubStatus {
     pub offset: u64,
     /// How often everything was gone through, since the volume was made.
     pub passes: u64,
+    /// When that ended last, or, where it never did, when the volume was first opened: Unix seconds. What is written later was
+    /// right when it was written.
+    pub passed_at: u64,
+    /// How much of the records the pass has behind it, in bytes. A little less or more: records come and go.
+    pub pass_bytes: u64,
+    /// What all records take, in bytes.
+    pub all_bytes: u64,
+    /// Records that the pass under way found damaged, or the last one where there is none.
+    pub pass_damaged: u64,
     /// Bytes read.
     pub bytes_read: u64,
     /// Records that were looked at, damaged ones too.
@@ -85,6 +94,10 @@ pub(crate) struct Scrub {
     /// The record that is being checked.
     current: RefCell<Option<Current>>,
     unreadable_in_a_row: Cell<u32>,
+    /// The rate that somebody asked for, until the pass ends.
+    asked_rate: Cell<Option<u64>>,
+    /// Whether the pass under way is to begin anew.
+    anew: Cell<bool>,
 }
 
 /// What is known of the record whose frames come next.
@@ -108,102 +121,6 @@ impl Scrub {
             self.stepped.wait().await;
         }
     }
-}
-
-impl<H: Host> Volume<H> {
-    /// Checks all records from where the last pass was left to the end, at most so many bytes a second (each up to 1 MiB, or one
-    /// listing, at a time). Damaged records come from [`next_damage`](Self::next_damage). Once called it goes on though the
-    /// future is dropped, until the volume is closed; where it was is kept across restarts.
-    ///
-    /// Errors: Invalid (the rate is zero, or a pass is under way), Fenced (closed), Io (the drive gives nothing at all).
-    pub async fn scrub_pass(&self, bytes_per_second: u64) -> Result<ScrubReport, Error> {
-        if bytes_per_second == 0 {
-            return Err(Error::Invalid("scrub needs a rate above zero".to_owned()));
-        }
-        self.inner.check_open()?;
-        let answer = Answer::new();
-        let (volume, host, done) = (Rc::downgrade(&self.inner), self.inner.host.clone(), answer.clone());
-        self.inner.host.spawn(Priority::Scrub, async move { done.fill(pass(&volume, &host, bytes_per_second).await) });
-        answer.take().await
-    }
-
-    /// How far scrub is, and what it found since the volume was opened. From memory.
-    #[must_use]
-    pub fn scrub_status(&self) -> ScrubStatus {
-        let ScrubPlace { segment, offset, passes } = self.inner.scrub_place.get();
-        ScrubStatus { segment, offset, passes, ..self.inner.scrub.status.get() }
-    }
-}
-
-/// Scrubs for as long as the volume is open.
-pub(crate) async fn scrub_for_ever<H: Host>(volume: Weak<Inner<H>>, host: H, bytes_per_second: u64) {
-    loop {
-        match pass(&volume, &host, bytes_per_second).await {
-            Ok(report) => tracing::info!(?report, "scrub went through all segments"),
-            Err(Error::Fenced(_) | Error::Hung(_)) => break,
-            Err(error) => tracing::warn!(%error, "scrub stopped, it goes on after a rest"),
-        }
-        let rested = host.now() + REST;
-        while host.now() < rested && is_open(&volume) {
-            host.sleep(NAP_MAX).await;
-        }
-    }
-}
-
-fn is_open<H: Host>(volume: &Weak<Inner<H>>) -> bool {
-    volume.upgrade().is_some_and(|volume| volume.check_open().is_ok())
-}
-
-/// One pass. Holds the volume only while it reads.
-async fn pass<H: Host>(volume: &Weak<Inner<H>>, host: &H, bytes_per_second: u64) -> Result<ScrubReport, Error> {
-    let closed = || Error::Fenced("closed".to_owned());
-    let held = volume.upgrade().ok_or_else(closed)?;
-    let before = held.scrub.status.get();
-    if before.running {
-        return Err(Error::Invalid("a scrub pass is under way".to_owned()));
-    }
-    held.scrub.count(|status| status.running = true);
-    held.scrub.unreadable_in_a_row.set(0);
-    drop(held);
-    let started = host.now();
-    let mut ready_at = started;
-    let mut work = Work::Files;
-    let outcome = loop {
-        let Some(held) = volume.upgrade() else { break Err(closed()) };
-        if let Err(error) = held.check_open() {
-            break Err(error);
-        }
-        held.scrub.stepping.set(true);
-        let bytes_before = held.scrub.status.get().bytes_read;
-        let stepped = held.step(work).await;
-        held.scrub.stepping.set(false);
-        held.scrub.stepped.notify();
-        let bytes = held.scrub.status.get().bytes_read - bytes_before;
-        drop(held);
-        work = match stepped {
-            Ok(Some(work)) => work,
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
-        };
-        // What was read is paid for before the next read: never more than the rate allows, and one read.
-        let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(bytes_per_second);
-        ready_at = ready_at.max(host.now()) + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX / 2));
-        while host.now() < ready_at && is_open(volume) {
-            host.sleep(ready_at.saturating_sub(host.now()).min(NAP_MAX)).await;
-        }
-        host.yield_if_needed().await;
-    };
-    let held = volume.upgrade().ok_or_else(closed)?;
-    held.scrub.count(|status| status.running = false);
-    outcome?;
-    let after = held.scrub.status.get();
-    Ok(ScrubReport {
-        bytes_read: after.bytes_read - before.bytes_read,
-        records_checked: after.records_checked - before.records_checked,
-        damaged: after.damaged - before.damaged,
-        files_damaged: after.files_damaged - before.files_damaged,
-        seconds: host.now().saturating_sub(started).as_secs_f64(),
-    })
 }
 
 /// What is next.
@@ -260,7 +177,9 @@ impl<H: Host> Inner<H> {
             }
             Work::Segment => {
                 let Some(segment) = self.segments.borrow().from(place.segment) else {
-                    self.set_scrub_place(ScrubPlace { segment: 0, offset: 0, passes: place.passes + 1 });
+                    let (passes, passed_at) = (place.passes + 1, self.host.unix_seconds());
+                    self.set_scrub_place(ScrubPlace { segment: 0, offset: 0, passes, passed_at });
+                    self.scrub.place_asked.set(Duration::ZERO);
                     self.ask_for_snapshot();
                     return Ok(None);
                 };
@@ -438,7 +357,10 @@ impl<H: Host> Inner<H> {
 
     /// `counted`: see [`Damage`](crate::Damage).
     fn found_damaged(&self, (id, counted): (TrackId, bool), segment: &Segment<H::File>, offset: u64, what: String) {
-        self.scrub.count(|status| status.damaged += 1);
+        self.scrub.count(|status| {
+            status.damaged += 1;
+            status.pass_damaged += 1;
+        });
         self.report_of(&Error::Corrupt { id, segment: segment.number, offset, what }, counted);
     }
 

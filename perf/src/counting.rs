@@ -88,6 +88,10 @@ impl<H: Host> Host for Counting<H> {
         self.host.now()
     }
 
+    fn unix_seconds(&self) -> u64 {
+        self.host.unix_seconds()
+    }
+
     fn random_u64(&self) -> u64 {
         self.host.random_u64()
     }

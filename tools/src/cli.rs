@@ -53,6 +53,8 @@ pub enum Command {
     Rm(Rm),
     /// Show nodes, volumes and how many copies are missing
     Status(Status),
+    /// Have drives read and checked now, and say how long ago they were
+    Scrub(Scrub),
     /// Say whether this machine is fit to run a master
     Doctor(Doctor),
     /// Show what a volume at rest holds: segments, records, footers, snapshots
@@ -212,7 +214,8 @@ pub struct Rm {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Asks the gateway, or with --map or --node the masters themselves. The exit code is 0 where the cluster is healthy: every
-node is up, every track has its copies, and nothing that moves is stuck; else 1, and each shortfall is a line.
+node is up, every track has its copies, each drive that holds tracks was read and checked within 60 days (VERIFIED says how
+long ago), and nothing that moves is stuck; else 1, and each shortfall is a line.
 
 Examples:
   deadwax status
@@ -231,6 +234,45 @@ pub struct Status {
     /// Go on, every two seconds: redrawn on a terminal, a line each time elsewhere
     #[arg(long)]
     pub watch: bool,
+    /// Not healthy is also a drive that holds tracks and was not read and checked for so many days; wants --map or --node
+    /// [default: 60, at gateways too]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(..=36_500))]
+    pub verified_within: Option<u64>,
+}
+
+/// Checks what drives hold, while they serve.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Drives are checked all the time, slowly (`scrub_bytes_per_second` in the settings of their master). This reads all that they
+hold now, from the beginning, behind whoever else wants the drive; damaged records are mended from other copies. It goes on
+though the command ends. With --wait the exit code is 0 where all was read and nothing was damaged.
+
+Examples:
+  deadwax scrub --wait
+  deadwax scrub --volume 3f09c1d2 --rate 200000000
+  deadwax scrub --show")]
+pub struct Scrub {
+    /// Only this drive: the first digits of its id
+    #[arg(long, value_name = "VOLUME", conflicts_with = "of")]
+    pub volume: Option<String>,
+    /// Only the drives of this node: its address, or the first digits of its id
+    #[arg(long, value_name = "NODE")]
+    pub of: Option<String>,
+    /// How many bytes a second each drive reads at most, until all was read
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate: u64,
+    /// Only show how long ago drives were checked, and how far it is
+    #[arg(long, conflicts_with = "wait")]
+    pub show: bool,
+    /// Stay until all was read
+    #[arg(long)]
+    pub wait: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Which masters.
+    #[command(flatten)]
+    pub masters: Masters,
 }
 
 /// Checks this machine.

@@ -23,6 +23,7 @@ mod inspect;
 mod master;
 mod rm;
 mod salvage;
+mod scrub;
 mod status;
 mod up;
 mod verify;
@@ -42,6 +43,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Import(import) => asynchronous(import::run(import)),
         Command::Get(get) => asynchronous(get::run(get)),
         Command::Rm(rm) => asynchronous(rm::run(rm)),
+        Command::Scrub(scrub) => asynchronous(scrub::run(scrub)),
         Command::Status(status) => asynchronous(status::run(status)),
         Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Inspect(inspect) => inspect::run(&inspect),

@@ -22,8 +22,13 @@ impl Masters {
 
     /// A client of those masters; of those in the map file `default`, where none are named.
     pub async fn client(&self, default: Option<&Path>) -> anyhow::Result<Client> {
+        self.client_with(default, ClientConfig::default()).await
+    }
+
+    /// The same, with these settings but for the key.
+    pub async fn client_with(&self, default: Option<&Path>, config: ClientConfig) -> anyhow::Result<Client> {
         let identity = self.key.as_deref().map(load_key).transpose()?.map(|key| Identity::new(&key));
-        let config = ClientConfig { identity, ..ClientConfig::default() };
+        let config = ClientConfig { identity, ..config };
         if let Some(NodeAddress { id, address }) = &self.node {
             let found = Client::discover(address, id.as_ref(), config).await;
             let (client, node) = found.map_err(|why| anyhow!("cannot learn of the cluster from {address}: {why}"))?;

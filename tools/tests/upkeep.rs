@@ -169,6 +169,36 @@ fn up_keeps_its_children_and_stops_them_in_the_end() {
 }
 
 #[test]
+fn scrub_reads_all_that_drives_hold_and_status_says_how_long_ago() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let up = Up::start(dir.path(), &["--demo"]);
+    let map = dir.path().join("cluster.toml").display().to_string();
+    let scrub = |more: &[&str]| up.run(&[&["scrub", "--map", &map], more].concat());
+    let before = lines(&scrub(&["--show", "--json"]))[0]["volumes"][0]["scrub"].clone();
+    assert!(before["verified_s"].as_u64().is_some_and(|ago| ago < 600), "it was made just now: {before}");
+    let done = scrub(&["--wait", "--json", "--rate", "1000000000000"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let after = lines(&done)[0]["volumes"][0]["scrub"].clone();
+    assert!(after["passes"].as_u64() > before["passes"].as_u64() && after["running"] == false, "{after}");
+    assert!(after["all_bytes"].as_u64().is_some_and(|bytes| bytes > 1_000_000) && after["damaged"] == 0, "{after}");
+    let volume = after["id"].as_str().expect("an id")[..8].to_owned();
+    assert!(scrub(&["--wait", "--volume", &volume]).status.success());
+    let unknown = scrub(&["--volume", "ffffffffffff"]);
+    assert!(!unknown.status.success() && String::from_utf8_lossy(&unknown.stderr).contains("no volume is"));
+    let status = up.run(&["status"]);
+    let text = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.status.success() && text.contains("VERIFIED") && text.contains(" s ago"), "{text}");
+    // A volume that was read a second ago was not within the last 0 days.
+    std::thread::sleep(Duration::from_millis(1_100));
+    let strict = up.run(&["status", "--map", &map, "--verified-within", "0"]);
+    let text = String::from_utf8_lossy(&strict.stdout).into_owned();
+    assert!(strict.status.code() == Some(1) && text.contains("`deadwax scrub` checks it now"), "{text}");
+    assert!(up.run(&["status", "--map", &map, "--verified-within", "1"]).status.success());
+    let status = lines(&up.run(&["status", "--json"]));
+    assert_eq!(status[0]["nodes"][0]["scrubs"][0]["id"], after["id"]);
+}
+
+#[test]
 fn an_import_goes_on_past_bad_files_and_skips_what_is_there() {
     let dir = tempfile::tempdir().expect("a folder");
     let up = Up::start(&dir.path().join("data"), &[]);

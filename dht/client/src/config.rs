@@ -53,6 +53,10 @@ pub struct ClientConfig {
     pub command_ms: u64,
     /// How long gathering a status may take. Default 10,000; what did not answer by then counts as down.
     pub status_ms: u64,
+    /// How long ago a volume's tracks may have been read and checked last for a status to call it healthy, in seconds. Default
+    /// 5,184,000, 60 days: at nodes' own default rate some 20 TiB are read in that time. Less finds rot while other copies
+    /// are whole, and wants a higher `scrub_bytes_per_second` at nodes.
+    pub verified_within_s: u64,
     /// The key that nodes know the client by, which their settings name (`clients`). Default none: connections are plain.
     /// Set it where the nodes' settings say `tls = true`, and only there. No setting of a file: files hold no keys.
     #[serde(skip)]
@@ -80,6 +84,7 @@ impl Default for ClientConfig {
             put_queue_bytes_max: 4 << 20,
             command_ms: 60_000,
             status_ms: 10_000,
+            verified_within_s: 5_184_000,
             identity: None,
         }
     }

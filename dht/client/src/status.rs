@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadwax_dht::wire::{CoreStatus, Message, NodeStatus, VolumeState, VolumeStatus};
+use deadwax_dht::wire::{CoreStatus, Message, NodeStatus, Scrubbing, VolumeScrub, VolumeState, VolumeStatus};
 use deadwax_dht::{ClusterId, Failure, FailureKind, Map, NodeId};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -15,6 +15,7 @@ use crate::copies::{Copies, VolumeDigests};
 use crate::known::Known;
 use crate::log_status::LogStatus;
 use crate::read::failure;
+use crate::scrub;
 
 /// How a cluster is: what `deadwax status` prints.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -66,6 +67,9 @@ pub struct NodeReport {
     pub resident_bytes: u64,
     /// Its drives.
     pub volumes: Vec<VolumeStatus>,
+    /// How long ago each volume that serves was read and checked, and how that goes on, as far as the node says.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub scrubs: Vec<VolumeScrub>,
     /// Whatever it counts.
     pub counters: BTreeMap<String, u64>,
     /// How its part in the cluster's rules stands, where it has one.
@@ -83,6 +87,7 @@ type CoreAnswer = Result<Option<CoreStatus>, Failure>;
 struct Answered {
     status: NodeStatus,
     core: CoreAnswer,
+    scrubs: Vec<VolumeScrub>,
     held: VolumeDigests,
 }
 
@@ -108,19 +113,26 @@ impl Client {
             }
         }
         self.follow_behind(known.told());
-        Self::status_of(&known, nodes, deadline).await
+        self.status_of(&known, nodes, deadline).await
     }
 
-    async fn status_of(known: &Known, nodes: Vec<Result<Answered, Failure>>, deadline: Instant) -> ClusterStatus {
+    async fn status_of(
+        &self,
+        known: &Known,
+        nodes: Vec<Result<Answered, Failure>>,
+        deadline: Instant,
+    ) -> ClusterStatus {
         let map = known.map();
         let mut digests = VolumeDigests::new();
         let mut answers = Vec::with_capacity(nodes.len());
         for (node, answer) in map.nodes().iter().zip(nodes) {
+            let mut scrubs = Vec::new();
             let answer = answer.map(|answered| {
                 digests.extend(answered.held);
+                scrubs = answered.scrubs;
                 (Some(answered.status), answered.core)
             });
-            answers.push(report(node, answer));
+            answers.push(NodeReport { scrubs, ..report(node, answer) });
         }
         let counted = Self::count_copies(known, &digests, deadline).await;
         let log = LogStatus::of(&answers, known.layout().map(|layout| &**layout));
@@ -128,6 +140,7 @@ impl Client {
         if let Some(log) = &log {
             warnings.extend(log.warnings(&answers));
         }
+        warnings.extend(scrub::warnings(&answers, self.inner.config.verified_within_s));
         let volumes = || answers.iter().flat_map(|node| &node.volumes);
         let all_bytes: u64 = volumes().map(|volume| volume.track_bytes).sum();
         let all_tracks: u64 = volumes().map(|volume| volume.tracks).sum();
@@ -236,7 +249,10 @@ impl Client {
         let late = || Failure::new(FailureKind::Stalled, "did not report in time");
         let (status, held) = timeout_at(deadline, asking).await.unwrap_or_else(|_| Err(late()))?;
         let core = timeout_at(deadline, Self::ask_core(known, node)).await.unwrap_or_else(|_| Err(late()));
-        Ok(Answered { status, core, held })
+        // Where it does not say, there is a warning for each volume.
+        let scrubs = timeout_at(deadline, scrub::ask(known, node, Scrubbing::AskScrubs)).await;
+        let scrubs = scrubs.map_or_else(|_| Vec::new(), Result::unwrap_or_default);
+        Ok(Answered { status, core, scrubs, held })
     }
 }
 
@@ -289,6 +305,7 @@ fn report(node: &deadwax_dht::Node, answer: Result<(Option<NodeStatus>, CoreAnsw
         shards: 0,
         resident_bytes: 0,
         volumes: vec![],
+        scrubs: vec![],
         counters: BTreeMap::new(),
         core: None,
         core_error: None,

@@ -544,6 +544,20 @@ async fn status_counts_the_copies_that_are_missing() {
     assert_eq!((status.tracks, status.healthy, status.warnings.len()), (0, false, 3));
 }
 
+#[tokio::test]
+async fn a_volume_with_tracks_that_nobody_verified_for_long_is_not_healthy() {
+    let (cluster, (id, bytes)) = (Cluster::start().await, track());
+    let long_ago = 75 * 86_400;
+    cluster.peer(1).state.lock().expect("no panic").verified_s = long_ago;
+    assert!(cluster.client.status().await.healthy, "it holds no track");
+    cluster.add(&[0, 1, 2], id, &bytes);
+    let status = cluster.client.status().await;
+    assert!(!status.healthy && status.warnings.len() == 1, "{:?}", status.warnings);
+    let warning = format!("volume /test of node {} was not verified for 75 days", cluster.peer(1).address);
+    assert!(status.warnings[0].starts_with(&warning), "{:?}", status.warnings);
+    assert_eq!(status.nodes[1].scrubs[0].verified_s, long_ago);
+}
+
 #[test]
 fn futures_may_cross_threads() {
     fn sent<T: Send>(_: &impl Fn(&'static Client) -> T) {}

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use deadwax_dht::core::{BadEnvelope, Done, Envelope, Verb};
 use deadwax_dht::wire::{
-    AT_ONCE_BYTES_MAX, BadFrame, ErrorCode, Feed, FrameHeader, Joining, Kind, Message, Newer, Stamp, parts,
+    AT_ONCE_BYTES_MAX, BadFrame, ErrorCode, Feed, FrameHeader, Joining, Kind, Message, Newer, Scrubbing, Stamp, parts,
 };
 use deadwax_dht::{NodeId, VolumeId};
 use deadwax_engine::Priority;
@@ -25,6 +25,7 @@ use crate::driver::{Turn, Wish, stored_at_once};
 use crate::operators;
 use crate::parcel::Parcel;
 use crate::refusal::Refusal;
+use crate::scrubs;
 use crate::shard::Shard;
 use crate::socket::{ReceiveError, Received, Socket};
 use crate::takedowns;
@@ -222,8 +223,10 @@ impl Connection {
             Err(why) => return self.refuse(request, Refusal::invalid(why.to_string())).await,
         };
         let fixed = self.shard.node.core.is_none();
-        if !matches!(message, Message::Status | Message::AskCore | Message::Command { .. } | Message::Versions)
-            && let Err(why) = self.check_epoch(&header)
+        if !matches!(
+            message,
+            Message::Status | Message::AskCore | Message::Scrubbing(_) | Message::Command { .. } | Message::Versions
+        ) && let Err(why) = self.check_epoch(&header)
         {
             return self.refuse(request, why).await;
         }
@@ -337,6 +340,13 @@ impl Connection {
             Message::Joining(Joining::AskAdmits) => {
                 let answer = operators::admits(&self.shard.node, self.caller);
                 return self.answer(request, answer).await;
+            }
+            Message::Scrubbing(Scrubbing::AskScrubs) => {
+                return self.answer(request, scrubs::status(&self.shard).await).await;
+            }
+            Message::Scrubbing(Scrubbing::Scrub { volume, bytes_per_second }) => {
+                let begun = scrubs::begin(&self.shard, self.caller, volume, bytes_per_second).await;
+                return self.answer(request, begun).await;
             }
             Message::AskCore => {
                 let node = Arc::clone(&self.shard.node);

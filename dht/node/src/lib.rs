@@ -41,6 +41,7 @@ mod reload;
 mod revival;
 mod rotation;
 mod run;
+mod scrubs;
 mod shard;
 mod socket;
 mod system;

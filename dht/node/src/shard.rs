@@ -85,7 +85,7 @@ pub(crate) struct NodeVolume {
 pub(crate) enum Trouble {
     /// It takes no writes.
     ReadOnly(String),
-    /// It takes no part, for its drive hangs or is too slow: it comes back by itself.
+    /// It takes no part, for its drive hangs or is too slow, or files were taken from it: it comes back by itself.
     Hung(String),
     /// It takes no part until an operator has mended it.
     Out(String),

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use deadwax_dht::VolumeId;
 use deadwax_dht::core::Input;
-use deadwax_dht::wire::{ErrorCode, Message, PartitionDigest, VolumeState};
+use deadwax_dht::wire::{ErrorCode, Message, PartitionDigest, VolumeScrub, VolumeState};
 use deadwax_engine::{Change, ErrorKind, GlommioHost, Volume, VolumeConfig};
 use deadwax_track::{ByteRange, Partition, Tags, TrackId};
 
@@ -329,6 +329,28 @@ impl LocalVolume {
                 | deadwax_engine::VolumeState::Closed => VolumeState::Fenced,
             },
         }
+    }
+
+    /// How the checking of all that it holds goes.
+    pub(crate) fn scrub_status(&self) -> VolumeScrub {
+        let status = self.volume.scrub_status();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        VolumeScrub {
+            id: self.told.id,
+            running: status.running,
+            passes: status.passes,
+            // Of a clock that was set back since, it is no time ago.
+            verified_s: now.saturating_sub(status.passed_at),
+            pass_bytes: status.pass_bytes,
+            all_bytes: status.all_bytes,
+            pass_damaged: status.pass_damaged,
+            damaged: status.damaged,
+        }
+    }
+
+    /// Begins to check all that it holds, from the first record on.
+    pub(crate) fn start_scrub(&self, bytes_per_second: u64) -> Result<(), Refusal> {
+        self.volume.start_scrub(bytes_per_second).map_err(|why| refusal(&why))
     }
 
     pub(crate) async fn close(&self) {

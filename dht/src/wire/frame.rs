@@ -215,6 +215,12 @@ kinds! {
     Versions = 144, 4, 0, 0;
     /// Node: which, and at which the cluster is finalised.
     NodeVersions = 145, 4, 3, 4;
+    /// Client: asks how the checking of all that the node's drives hold goes.
+    AskScrubs = 146, 4, 0, 0;
+    /// Node: how it goes.
+    Scrubs = 147, 4, 8, kib(24);
+    /// Client: has a volume checked now, or all.
+    Scrub = 148, 4, 9, 25;
 }
 
 /// The version that two sides speak: the newest that both know. None: they have none in common.

@@ -2,8 +2,9 @@
 
 use deadwax_track::{PARTITIONS, PIECES_MAX, TRACK_BYTES_MAX};
 
+use super::bad_message::BadMessage;
 use super::core_status::{BRAKES_MAX, NOT_UP_MAX};
-use super::message::{ADDRESS_BYTES_MAX, BadMessage, DIGEST_PARTITIONS_MAX, ERROR_MESSAGE_BYTES_MAX, IDS_MAX, Message};
+use super::message::{ADDRESS_BYTES_MAX, DIGEST_PARTITIONS_MAX, ERROR_MESSAGE_BYTES_MAX, IDS_MAX, Message};
 use super::status::VOLUMES_PER_NODE_MAX;
 
 impl Message {

@@ -6,13 +6,15 @@
 //! u64. The fields in order are those of the tuples in [`Message::payload`]; golden bytes of each kind are in
 //! `tests/rules/wire_golden.txt`.
 //!
-//! The crate bincode is unmaintained after 2.0.1, so only this file names it. `feed.rs` and `joining.rs` have more kinds, packed here.
+//! The crate bincode is unmaintained after 2.0.1, so only this file names it. `feed.rs`, `joining.rs` and `scrubbing.rs` have more
+//! kinds, packed here.
 
 use bytes::Bytes;
 use deadwax_track::{BadTags, ByteRange, Partition, Tags, TrackId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::bad_message::BadMessage;
 use super::command_answer::CommandAnswer;
 use super::core_status::CoreStatus;
 use super::digest::PartitionDigest;
@@ -21,6 +23,7 @@ use super::feed::Feed;
 use super::frame::{FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, Stamp};
 use super::joining::Joining;
 use super::protocols::Protocols;
+use super::scrubbing::Scrubbing;
 use super::status::NodeStatus;
 use crate::rebalance::Command;
 use crate::{ClusterId, NodeId, VolumeId};
@@ -269,41 +272,12 @@ pub enum Message {
     Feed(Feed),
     /// Either: of a node that joins.
     Joining(Joining),
+    /// Either: of the checking of all that a node's drives hold.
+    Scrubbing(Scrubbing),
     /// Client: asks which versions of the protocol the node speaks.
     Versions,
     /// Node: from which to which, as its settings have it, and at which the cluster is finalised, where it has a log.
     NodeVersions(Protocols, Option<u8>),
-}
-
-/// The payload is no message of its kind.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum BadMessage {
-    /// The bytes do not decode.
-    #[error("{kind:?} message does not decode: {why}")]
-    Payload {
-        /// The frame's kind.
-        kind: Kind,
-        /// What is wrong.
-        why: String,
-    },
-    /// Bytes follow the message.
-    #[error("{kind:?} message is followed by {bytes} bytes")]
-    Trailing {
-        /// The frame's kind.
-        kind: Kind,
-        /// How many.
-        bytes: usize,
-    },
-    /// A field is outside its limits.
-    #[error("{kind:?} message breaks a limit: {field} is {got}")]
-    Limit {
-        /// The frame's kind.
-        kind: Kind,
-        /// Which field, and what it may be.
-        field: &'static str,
-        /// What it is.
-        got: u64,
-    },
 }
 
 impl Message {
@@ -357,6 +331,7 @@ impl Message {
             Self::Here { .. } => Kind::Here,
             Self::Feed(feed) => feed.kind(),
             Self::Joining(joining) => joining.kind(),
+            Self::Scrubbing(scrubbing) => scrubbing.kind(),
             Self::Versions => Kind::Versions,
             Self::NodeVersions(..) => Kind::NodeVersions,
         }
@@ -402,6 +377,7 @@ impl Message {
             }
             Self::Feed(feed) => feed.payload(),
             Self::Joining(joining) => joining.payload(),
+            Self::Scrubbing(scrubbing) => scrubbing.payload(),
             Self::NodeVersions(spoken, finalised) => pack(&(spoken.oldest(), spoken.newest(), finalised)),
             Self::Peer { more, bytes } | Self::Epochs { more, bytes } => {
                 [&[u8::from(*more)][..], bytes].concat().into()
@@ -432,6 +408,7 @@ impl Message {
                 Self::decode_of_operators(kind, &payload)?
             }
             kind if Joining::KINDS.contains(&kind) => Self::Joining(Joining::decode(kind, &payload)?),
+            kind if Scrubbing::KINDS.contains(&kind) => Self::Scrubbing(Scrubbing::decode(kind, &payload)?),
             kind if Feed::KINDS.contains(&kind) => Self::Feed(Feed::decode(kind, &payload)?),
             Kind::Put
             | Kind::StandIn

@@ -42,6 +42,8 @@
 //! | `Who`, in place of `Hello` | `Here`, and the node closes |
 //! | `Join`, in place of `Hello` | `CommandAnswer`, or `Error` (`NotAdmitted`, ...), and the node closes |
 //! | `AskAdmits` | `Admits`, or `Error` (`NotAdmitted`) |
+//! | `AskScrubs` | `Scrubs`: of each volume that serves |
+//! | `Scrub` | `Scrubs`, once the passes have begun, or `Error` (`NotAdmitted`, `Fenced`, ...) |
 //!
 //! A reply repeats its request's number. Every frame carries the sender's epoch and cluster.
 //!
@@ -71,6 +73,7 @@
 //! - *Silence:* the client's deadlines end it. A node closes a connection that is in the middle of a request and
 //!   silent too long; idle connections it may close at any time, and clients must expect that.
 
+mod bad_message;
 mod command_answer;
 mod core_status;
 mod decoder;
@@ -83,8 +86,10 @@ mod limits;
 mod message;
 mod parts;
 mod protocols;
+mod scrubbing;
 mod status;
 
+pub use bad_message::BadMessage;
 pub(crate) use command_answer::sentence;
 pub use command_answer::{CommandAnswer, ForecastReport, RefusalKind, SENTENCES_MAX, SHARES_MAX};
 pub use core_status::{Absence, BRAKES_MAX, CoreStatus, MoveStatus, NOT_UP_MAX, NotUp, PullStatus};
@@ -100,7 +105,8 @@ pub use frame::{
     Newer, PROTOCOL_MIN, PROTOCOL_OF_NODES, PROTOCOL_OF_TOKENS, PROTOCOL_VERSION, Stamp, Summed, negotiate,
 };
 pub use joining::{ADMITTED_MAX, Admits, Joining};
-pub use message::{ADDRESS_BYTES_MAX, BadMessage, DIGEST_PARTITIONS_MAX, ERROR_MESSAGE_BYTES_MAX, IDS_MAX, Message};
+pub use message::{ADDRESS_BYTES_MAX, DIGEST_PARTITIONS_MAX, ERROR_MESSAGE_BYTES_MAX, IDS_MAX, Message};
 pub use parts::{PEER_BYTES_MAX, parts};
 pub use protocols::{Protocols, Unfit};
+pub use scrubbing::{Scrubbing, VolumeScrub};
 pub use status::{NodeStatus, VOLUMES_PER_NODE_MAX, VolumeState, VolumeStatus};

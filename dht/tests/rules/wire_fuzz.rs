@@ -6,7 +6,7 @@ use deadwax_dht::takedown::{Heads, Takedown};
 use deadwax_dht::wire::{
     Absence, CommandAnswer, CoreStatus, Decoder, ErrorCode, FRAME_PAYLOAD_MAX, Feed, ForecastReport, FrameHeader,
     HEADER_BYTES, IDS_MAX, Kind, ListedTrack, Message, MoveStatus, NotUp, PartitionDigest, Protocols, PullStatus,
-    RefusalKind, Stamp,
+    RefusalKind, Scrubbing, Stamp, VolumeScrub,
 };
 use deadwax_dht::{ClusterId, NodeId, VolumeId, VolumeShare};
 use deadwax_track::{ByteRange, Partition, TRACK_BYTES_MAX, Tags, TrackId};
@@ -185,9 +185,22 @@ fn message() -> impl Strategy<Value = Message> {
         (1..9_u8, 9..=u8::MAX, any::<Option<u8>>()).prop_map(|(oldest, newest, finalised)| {
             Message::NodeVersions(Protocols::new(oldest, newest).expect("some"), finalised)
         }),
+        (any::<Option<[u8; 16]>>(), 1..=u64::MAX).prop_map(|(volume, bytes_per_second)| {
+            let volume = volume.map(VolumeId::from_bytes);
+            Message::Scrubbing(Scrubbing::Scrub { volume, bytes_per_second })
+        }),
+        proptest::collection::vec(scrub(), 0..20).prop_map(|scrubs| Message::Scrubbing(Scrubbing::Scrubs(scrubs))),
         Just(Message::Ready),
         Just(Message::End),
     ]
+}
+
+fn scrub() -> impl Strategy<Value = VolumeScrub> {
+    (any::<[u8; 16]>(), any::<bool>(), any::<[u64; 6]>()).prop_map(|(id, running, numbers)| {
+        let [passes, verified_s, pass_bytes, all_bytes, pass_damaged, damaged] = numbers;
+        let id = VolumeId::from_bytes(id);
+        VolumeScrub { id, running, passes, verified_s, pass_bytes, all_bytes, pass_damaged, damaged }
+    })
 }
 
 proptest! {

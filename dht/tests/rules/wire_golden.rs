@@ -12,8 +12,8 @@ use deadwax_dht::wire::{
     ADMITTED_MAX, Absence, Admits, BadFrame, CommandAnswer, CoreStatus, Decoder, ErrorCode, FRAME_PAYLOAD_MAX, Feed,
     ForecastReport, FrameHeader, HEADER_BYTES, HolderReceipt, HolderReceipts, Joining, Kind, ListedTrack, Message,
     MoveStatus, NOT_UP_MAX, Newer, NodeStatus, NotUp, PEER_BYTES_MAX, PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest,
-    Protocols, PullStatus, RefusalKind, SENTENCES_MAX, SHARES_MAX, Stamp, Summed, VOLUMES_PER_NODE_MAX, VolumeState,
-    VolumeStatus, negotiate, parts,
+    Protocols, PullStatus, RefusalKind, SENTENCES_MAX, SHARES_MAX, Scrubbing, Stamp, Summed, VOLUMES_PER_NODE_MAX,
+    VolumeScrub, VolumeState, VolumeStatus, negotiate, parts,
 };
 use deadwax_dht::{ClusterId, IssuerKey, Node, NodeId, NodeKey, TokenSecret, Volume, VolumeId, VolumeShare};
 use deadwax_track::{ByteRange, Partition, Tags, TrackId};
@@ -178,6 +178,9 @@ fn messages() -> Vec<Message> {
         Message::Joining(Joining::Admits(admits(1))),
         Message::Versions,
         Message::NodeVersions(Protocols::new(2, 4).expect("some"), Some(3)),
+        Message::Scrubbing(Scrubbing::AskScrubs),
+        scrubs(1),
+        Message::Scrubbing(Scrubbing::Scrub { volume: Some(VOLUME), bytes_per_second: 1 << 26 }),
     ]
 }
 
@@ -189,6 +192,13 @@ fn joiner(volumes: usize) -> Node {
 fn join(within_ms: u32, secret: u8, volumes: usize) -> Message {
     let (secret, node) = (TokenSecret::from_bytes([secret; 16]), Box::new(joiner(volumes)));
     Message::Joining(Joining::Join { within_ms, secret, node })
+}
+
+fn scrubs(volumes: usize) -> Message {
+    let (running, passes, verified_s) = (true, 3, 86_400);
+    let (pass_bytes, all_bytes, pass_damaged, damaged) = (500, 1000, 1, 2);
+    let scrub = VolumeScrub { id: VOLUME, running, passes, verified_s, pass_bytes, all_bytes, pass_damaged, damaged };
+    Message::Scrubbing(Scrubbing::Scrubs(vec![scrub; volumes]))
 }
 
 fn admits(keys: usize) -> Admits {
@@ -454,6 +464,9 @@ fn limits_of_messages_hold() {
     };
     refused(listed(0));
     refused(listed(deadwax_track::TRACK_BYTES_MAX + 1));
+    assert!(Message::decode(Kind::Scrubs, scrubs(VOLUMES_PER_NODE_MAX).payload()).is_ok());
+    refused(scrubs(VOLUMES_PER_NODE_MAX + 1));
+    refused(Message::Scrubbing(Scrubbing::Scrub { volume: None, bytes_per_second: 0 }));
     let admits = |keys| Message::Joining(Joining::Admits(admits(keys)));
     assert!(Message::decode(Kind::Admits, admits(ADMITTED_MAX).payload()).is_ok());
     refused(admits(ADMITTED_MAX + 1));

@@ -3,7 +3,7 @@
 //! ```text
 //!  0  magic "DWXSNAPS"   8  version u16   10  0 u16   12  crc u32   16  volume [16]   32  shard u32   36  shards u32
 //! 40  bytes of the file u64   48  listings u32   52  0 u32   56  scrub segment u64   64  scrub offset u64
-//! 72  scrub passes u64   80  sequence next u64   88  0 ...4096
+//! 72  scrub passes u64   80  sequence next u64   88  scrub passed at u64 (from version 2 on)   96  0 ...4096
 //! ```
 //!
 //! Behind it, one after the other, a [`Listing`](super::Listing) with the role *snapshot* for each open segment.
@@ -12,8 +12,10 @@ use super::{BLOCK, BLOCK_BYTES, Damage, array_at, check_envelope, put, seal_enve
 use crate::identity::VolumeId;
 
 const MAGIC: &[u8; 8] = b"DWXSNAPS";
-/// The first layout.
+/// The first layout: when everything was gone through it does not say. Read, and written no more.
 const VERSION_1: u16 = 1;
+/// It says when.
+const VERSION_2: u16 = 2;
 /// How large may a snapshot be? Far more than the listings of the few segments that are open.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 
@@ -24,6 +26,8 @@ pub(crate) struct ScrubPlace {
     pub(crate) offset: u64,
     /// How often all segments were gone through.
     pub(crate) passes: u64,
+    /// When that ended last, or, before the first time, when the volume was first opened: Unix seconds. 0: not known.
+    pub(crate) passed_at: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,29 +50,36 @@ impl SnapshotHeader {
         put(&mut bytes, 36, &self.shards.to_le_bytes());
         put(&mut bytes, 40, &self.bytes.to_le_bytes());
         put(&mut bytes, 48, &self.listings.to_le_bytes());
-        let numbers = [self.scrub.segment, self.scrub.offset, self.scrub.passes, self.sequence_next];
+        let numbers =
+            [self.scrub.segment, self.scrub.offset, self.scrub.passes, self.sequence_next, self.scrub.passed_at];
         for (number, at) in numbers.iter().zip((56..).step_by(8)) {
             put(&mut bytes, at, &number.to_le_bytes());
         }
-        seal_envelope(&mut bytes, MAGIC, VERSION_1);
+        seal_envelope(&mut bytes, MAGIC, VERSION_2);
         bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
-        check_envelope(bytes, MAGIC, VERSION_1)?;
+        let written = if bytes.get(8..10) == Some(&VERSION_1.to_le_bytes()) { VERSION_1 } else { VERSION_2 };
+        check_envelope(bytes, MAGIC, written)?;
         if bytes.len() != BLOCK {
             return Err(Damage::Field("length"));
         }
         zero(&bytes[10..12], "reserved bytes")?;
         zero(&bytes[52..56], "reserved bytes")?;
-        zero(&bytes[88..], "reserved bytes")?;
+        zero(&bytes[if written == VERSION_1 { 88 } else { 96 }..], "reserved bytes")?;
         let header = Self {
             volume: VolumeId(array_at(bytes, 16)),
             shard: u32_at(bytes, 32),
             shards: u32_at(bytes, 36),
             bytes: u64_at(bytes, 40),
             listings: u32_at(bytes, 48),
-            scrub: ScrubPlace { segment: u64_at(bytes, 56), offset: u64_at(bytes, 64), passes: u64_at(bytes, 72) },
+            scrub: ScrubPlace {
+                segment: u64_at(bytes, 56),
+                offset: u64_at(bytes, 64),
+                passes: u64_at(bytes, 72),
+                passed_at: u64_at(bytes, 88),
+            },
             sequence_next: u64_at(bytes, 80),
         };
         // Bounds what is read.
@@ -89,20 +100,32 @@ mod tests {
         shards: 2,
         bytes: 8192,
         listings: 1,
-        scrub: ScrubPlace { segment: 5, offset: 4096, passes: 3 },
+        scrub: ScrubPlace { segment: 5, offset: 4096, passes: 3, passed_at: 1_700_000_000 },
         sequence_next: 77,
     };
 
     #[test]
     fn golden_bytes() {
         let bytes = HEADER.encode();
-        let mut golden = b"DWXSNAPS\x01\0\0\0....".to_vec();
+        let mut golden = b"DWXSNAPS\x02\0\0\0....".to_vec();
         golden.extend([0x11; 16]);
         golden.extend(b"\x01\0\0\0\x02\0\0\0\0\x20\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0");
-        golden.extend(b"\0\x10\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x4d\0\0\0\0\0\0\0");
+        golden.extend(b"\0\x10\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x4d\0\0\0\0\0\0\0\0\xf1\x53\x65\0\0\0\0");
         golden[12..16].copy_from_slice(&bytes[12..16]);
-        assert_eq!(&bytes[..88], golden);
+        assert_eq!(&bytes[..96], golden);
         assert_eq!(SnapshotHeader::decode(&bytes), Ok(HEADER));
+    }
+
+    #[test]
+    fn the_first_version_is_read_and_does_not_say_when() {
+        let mut bytes = HEADER.encode();
+        put(&mut bytes, 88, &[0; 8]);
+        seal_envelope(&mut bytes, MAGIC, VERSION_1);
+        let scrub = ScrubPlace { passed_at: 0, ..HEADER.scrub };
+        assert_eq!(SnapshotHeader::decode(&bytes), Ok(SnapshotHeader { scrub, ..HEADER }));
+        put(&mut bytes, 88, &[1]);
+        seal_envelope(&mut bytes, MAGIC, VERSION_1);
+        assert_eq!(SnapshotHeader::decode(&bytes), Err(Damage::Field("reserved bytes")));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult};
 use glommio::{Latency, Shares, TaskQueueHandle};
@@ -238,6 +238,10 @@ impl Host for GlommioHost {
 
     fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    fn unix_seconds(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 
     fn random_u64(&self) -> u64 {

@@ -132,6 +132,9 @@ pub trait Host: Clone + 'static {
     /// Time that only rises, from any start.
     fn now(&self) -> Duration;
 
+    /// Seconds since 1970, by a clock that may be set: only for what is told across restarts.
+    fn unix_seconds(&self) -> u64;
+
     /// A number that nobody can guess.
     fn random_u64(&self) -> u64;
 

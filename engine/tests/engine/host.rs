@@ -221,6 +221,10 @@ impl Host for ScriptedHost {
         self.script.clock.as_ref().map_or_else(|| self.real.now(), Cell::get)
     }
 
+    fn unix_seconds(&self) -> u64 {
+        self.real.unix_seconds()
+    }
+
     fn random_u64(&self) -> u64 {
         self.real.random_u64()
     }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use deadwax_engine::Change;
+use deadwax_engine::{Change, ErrorKind};
 use deadwax_track::{PARTITIONS, Partition};
 
 use super::*;
@@ -127,4 +127,64 @@ fn where_there_is_nothing_a_track_that_comes_anew_is_put_and_what_was_taken_down
         assert_eq!((recovery.tracks, recovery.takedowns), (0, 1));
         volume.close().await;
     });
+}
+
+#[test]
+fn when_everything_was_read_last_is_kept_across_restarts() {
+    let (_dir, config) = volume_dir();
+    let made_at = unix_seconds();
+    let first = run(async {
+        let (volume, _) = open(&config).await;
+        let new = volume.scrub_status();
+        assert!(new.passed_at >= made_at && new.passes == 0, "a new volume counts from when it was made: {new:?}");
+        for seed in 0..4 {
+            put(&volume, &audio(seed, MIB)).await.expect("puts");
+        }
+        glommio::timer::sleep(std::time::Duration::from_millis(1100)).await;
+        volume.scrub_pass(FAST).await.expect("scrubs");
+        let after = volume.scrub_status();
+        assert!(after.passed_at > new.passed_at && (after.passes, after.pass_damaged) == (1, 0), "{after:?}");
+        volume.close().await;
+        after
+    });
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    run(async {
+        let (volume, _) = open(&config).await;
+        let again = volume.scrub_status();
+        assert_eq!((again.passes, again.passed_at), (1, first.passed_at), "opening verifies nothing");
+        volume.close().await;
+    });
+}
+
+#[test]
+fn a_pass_that_is_asked_for_begins_anew_and_at_the_rate_that_is_asked_for() {
+    let (_dir, config) = volume_dir();
+    run(async {
+        let (volume, _) = open(&config).await;
+        for seed in 0..6 {
+            put(&volume, &audio(seed, 3 * MIB)).await.expect("puts");
+        }
+        assert_eq!(volume.start_scrub(0).expect_err("no rate").kind(), ErrorKind::Invalid);
+        // So slow that it would take minutes.
+        volume.start_scrub(64 * 1024).expect("begins");
+        assert!(volume.scrub_status().running);
+        assert_eq!(volume.scrub_pass(FAST).await.expect_err("one at a time").kind(), ErrorKind::Invalid);
+        glommio::timer::sleep(std::time::Duration::from_millis(500)).await;
+        let slow = volume.scrub_status();
+        assert!(slow.running && slow.pass_bytes < slow.all_bytes && slow.all_bytes >= 18 * MIB, "{slow:?}");
+        volume.start_scrub(FAST).expect("begins anew");
+        let began = std::time::Instant::now();
+        while volume.scrub_status().running {
+            assert!(began.elapsed().as_secs() < 60, "{:?}", volume.scrub_status());
+            glommio::timer::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        let done = volume.scrub_status();
+        assert_eq!(done.passes, 1);
+        assert!(done.bytes_read >= 18 * MIB, "all of it was read after it was asked for: {done:?}");
+        volume.close().await;
+    });
+}
+
+fn unix_seconds() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs()
 }

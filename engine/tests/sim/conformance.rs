@@ -91,8 +91,12 @@ async fn names_lead_to_files<H: Host>(host: &H, directory: &Path) {
     let names = host.list(directory).await.expect("lists");
     assert!(names.contains(&"other".to_owned()) && !names.contains(&"one".to_owned()), "{names:?}");
     let renamed = host.open(&other, Access::Read).await.expect("opens");
+    let (key, again) = (open.key().expect("tells"), renamed.key().expect("tells"));
+    assert!(key.is_some() && key == again, "one file, whatever its name");
+    assert_eq!(host.find(vec![one.clone(), other.clone()]).await.expect("looks"), [None, key]);
     assert_eq!(renamed.read_at(0, BLOCK).await.expect("reads")[..], [1; BLOCK]);
     host.remove(&other).await.expect("removes");
+    assert_eq!((open.key().expect("tells"), host.find(vec![other.clone()]).await.expect("looks")), (None, vec![None]));
     assert_eq!(open.read_at(0, BLOCK).await.expect("is open still")[..], [1; BLOCK]);
     let gone = [host.remove(&other).await, host.rename(&other, &one).await];
     assert!(gone.iter().all(|gone| gone.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 
 use bytes::Bytes;
-use deadwax_dht::wire::{DATA_BYTES_MAX, Decoder, ErrorCode, Feed, FrameHeader, Message, NodeStatus, Stamp};
+use deadwax_dht::wire::{DATA_BYTES_MAX, Decoder, ErrorCode, Feed, FrameHeader, Message, NodeStatus, Scrubbing, Stamp};
 use deadwax_dht::{ClusterId, NodeId};
 use deadwax_track::{Tags, TrackHasher, TrackId};
 
@@ -117,6 +117,7 @@ impl Talk {
                 self.send(stamp, &Message::TakenDown { number })
             }
             Message::Status => self.send(stamp, &Message::NodeStatus(Box::new(self.status()))),
+            Message::Scrubbing(_) => self.send(stamp, &Message::Scrubbing(Scrubbing::Scrubs(Vec::new()))),
             Message::AskCore => self.send(stamp, &Message::CoreStatus(None)),
             Message::Feed(Feed::Issue { .. }) => self.send(stamp, &Message::Feed(Feed::NotIssuer { issuers: 0 })),
             Message::Feed(_) => self.send(stamp, &Message::error(ErrorCode::Invalid, "there is no log of takedowns")),

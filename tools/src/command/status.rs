@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::Context;
-use deadwax_dht::wire::VolumeState;
-use deadwax_dht_client::{Client as Cluster, ClusterStatus, LogStatus};
+use deadwax_dht::wire::{VolumeScrub, VolumeState};
+use deadwax_dht_client::{Client as Cluster, ClientConfig, ClusterStatus, LogStatus};
 use hyper::{Method, StatusCode};
 
 use super::say;
@@ -13,7 +13,7 @@ use crate::cli::Status;
 use crate::follow;
 use crate::http::Client;
 use crate::masters::newest;
-use crate::progress::size;
+use crate::progress::{duration, size};
 use crate::table::{align, short};
 
 /// How often it is shown anew.
@@ -27,7 +27,13 @@ enum Source {
 
 pub(super) async fn run(status: Status) -> anyhow::Result<bool> {
     let source = if status.masters.are_named() {
-        Source::Masters(Box::new(status.masters.client(None).await?))
+        let mut config = ClientConfig::default();
+        if let Some(days) = status.verified_within {
+            config.verified_within_s = days * 86_400;
+        }
+        Source::Masters(Box::new(status.masters.client_with(None, config).await?))
+    } else if status.verified_within.is_some() {
+        anyhow::bail!("a gateway goes by 60 days: name masters with --map or --node to go by others");
     } else {
         Source::Gateway(Client::new(status.asked.gateway))
     };
@@ -89,13 +95,15 @@ fn line(cluster: &ClusterStatus) -> String {
 
 /// The status as lines for people.
 fn table(cluster: &ClusterStatus) -> Vec<String> {
-    let mut rows =
-        vec![["NODE", "ZONE", "ADDRESS", "STATE", "VOLUME", "", "TRACKS", "STORED", "FREE", "OF"].map(str::to_owned)];
+    let mut rows = vec![
+        ["NODE", "ZONE", "ADDRESS", "STATE", "VOLUME", "", "TRACKS", "STORED", "FREE", "OF", "VERIFIED"]
+            .map(str::to_owned),
+    ];
     for node in &cluster.nodes {
         let state = if node.up { "up" } else { "DOWN" };
         let head = || [short(&node.id), node.zone.clone(), node.address.clone(), state.to_owned()];
         if node.volumes.is_empty() {
-            rows.push(row(head(), ["-", "", "-", "-", "-", "-"].map(str::to_owned)));
+            rows.push(row(head(), ["-", "", "-", "-", "-", "-", "-"].map(str::to_owned)));
         }
         for volume in &node.volumes {
             let state = match volume.state {
@@ -106,7 +114,10 @@ fn table(cluster: &ClusterStatus) -> Vec<String> {
             };
             let sizes = [volume.track_bytes, volume.free_bytes, volume.capacity_bytes].map(size);
             let [stored, free, of] = sizes;
-            rows.push(row(head(), [short(&volume.id), state.to_owned(), volume.tracks.to_string(), stored, free, of]));
+            let scrub = node.scrubs.iter().find(|scrub| scrub.id == volume.id);
+            let verified = scrub.map_or_else(|| "-".to_owned(), verified);
+            let tracks = volume.tracks.to_string();
+            rows.push(row(head(), [short(&volume.id), state.to_owned(), tracks, stored, free, of, verified]));
         }
     }
     let mut lines = align(&rows);
@@ -128,7 +139,17 @@ fn table(cluster: &ClusterStatus) -> Vec<String> {
     lines
 }
 
-fn row(head: [String; 4], cells: [String; 6]) -> [String; 10] {
+/// How long ago a volume was read and checked, and how far that is now.
+fn verified(scrub: &VolumeScrub) -> String {
+    let ago = format!("{} ago", duration(scrub.verified_s));
+    if !scrub.running {
+        return ago;
+    }
+    let percent = 100 * u128::from(scrub.pass_bytes) / u128::from(scrub.all_bytes.max(1));
+    format!("{ago}, at {} %", percent.min(100))
+}
+
+fn row(head: [String; 4], cells: [String; 7]) -> [String; 11] {
     let mut all = head.into_iter().chain(cells);
     std::array::from_fn(|_| all.next().unwrap_or_default())
 }
@@ -166,7 +187,10 @@ mod tests {
             json!({
                 "id": digit.repeat(64), "zone": "local", "address": format!("127.0.0.1:{digit}"), "up": up,
                 "version": "", "uptime_s": 1, "epoch": 1, "shards": 1, "resident_bytes": 1, "volumes": volumes,
-                "counters": {},
+                "counters": {}, "scrubs": [{
+                    "id": "a".repeat(32), "running": true, "passes": 2, "verified_s": 200_000, "pass_bytes": 50, "all_bytes": 200,
+                    "pass_damaged": 0, "damaged": 0,
+                }],
             })
         };
         let cluster = json!({
@@ -191,6 +215,7 @@ mod tests {
         let text = table(&cluster).join("\n");
         for part in [
             "11111111  local  127.0.0.1:1  up     aaaaaaaa  serving  3       5.0 MB",
+            "2.0 GB  2 d 7 h ago, at 25 %",
             "FENCED",
             "DOWN",
             "warning: node 127.0.0.1:2 is down",

@@ -8,7 +8,7 @@ use deadwax_dht::log::History;
 use deadwax_dht::rebalance::Command;
 use deadwax_dht::wire::{
     CommandAnswer, CoreStatus, Decoder, ErrorCode, Feed, FrameHeader, Kind, ListedTrack, Message, NodeStatus,
-    PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest, Stamp, VolumeState, VolumeStatus,
+    PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest, Scrubbing, Stamp, VolumeScrub, VolumeState, VolumeStatus,
 };
 use deadwax_dht::{ClusterId, NodeId, VolumeId};
 use deadwax_track::{Partition, Tags, TrackHasher, TrackId, piece_count};
@@ -71,6 +71,8 @@ pub(crate) struct State {
     pub(crate) fixed_at: Option<u64>,
     /// How its core stands, or why that is not said. Without it the node has none.
     pub(crate) core: Option<Result<CoreStatus, ErrorCode>>,
+    /// How long ago its volume was verified, in seconds.
+    pub(crate) verified_s: u64,
     /// The answer to a command; none: the connection breaks.
     pub(crate) says: Option<CommandAnswer>,
     /// The command that came last, and whether only its forecast was wanted.
@@ -313,6 +315,16 @@ impl Served {
                 Message::TakenDown { number: *state.takedowns.entry(*id).or_insert(*number) }
             }
             Message::Status => Message::NodeStatus(Box::new(self.status(&state))),
+            Message::Scrubbing(Scrubbing::AskScrubs) => Message::Scrubbing(Scrubbing::Scrubs(vec![VolumeScrub {
+                id: self.volume,
+                running: false,
+                passes: 1,
+                verified_s: state.verified_s,
+                pass_bytes: 0,
+                all_bytes: 0,
+                pass_damaged: 0,
+                damaged: 0,
+            }])),
             Message::AskCore => match &state.core {
                 Some(Err(code)) => Message::error(*code, "told to"),
                 Some(Ok(core)) => Message::CoreStatus(Some(Box::new(core.clone()))),

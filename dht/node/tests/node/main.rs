@@ -11,6 +11,7 @@ mod operators;
 mod peer;
 mod reload;
 mod requests;
+mod scrubs;
 mod secure;
 mod speed;
 mod takedowns;

@@ -192,6 +192,10 @@ impl Host for SimHost {
         self.machine.executor.now()
     }
 
+    fn unix_seconds(&self) -> u64 {
+        1_700_000_000 + self.now().as_secs()
+    }
+
     fn random_u64(&self) -> u64 {
         self.machine.chance.borrow_mut().number()
     }

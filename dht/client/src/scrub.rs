@@ -1,0 +1,76 @@
+//! Whether all that nodes hold was read and checked, how long ago, and having it done now.
+
+use std::time::Duration;
+
+use deadwax_dht::wire::{Message, Scrubbing, VolumeScrub, VolumeState};
+use deadwax_dht::{Failure, FailureKind, NodeId, VolumeId};
+use tokio::time::timeout;
+
+use crate::Client;
+use crate::known::Known;
+use crate::read::failure;
+use crate::status::NodeReport;
+
+const DAY_S: u64 = 86_400;
+
+impl Client {
+    /// How the checking goes on each volume of the node that serves.
+    ///
+    /// Errors: Refused (the map has no such node), Invalid or Version (its program is from before there was this), and those of any request.
+    pub async fn scrubs(&self, node: &NodeId) -> Result<Vec<VolumeScrub>, Failure> {
+        self.ask_of_scrubs(node, Scrubbing::AskScrubs).await
+    }
+
+    /// Has a volume of the node checked from the beginning, or each that serves, at most so many bytes a second; a pass that is
+    /// under way begins anew. Answers how it goes then.
+    ///
+    /// Errors: Refused (no such node or volume, or who asks may not command), Invalid (the rate is 0), and those of any request.
+    pub async fn scrub(
+        &self,
+        node: &NodeId,
+        volume: Option<VolumeId>,
+        bytes_per_second: u64,
+    ) -> Result<Vec<VolumeScrub>, Failure> {
+        self.ask_of_scrubs(node, Scrubbing::Scrub { volume, bytes_per_second }).await
+    }
+
+    async fn ask_of_scrubs(&self, node: &NodeId, request: Scrubbing) -> Result<Vec<VolumeScrub>, Failure> {
+        let known = self.known();
+        let index = known.map().nodes().iter().position(|each| each.id == *node);
+        let missing = || Failure::new(FailureKind::Refused, format!("the map has no node {}", node.short()));
+        let asking = ask(&known, index.ok_or_else(missing)?, request);
+        let late = |_| Failure::new(FailureKind::Stalled, "did not answer in time");
+        timeout(Duration::from_millis(self.inner.config.status_ms), asking).await.map_err(late)?
+    }
+}
+
+/// What a node of the map says of its volumes.
+pub(crate) async fn ask(known: &Known, node: usize, request: Scrubbing) -> Result<Vec<VolumeScrub>, Failure> {
+    let (lease, reply) = known.ask(node, &Message::Scrubbing(request)).await?;
+    lease.give_back();
+    match reply {
+        Message::Scrubbing(Scrubbing::Scrubs(scrubs)) => Ok(scrubs),
+        other => Err(failure(other)),
+    }
+}
+
+/// Of each volume that holds tracks, that it was not read to the end for longer than `within_s`, or that nobody says whether it was.
+pub(crate) fn warnings(nodes: &[NodeReport], within_s: u64) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for node in nodes {
+        for volume in node.volumes.iter().filter(|volume| volume.state != VolumeState::Fenced && volume.tracks > 0) {
+            let (dir, address) = (&volume.dir, &node.address);
+            match node.scrubs.iter().find(|scrub| scrub.id == volume.id) {
+                None => warnings.push(format!("node {address} does not say when volume {dir} was verified")),
+                Some(scrub) if scrub.verified_s > within_s => warnings.push(format!(
+                    "volume {dir} of node {address} was not verified for {} days, and is to be each {}: raise \
+                     `scrub_bytes_per_second` in its settings; `deadwax scrub` checks it now",
+                    scrub.verified_s / DAY_S,
+                    within_s.div_ceil(DAY_S),
+                )),
+                Some(_) => {}
+            }
+        }
+    }
+    warnings
+}
