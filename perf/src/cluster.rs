@@ -8,6 +8,7 @@
 //! *Cold* means that every byte is read from the drive as the machine sees it: masters read past the page cache and the
 //! client keeps nothing. The drive may have a cache of its own; the ceiling has it, too.
 
+mod idle;
 mod load;
 mod masters;
 mod measure;
@@ -83,6 +84,8 @@ enum Part {
     /// Ranges while a master that lost everything gets it back; once, after the rounds. Of masters with a log: others do
     /// not copy by themselves.
     Rebuild,
+    /// What a master takes while nobody asks for anything; once, before the rounds.
+    Idle,
 }
 
 impl Part {
@@ -117,17 +120,19 @@ async fn measure(options: &Options, seed: u64) -> anyhow::Result<Report> {
     let folder = Folder::new(&options.dir)?;
     let deadwax = crate::system::executable(options.deadwax.as_deref())?;
     let seconds = Duration::from_secs_f64(options.seconds);
-    let mut benches = Vec::new();
+    let (mut board, mut benches) = (Board::default(), Vec::new());
     for (number, mode) in options.modes().into_iter().enumerate() {
         let masters = Masters::start(&deadwax, &folder.path().join(number.to_string()), mode).await?;
         let bytes_max = options.mib * MIB;
+        if options.only.contains(&Part::Idle) {
+            idle::measure(&masters, decorate(options, mode), &mut board).await.context("watch idle masters")?;
+        }
         benches.push((
             mode.log,
             number,
             Bench::new(masters, decorate(options, mode), &options.only, seconds, bytes_max, seed),
         ));
     }
-    let mut board = Board::default();
     // Round 0 warms memory up and is not counted.
     for round in 0..=options.rounds {
         let mut uncounted = Board::default();

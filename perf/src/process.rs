@@ -41,7 +41,12 @@ pub(crate) fn forget_peak() -> anyhow::Result<()> {
 }
 
 fn status(name: &str) -> anyhow::Result<u64> {
-    let text = std::fs::read_to_string("/proc/self/status")?;
+    status_of("self", name)
+}
+
+/// A size of a process, in bytes. Source: proc(5), `status`.
+pub(crate) fn status_of(process: &str, name: &str) -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)).context("the kernel counts memory")?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib * 1024)

@@ -53,6 +53,8 @@ pub enum Command {
     Rm(Rm),
     /// Show nodes, volumes and how many copies are missing
     Status(Status),
+    /// Have masters compare what they hold and mend what is missing now, and say what is
+    Repair(Repair),
     /// Have drives read and checked now, and say how long ago they were
     Scrub(Scrub),
     /// Say whether this machine is fit to run a master
@@ -238,6 +240,36 @@ pub struct Status {
     /// [default: 60, at gateways too]
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(..=36_500))]
     pub verified_within: Option<u64>,
+}
+
+/// Finds and mends what is missing.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Masters compare what they hold within seconds of each change, and copy what is missing, slowly where clients are kept
+waiting (`repair` in their settings). This has them compare everything again now, and try now what waits for its next try.
+They go by what their drives' indexes say: `deadwax scrub` reads the bytes. It goes on though the command ends. With --wait
+the exit code is 0 where every track has all its copies, as compared with every holder.
+
+Examples:
+  deadwax repair --wait
+  deadwax repair --of 10.0.0.1:7881
+  deadwax repair --show --json")]
+pub struct Repair {
+    /// Only this node: its address, or the first digits of its id
+    #[arg(long, value_name = "NODE")]
+    pub of: Option<String>,
+    /// Only show how far it is
+    #[arg(long, conflicts_with = "wait")]
+    pub show: bool,
+    /// Stay until nothing is missing, or nothing comes any more
+    #[arg(long)]
+    pub wait: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Which masters.
+    #[command(flatten)]
+    pub masters: Masters,
 }
 
 /// Checks what drives hold, while they serve.

@@ -21,6 +21,7 @@ mod get;
 mod import;
 mod inspect;
 mod master;
+mod repair;
 mod rm;
 mod salvage;
 mod scrub;
@@ -43,6 +44,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Import(import) => asynchronous(import::run(import)),
         Command::Get(get) => asynchronous(get::run(get)),
         Command::Rm(rm) => asynchronous(rm::run(rm)),
+        Command::Repair(repair) => asynchronous(repair::run(repair)),
         Command::Scrub(scrub) => asynchronous(scrub::run(scrub)),
         Command::Status(status) => asynchronous(status::run(status)),
         Command::Doctor(doctor) => doctor::run(&doctor),

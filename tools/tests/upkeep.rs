@@ -42,9 +42,14 @@ struct Up {
 impl Up {
     /// A cluster of one master in `dir`, made where it is not there, up and ready.
     fn start(dir: &Path, arguments: &[&str]) -> Self {
+        Self::start_with(dir, 1, arguments)
+    }
+
+    /// The same, of so many masters.
+    fn start_with(dir: &Path, masters: u16, arguments: &[&str]) -> Self {
         let layout = Layout::open(dir).expect("readable").unwrap_or_else(|| {
             let gateway = SocketAddr::from(([127, 0, 0, 1], free_port()));
-            let plan = Plan::loopback(dir, (1, &[]), gateway, free_port()).expect("a plan");
+            let plan = Plan::loopback(dir, (masters, &[]), gateway, free_port()).expect("a plan");
             Layout::create(dir, &plan).expect("made")
         });
         let gateway = settings::load_gateway(&layout.gateway_config()).expect("settings").listen;
@@ -196,6 +201,25 @@ fn scrub_reads_all_that_drives_hold_and_status_says_how_long_ago() {
     assert!(up.run(&["status", "--map", &map, "--verified-within", "1"]).status.success());
     let status = lines(&up.run(&["status", "--json"]));
     assert_eq!(status[0]["nodes"][0]["scrubs"][0]["id"], after["id"]);
+}
+
+#[test]
+fn repair_compares_all_that_masters_hold_and_says_when_nothing_is_missing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let up = Up::start_with(dir.path(), 3, &["--demo"]);
+    let map = dir.path().join("cluster.toml").display().to_string();
+    let repair = |more: &[&str]| up.run(&[&["repair", "--map", &map], more].concat());
+    let done = repair(&["--wait", "--json"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let nodes = lines(&done)[0]["nodes"].as_array().expect("nodes").clone();
+    let none_left =
+        |node: &Value| ["comparing", "unanswered", "suspected"].iter().all(|name| node["report"][name] == 0);
+    assert!(nodes.len() == 3 && nodes.iter().all(none_left), "{nodes:?}");
+    let shown = repair(&["--show", "--of", nodes[1]["address"].as_str().expect("an address")]);
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.status.success() && text.contains("TO COMPARE") && text.lines().count() == 2, "{text}");
+    let unknown = repair(&["--of", "ffffffffffff"]);
+    assert!(!unknown.status.success() && String::from_utf8_lossy(&unknown.stderr).contains("no node"));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::Client;
 use crate::known::Known;
 use crate::read::failure;
+use crate::shortfall::{Lacking, Shortfalls};
 
 /// How many copies of tracks there are, by the policy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -33,6 +34,7 @@ pub(crate) type VolumeDigests = BTreeMap<VolumeId, BTreeMap<Partition, Partition
 pub(crate) struct Counted {
     pub(crate) tracks: u64,
     pub(crate) copies: Copies,
+    pub(crate) shortfalls: Shortfalls,
 }
 
 /// After so many partitions a task lets others run: 65,536 take some milliseconds, in a large cluster seconds.
@@ -87,6 +89,7 @@ impl Client {
     pub(crate) async fn count_copies(known: &Known, digests: &VolumeDigests, deadline: Instant) -> Counted {
         let per_track = u64::from(known.map().policy().copies);
         let (mut tracks, mut seen, mut exact) = (0, 0, true);
+        let mut shortfalls = Shortfalls::default();
         for partition in (0..=u16::MAX).map(Partition) {
             if partition.0.is_multiple_of(PARTITIONS_PER_TURN) {
                 tokio::task::yield_now().await;
@@ -98,23 +101,29 @@ impl Client {
                 .collect();
             let Some((_, first)) = held.first() else { continue };
             seen += held.iter().map(|(_, digest)| u64::from(digest.tracks)).sum::<u64>();
-            if held.iter().all(|(_, digest)| digest == first) {
-                tracks += u64::from(first.tracks);
-                continue;
-            }
-            let mut union = BTreeSet::new();
-            for (holder, _) in &held {
-                match timeout_at(deadline, Self::list(known, holder.node, holder.volume, partition)).await {
-                    Ok(Ok(ids)) => union.extend(ids),
-                    Ok(Err(_)) | Err(_) => exact = false,
+            let mut different = u64::from(first.tracks);
+            if !held.iter().all(|(_, digest)| digest == first) {
+                let mut union = BTreeSet::new();
+                for (holder, _) in &held {
+                    match timeout_at(deadline, Self::list(known, holder.node, holder.volume, partition)).await {
+                        Ok(Ok(ids)) => union.extend(ids),
+                        Ok(Err(_)) | Err(_) => exact = false,
+                    }
                 }
+                let most = held.iter().map(|(_, digest)| u64::from(digest.tracks)).max().unwrap_or(0);
+                different = (union.len() as u64).max(most);
             }
-            let most = held.iter().map(|(_, digest)| u64::from(digest.tracks)).max().unwrap_or(0);
-            tracks += (union.len() as u64).max(most);
+            tracks += different;
+            let said = holders.iter().map(|holder| {
+                let digest = digests.get(&holder.volume).map(|held| held.get(&partition));
+                let has = digest.map(|digest| digest.map_or(0, |digest| u64::from(digest.tracks)));
+                Lacking { volume: holder.volume, node: known.map().nodes()[holder.node].id, has }
+            });
+            shortfalls.add(partition, different, said);
         }
         let expected = tracks * per_track;
         // A put may end between two answers; then there is a copy more than was expected.
         let copies = Copies { expected, seen, missing: expected.saturating_sub(seen), exact };
-        Counted { tracks, copies }
+        Counted { tracks, copies, shortfalls }
     }
 }

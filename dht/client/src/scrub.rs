@@ -35,23 +35,35 @@ impl Client {
     }
 
     async fn ask_of_scrubs(&self, node: &NodeId, request: Scrubbing) -> Result<Vec<VolumeScrub>, Failure> {
+        scrubs_of(self.ask_by_name(node, &Message::Scrubbing(request)).await?)
+    }
+
+    /// What a node of the map answers within [`status_ms`](crate::ClientConfig::status_ms).
+    pub(crate) async fn ask_by_name(&self, node: &NodeId, request: &Message) -> Result<Message, Failure> {
         let known = self.known();
         let index = known.map().nodes().iter().position(|each| each.id == *node);
         let missing = || Failure::new(FailureKind::Refused, format!("the map has no node {}", node.short()));
-        let asking = ask(&known, index.ok_or_else(missing)?, request);
+        let asking = known.ask(index.ok_or_else(missing)?, request);
         let late = |_| Failure::new(FailureKind::Stalled, "did not answer in time");
-        timeout(Duration::from_millis(self.inner.config.status_ms), asking).await.map_err(late)?
+        let (lease, reply) =
+            timeout(Duration::from_millis(self.inner.config.status_ms), asking).await.map_err(late)??;
+        lease.give_back();
+        Ok(reply)
     }
 }
 
-/// What a node of the map says of its volumes.
-pub(crate) async fn ask(known: &Known, node: usize, request: Scrubbing) -> Result<Vec<VolumeScrub>, Failure> {
-    let (lease, reply) = known.ask(node, &Message::Scrubbing(request)).await?;
-    lease.give_back();
+fn scrubs_of(reply: Message) -> Result<Vec<VolumeScrub>, Failure> {
     match reply {
         Message::Scrubbing(Scrubbing::Scrubs(scrubs)) => Ok(scrubs),
         other => Err(failure(other)),
     }
+}
+
+/// What a node of the map says of its volumes.
+pub(crate) async fn ask(known: &Known, node: usize) -> Result<Vec<VolumeScrub>, Failure> {
+    let (lease, reply) = known.ask(node, &Message::Scrubbing(Scrubbing::AskScrubs)).await?;
+    lease.give_back();
+    scrubs_of(reply)
 }
 
 /// Of each volume that holds tracks, that it was not read to the end for longer than `within_s`, or that nobody says whether it was.

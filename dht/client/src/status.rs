@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadwax_dht::wire::{CoreStatus, Message, NodeStatus, Scrubbing, VolumeScrub, VolumeState, VolumeStatus};
+use deadwax_dht::wire::{CoreStatus, Message, NodeStatus, VolumeScrub, VolumeState, VolumeStatus};
 use deadwax_dht::{ClusterId, Failure, FailureKind, Map, NodeId};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -16,6 +16,7 @@ use crate::known::Known;
 use crate::log_status::LogStatus;
 use crate::read::failure;
 use crate::scrub;
+use crate::shortfall::Shortfall;
 
 /// How a cluster is: what `deadwax status` prints.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -32,6 +33,12 @@ pub struct ClusterStatus {
     pub bytes: u64,
     /// How many copies there are and should be.
     pub copies: Copies,
+    /// The partitions that lack copies: the worst of them, those that are left with fewest copies first.
+    #[serde(default)]
+    pub shortfalls: Vec<Shortfall>,
+    /// How many partitions lack copies.
+    #[serde(default)]
+    pub partitions_short: u64,
     /// The cluster's log, and what moves; nothing where the map is a file.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub log: Option<LogStatus>,
@@ -141,6 +148,7 @@ impl Client {
             warnings.extend(log.warnings(&answers));
         }
         warnings.extend(scrub::warnings(&answers, self.inner.config.verified_within_s));
+        let (shortfalls, partitions_short) = counted.shortfalls.finish();
         let volumes = || answers.iter().flat_map(|node| &node.volumes);
         let all_bytes: u64 = volumes().map(|volume| volume.track_bytes).sum();
         let all_tracks: u64 = volumes().map(|volume| volume.tracks).sum();
@@ -151,6 +159,8 @@ impl Client {
             tracks: counted.tracks,
             bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
             copies: counted.copies,
+            shortfalls,
+            partitions_short,
             log,
             healthy: warnings.is_empty(),
             warnings,
@@ -250,7 +260,7 @@ impl Client {
         let (status, held) = timeout_at(deadline, asking).await.unwrap_or_else(|_| Err(late()))?;
         let core = timeout_at(deadline, Self::ask_core(known, node)).await.unwrap_or_else(|_| Err(late()));
         // Where it does not say, there is a warning for each volume.
-        let scrubs = timeout_at(deadline, scrub::ask(known, node, Scrubbing::AskScrubs)).await;
+        let scrubs = timeout_at(deadline, scrub::ask(known, node)).await;
         let scrubs = scrubs.map_or_else(|_| Vec::new(), Result::unwrap_or_default);
         Ok(Answered { status, core, scrubs, held })
     }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use deadwax_dht::core::{BadEnvelope, Done, Envelope, Verb};
 use deadwax_dht::wire::{
-    AT_ONCE_BYTES_MAX, BadFrame, ErrorCode, Feed, FrameHeader, Joining, Kind, Message, Newer, Scrubbing, Stamp, parts,
+    AT_ONCE_BYTES_MAX, BadFrame, ErrorCode, Feed, FrameHeader, Joining, Kind, Message, Newer, Repairing, Scrubbing,
+    Stamp, parts,
 };
 use deadwax_dht::{NodeId, VolumeId};
 use deadwax_engine::Priority;
@@ -225,7 +226,12 @@ impl Connection {
         let fixed = self.shard.node.core.is_none();
         if !matches!(
             message,
-            Message::Status | Message::AskCore | Message::Scrubbing(_) | Message::Command { .. } | Message::Versions
+            Message::Status
+                | Message::AskCore
+                | Message::Scrubbing(_)
+                | Message::Repairing(_)
+                | Message::Command { .. }
+                | Message::Versions
         ) && let Err(why) = self.check_epoch(&header)
         {
             return self.refuse(request, why).await;
@@ -347,6 +353,10 @@ impl Connection {
             Message::Scrubbing(Scrubbing::Scrub { volume, bytes_per_second }) => {
                 let begun = scrubs::begin(&self.shard, self.caller, volume, bytes_per_second).await;
                 return self.answer(request, begun).await;
+            }
+            Message::Repairing(asked @ (Repairing::AskRepair | Repairing::RepairNow)) => {
+                let (node, now) = (Arc::clone(&self.shard.node), asked == Repairing::RepairNow);
+                return self.answer(request, operators::repair(&node, self.caller, now).await).await;
             }
             Message::AskCore => {
                 let node = Arc::clone(&self.shard.node);

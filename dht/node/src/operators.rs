@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadwax_dht::rebalance::{Command, Refused};
-use deadwax_dht::wire::{CommandAnswer, ErrorCode, Joining, Message, RefusalKind};
+use deadwax_dht::wire::{CommandAnswer, ErrorCode, Joining, Message, RefusalKind, Repairing};
 use deadwax_dht::{Node as Entry, TokenSecret};
 use glommio::timer::sleep;
 
@@ -123,6 +123,18 @@ fn log(caller: Caller, command: &Command, answer: &Result<CommandAnswer, Refusal
             tracing::info!(%caller, why = message, ?command, "an operator's command got no answer");
         }
     }
+}
+
+/// How far the core is with repair; `now`: once all is to be compared and tried anew, as only who may command can have it.
+pub(crate) async fn repair(node: &Arc<Node>, caller: Caller, now: bool) -> Result<Message, Refusal> {
+    if now {
+        caller.may_command()?;
+        tracing::info!(%caller, "an operator has everything compared anew");
+    }
+    Ok(Message::Repairing(Repairing::RepairReport(match &node.core {
+        Some(core) => Some(core.repair(now).await?),
+        None => None,
+    })))
 }
 
 /// How the core stands.

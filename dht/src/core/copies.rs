@@ -106,6 +106,13 @@ impl Core {
         &self.copies.sync
     }
 
+    pub(super) fn take_repair_now(&mut self) {
+        self.copies.sync.compare_all(self.now);
+        self.copies.repair.hasten(self.now);
+        self.touch(Part::Sync);
+        self.touch(Part::Repair);
+    }
+
     pub(super) fn take_volume_up(&mut self, volume: VolumeId, digests: Vec<PartitionDigest>) {
         let partitions: BTreeSet<Partition> = digests.iter().map(|digest| digest.partition).collect();
         if !self.copies.up.insert(volume) {

@@ -172,6 +172,9 @@ pub enum Input {
         /// Milliseconds since 1970, by this machine's clock: tokens expire by it.
         time_ms: u64,
     },
+    /// An operator wants all that this node holds compared anew with the other holders, and what waits for its next try
+    /// tried now.
+    RepairNow,
     /// Records of the map log from elsewhere than a peer's message: a joining node's first.
     Batch(Batch),
     /// The wall clock and `now` parted by more than a second: the machine slept, or somebody set the clock.

@@ -205,6 +205,7 @@ impl Core {
             Input::Batch(batch) => self.take_batch(&batch),
             Input::LaterRecords { epoch } => self.take_later_records(epoch),
             Input::ClockJumped => self.take_clock_jump(),
+            Input::RepairNow => self.take_repair_now(),
         }
     }
 

@@ -5,7 +5,7 @@ use crate::liveness::Report;
 use crate::log::Consensus;
 use crate::rebalance::{Progress, Stall};
 use crate::repair::{RepairStatus, Stall as Waits};
-use crate::wire::{Absence, BRAKES_MAX, CoreStatus, MoveStatus, NOT_UP_MAX, NotUp, PullStatus, sentence};
+use crate::wire::{Absence, BRAKES_MAX, CoreStatus, MoveStatus, NOT_UP_MAX, NotUp, PullStatus, RepairReport, sentence};
 
 impl Core {
     /// How it stands, as of the last step. Takes time by what is in motion and the nodes that are not up: for who asks.
@@ -29,6 +29,20 @@ impl Core {
             down: down as u64,
             not_up: not_up.collect(),
             brakes: brakes.iter().take(BRAKES_MAX).map(|brake| sentence(brake.sentence(self.now))).collect(),
+        }
+    }
+
+    /// How far it is with finding and mending what its volumes lack, as of the last step. Takes time by the pairs of
+    /// volumes: for who asks.
+    #[must_use]
+    pub fn repair_report(&self) -> RepairReport {
+        let (comparing, unanswered) = self.sync().unproved();
+        let (_, suspected, _) = self.sync().pending();
+        RepairReport {
+            comparing: comparing as u64,
+            unanswered: unanswered as u64,
+            suspected: suspected as u64,
+            pulls: pulls(self.repair().status(self.now)),
         }
     }
 }

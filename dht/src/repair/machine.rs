@@ -219,6 +219,17 @@ impl Repair {
         }
     }
 
+    /// An operator wants it tried now: nothing waits any longer because it failed, or because a drive or a node did. What a
+    /// busy node asked for stays.
+    pub fn hasten(&mut self, now: u64) {
+        self.pass(now);
+        self.peers.forgive();
+        for drive in self.drives.values_mut() {
+            (drive.rests_until, drive.failures) = (0, 0);
+            drive.queue.retry_all();
+        }
+    }
+
     /// Only these are nodes of the map. Another that comes back to it counts as up until it is told to be down.
     pub fn keep_nodes(&mut self, is_kept: impl Fn(&NodeId) -> bool) {
         self.peers.keep(is_kept);

@@ -160,6 +160,16 @@ impl Peers {
         was_away && !peer.down
     }
 
+    /// None is left alone any longer because it could not be reached.
+    pub(super) fn forgive(&mut self) {
+        for peer in self.peers.iter_mut().flatten().filter(|peer| peer.unreachable > 0) {
+            if peer.away == Away::Unreachable {
+                peer.away_until = 0;
+            }
+            peer.unreachable = 0;
+        }
+    }
+
     /// Forgets of all nodes but these that they are down.
     pub(super) fn keep(&mut self, is_kept: impl Fn(&NodeId) -> bool) {
         let gone: Vec<NodeId> = self.down.iter().filter(|node| !is_kept(node)).copied().collect();

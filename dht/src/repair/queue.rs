@@ -343,6 +343,19 @@ impl Queue {
         parked.into_iter().for_each(|(class, partition)| self.unpark(class, partition));
     }
 
+    /// What failed is tried again now, and what is parked looked at again.
+    pub(super) fn retry_all(&mut self) {
+        let resting = (RESTING, first_of(0))..=(RESTING, last_of(u16::MAX));
+        let failed = self.wants.range(resting).filter(|(_, entry)| entry.rest == Rest::Failed);
+        let failed: Vec<TrackId> = failed.map(|((_, track), _)| *track).collect();
+        for track in failed {
+            let mut entry = self.take(&track).expect("just seen");
+            (entry.rest, entry.failures) = (Rest::No, 0);
+            self.put(track, entry);
+        }
+        self.unpark_all();
+    }
+
     /// Does what is due; how many wants were dropped.
     pub(super) fn fire(&mut self, now: u64, peers: &mut Peers) -> u64 {
         let mut dropped = 0;

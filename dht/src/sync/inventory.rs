@@ -75,6 +75,11 @@ impl Inventory {
         self.volumes.get(volume)
     }
 
+    /// The volumes that are open, in order.
+    pub(super) fn volumes(&self) -> impl Iterator<Item = VolumeId> {
+        self.volumes.keys().copied()
+    }
+
     /// Whether the volume is open.
     #[must_use]
     pub fn is_open(&self, volume: &VolumeId) -> bool {

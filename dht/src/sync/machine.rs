@@ -189,6 +189,14 @@ impl Sync {
         }
     }
 
+    /// All partitions of all volumes are compared anew, whatever was found before, and strays offered again now that found no
+    /// taker.
+    pub fn compare_all(&mut self, now: u64) {
+        let volumes: Vec<VolumeId> = self.inventory.volumes().collect();
+        volumes.into_iter().for_each(|volume| self.renew(now, volume));
+        self.strays.hasten(now);
+    }
+
     /// The volume takes part no more.
     pub fn close_volume(&mut self, now: u64, volume: VolumeId) {
         self.inventory.close(&volume);
@@ -334,6 +342,16 @@ impl Sync {
     pub fn pending(&self) -> (usize, usize, usize) {
         let unequal = self.pairs.iter().flatten().map(|pair| pair.unequal.len() + pair.pending.len()).sum();
         (unequal, self.suspects.len(), self.lists.len())
+    }
+
+    /// The pairs' partitions that wait to be proved equal: with holders that answer, and with those that do not.
+    #[must_use]
+    pub fn unproved(&self) -> (usize, usize) {
+        let open = self.pairs.iter().flatten().filter(|pair| self.inventory.is_open(&pair.own));
+        open.fold((0, 0), |(waiting, unanswered), pair| {
+            let unproved = pair.unequal.len() + pair.pending.len();
+            if pair.failures > 0 { (waiting, unanswered + unproved) } else { (waiting + unproved, unanswered) }
+        })
     }
 
     /// When [`poll`](Self::poll) has something to do, if nothing comes before; nothing: only then.

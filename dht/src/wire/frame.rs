@@ -221,6 +221,12 @@ kinds! {
     Scrubs = 147, 4, 8, kib(24);
     /// Client: has a volume checked now, or all.
     Scrub = 148, 4, 9, 25;
+    /// Client: asks how far the node is with finding and mending what it lacks.
+    AskRepair = 149, 4, 0, 0;
+    /// Client: has it compared anew, and tried now.
+    RepairNow = 150, 4, 0, 0;
+    /// Node: how far it is.
+    RepairReport = 151, 4, 1, kib(16);
 }
 
 /// The version that two sides speak: the newest that both know. None: they have none in common.

@@ -23,6 +23,7 @@ use super::feed::Feed;
 use super::frame::{FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, Stamp};
 use super::joining::Joining;
 use super::protocols::Protocols;
+use super::repairing::Repairing;
 use super::scrubbing::Scrubbing;
 use super::status::NodeStatus;
 use crate::rebalance::Command;
@@ -274,6 +275,8 @@ pub enum Message {
     Joining(Joining),
     /// Either: of the checking of all that a node's drives hold.
     Scrubbing(Scrubbing),
+    /// About repair.
+    Repairing(Repairing),
     /// Client: asks which versions of the protocol the node speaks.
     Versions,
     /// Node: from which to which, as its settings have it, and at which the cluster is finalised, where it has a log.
@@ -332,6 +335,7 @@ impl Message {
             Self::Feed(feed) => feed.kind(),
             Self::Joining(joining) => joining.kind(),
             Self::Scrubbing(scrubbing) => scrubbing.kind(),
+            Self::Repairing(repairing) => repairing.kind(),
             Self::Versions => Kind::Versions,
             Self::NodeVersions(..) => Kind::NodeVersions,
         }
@@ -378,6 +382,7 @@ impl Message {
             Self::Feed(feed) => feed.payload(),
             Self::Joining(joining) => joining.payload(),
             Self::Scrubbing(scrubbing) => scrubbing.payload(),
+            Self::Repairing(repairing) => repairing.payload(),
             Self::NodeVersions(spoken, finalised) => pack(&(spoken.oldest(), spoken.newest(), finalised)),
             Self::Peer { more, bytes } | Self::Epochs { more, bytes } => {
                 [&[u8::from(*more)][..], bytes].concat().into()
@@ -409,6 +414,7 @@ impl Message {
             }
             kind if Joining::KINDS.contains(&kind) => Self::Joining(Joining::decode(kind, &payload)?),
             kind if Scrubbing::KINDS.contains(&kind) => Self::Scrubbing(Scrubbing::decode(kind, &payload)?),
+            kind if Repairing::KINDS.contains(&kind) => Self::Repairing(Repairing::decode(kind, &payload)?),
             kind if Feed::KINDS.contains(&kind) => Self::Feed(Feed::decode(kind, &payload)?),
             Kind::Put
             | Kind::StandIn

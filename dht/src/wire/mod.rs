@@ -44,6 +44,8 @@
 //! | `AskAdmits` | `Admits`, or `Error` (`NotAdmitted`) |
 //! | `AskScrubs` | `Scrubs`: of each volume that serves |
 //! | `Scrub` | `Scrubs`, once the passes have begun, or `Error` (`NotAdmitted`, `Fenced`, ...) |
+//! | `AskRepair` | `RepairReport` |
+//! | `RepairNow` | `RepairReport`, once all is to be compared anew, or `Error` (`NotAdmitted`) |
 //!
 //! A reply repeats its request's number. Every frame carries the sender's epoch and cluster.
 //!
@@ -86,6 +88,7 @@ mod limits;
 mod message;
 mod parts;
 mod protocols;
+mod repairing;
 mod scrubbing;
 mod status;
 
@@ -108,5 +111,6 @@ pub use joining::{ADMITTED_MAX, Admits, Joining};
 pub use message::{ADDRESS_BYTES_MAX, DIGEST_PARTITIONS_MAX, ERROR_MESSAGE_BYTES_MAX, IDS_MAX, Message};
 pub use parts::{PEER_BYTES_MAX, parts};
 pub use protocols::{Protocols, Unfit};
+pub use repairing::{RepairReport, Repairing};
 pub use scrubbing::{Scrubbing, VolumeScrub};
 pub use status::{NodeStatus, VOLUMES_PER_NODE_MAX, VolumeState, VolumeStatus};

@@ -6,7 +6,7 @@ use deadwax_dht::takedown::{Heads, Takedown};
 use deadwax_dht::wire::{
     Absence, CommandAnswer, CoreStatus, Decoder, ErrorCode, FRAME_PAYLOAD_MAX, Feed, ForecastReport, FrameHeader,
     HEADER_BYTES, IDS_MAX, Kind, ListedTrack, Message, MoveStatus, NotUp, PartitionDigest, Protocols, PullStatus,
-    RefusalKind, Scrubbing, Stamp, VolumeScrub,
+    RefusalKind, RepairReport, Repairing, Scrubbing, Stamp, VolumeScrub,
 };
 use deadwax_dht::{ClusterId, NodeId, VolumeId, VolumeShare};
 use deadwax_track::{ByteRange, Partition, TRACK_BYTES_MAX, Tags, TrackId};
@@ -190,6 +190,13 @@ fn message() -> impl Strategy<Value = Message> {
             Message::Scrubbing(Scrubbing::Scrub { volume, bytes_per_second })
         }),
         proptest::collection::vec(scrub(), 0..20).prop_map(|scrubs| Message::Scrubbing(Scrubbing::Scrubs(scrubs))),
+        (any::<[u64; 3]>(), proptest::option::of(core_status())).prop_map(
+            |([comparing, unanswered, suspected], status)| {
+                let report =
+                    |status: CoreStatus| RepairReport { comparing, unanswered, suspected, pulls: status.pulls };
+                Message::Repairing(Repairing::RepairReport(status.map(|status| Box::new(report(status)))))
+            }
+        ),
         Just(Message::Ready),
         Just(Message::End),
     ]

@@ -12,8 +12,8 @@ use deadwax_dht::wire::{
     ADMITTED_MAX, Absence, Admits, BadFrame, CommandAnswer, CoreStatus, Decoder, ErrorCode, FRAME_PAYLOAD_MAX, Feed,
     ForecastReport, FrameHeader, HEADER_BYTES, HolderReceipt, HolderReceipts, Joining, Kind, ListedTrack, Message,
     MoveStatus, NOT_UP_MAX, Newer, NodeStatus, NotUp, PEER_BYTES_MAX, PROTOCOL_MIN, PROTOCOL_VERSION, PartitionDigest,
-    Protocols, PullStatus, RefusalKind, SENTENCES_MAX, SHARES_MAX, Scrubbing, Stamp, Summed, VOLUMES_PER_NODE_MAX,
-    VolumeScrub, VolumeState, VolumeStatus, negotiate, parts,
+    Protocols, PullStatus, RefusalKind, RepairReport, Repairing, SENTENCES_MAX, SHARES_MAX, Scrubbing, Stamp, Summed,
+    VOLUMES_PER_NODE_MAX, VolumeScrub, VolumeState, VolumeStatus, negotiate, parts,
 };
 use deadwax_dht::{ClusterId, IssuerKey, Node, NodeId, NodeKey, TokenSecret, Volume, VolumeId, VolumeShare};
 use deadwax_track::{ByteRange, Partition, Tags, TrackId};
@@ -114,7 +114,7 @@ fn core_status() -> CoreStatus {
 }
 
 fn messages() -> Vec<Message> {
-    vec![
+    [
         Message::Hello { protocol_min: 1, protocol_max: 2, cluster: CLUSTER, node: Some(NODE) },
         Message::Welcome { protocol: 1, node: NODE, epoch: 7 },
         Message::error(ErrorCode::TakenDown { number: 5 }, "taken down"),
@@ -173,6 +173,15 @@ fn messages() -> Vec<Message> {
             tracks: vec![ListedTrack { id: TRACK, bytes: 1000, tags: tags() }],
             next: Some(TRACK),
         }),
+    ]
+    .into_iter()
+    .chain(operators())
+    .collect()
+}
+
+/// What operators ask, and joining nodes.
+fn operators() -> Vec<Message> {
+    vec![
         join(30_000, 0x99, 1),
         Message::Joining(Joining::AskAdmits),
         Message::Joining(Joining::Admits(admits(1))),
@@ -181,7 +190,17 @@ fn messages() -> Vec<Message> {
         Message::Scrubbing(Scrubbing::AskScrubs),
         scrubs(1),
         Message::Scrubbing(Scrubbing::Scrub { volume: Some(VOLUME), bytes_per_second: 1 << 26 }),
+        Message::Repairing(Repairing::AskRepair),
+        Message::Repairing(Repairing::RepairNow),
+        repair_report(),
     ]
+}
+
+fn repair_report() -> Message {
+    let stall = Some("its drives fail".to_owned());
+    let pulls = PullStatus { tracks_left: 4, bytes_left: 5, stall, ..PullStatus::default() };
+    let report = RepairReport { comparing: 1, unanswered: 2, suspected: 3, pulls };
+    Message::Repairing(Repairing::RepairReport(Some(Box::new(report))))
 }
 
 fn joiner(volumes: usize) -> Node {

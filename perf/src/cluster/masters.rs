@@ -70,6 +70,17 @@ impl Masters {
         })
     }
 
+    /// What each master has spent.
+    pub(super) fn each_spent(&self) -> anyhow::Result<Vec<Spent>> {
+        self.children.iter().filter_map(Child::id).map(spent).collect()
+    }
+
+    /// The bytes of each master that are in memory.
+    pub(super) fn each_resident(&self) -> anyhow::Result<Vec<u64>> {
+        let of = |id: u32| crate::process::status_of(&id.to_string(), "VmRSS:");
+        self.children.iter().filter_map(Child::id).map(of).collect()
+    }
+
     /// Takes all tracks from a master, as a drive that was replaced in its place, and starts it again.
     pub(super) async fn empty(&mut self, index: usize) -> anyhow::Result<()> {
         self.children[index].kill().await.context("kill a master")?;

@@ -1,6 +1,7 @@
 //! `deadwax cluster plan`, `apply`, and the changes that have names of their own.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::bail;
 use deadwax_dht::rebalance::Command;
@@ -15,6 +16,9 @@ use crate::follow;
 use crate::masters::newest;
 use crate::progress::size;
 use crate::table::{align, short};
+
+/// For how long nothing is said of a cluster that does not answer.
+const QUIET_MAX: Duration = Duration::from_secs(5);
 
 pub(super) async fn plan(plan: ClusterPlan) -> anyhow::Result<bool> {
     let client = plan.masters.client(None).await?;
@@ -56,7 +60,7 @@ pub(super) async fn apply(change: &Change, masters: &Masters, following: Followi
     }
     if following.wait {
         follow::follow(&client, epoch, &emptied).await?;
-    } else if forecast.shares.iter().any(|share| share.copies_before != share.copies_after) && !following.json {
+    } else if forecast.shares.iter().any(|share| share.copies_after > share.copies_before) && !following.json {
         say("What it moves is moving now: `deadwax status` shows how far it is.")?;
     }
     match (following.json, following.wait) {
@@ -80,7 +84,7 @@ async fn refuse_living(client: &Client, command: &Command) -> anyhow::Result<()>
 
 /// Has a command carried out. Answers the epoch.
 pub(super) async fn carry_out(client: &Client, command: &Command) -> anyhow::Result<u64> {
-    match client.command(command, false).await {
+    match patiently(client.command(command, false)).await {
         Ok(CommandDone::Done { epoch, again }) => {
             if again {
                 eprintln!(
@@ -100,13 +104,28 @@ pub(super) async fn carry_out(client: &Client, command: &Command) -> anyhow::Res
     }
 }
 
+/// Waits for what the cluster says, and tells whoever looks on what takes it so long.
+async fn patiently<T>(answer: impl Future<Output = T>) -> T {
+    let mut answer = std::pin::pin!(answer);
+    match tokio::time::timeout(QUIET_MAX, &mut answer).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            eprintln!(
+                "deadwax: no node that leads has answered yet, and it is asked for again for a minute: most of the nodes that \
+                 vote must be up (`deadwax status`)"
+            );
+            answer.await
+        }
+    }
+}
+
 const fn is_removal(command: &Command) -> bool {
     matches!(command, Command::RemoveNode(_) | Command::RemoveVolume(_))
 }
 
 /// What a command would do.
 pub(super) async fn forecast(client: &Client, command: &Command) -> anyhow::Result<ForecastReport> {
-    match client.command(command, true).await? {
+    match patiently(client.command(command, true)).await? {
         CommandDone::Forecast(forecast) => Ok(forecast),
         CommandDone::Done { .. } => bail!("the node that leads carried the command out, which nobody asked for"),
     }
@@ -166,6 +185,11 @@ pub(super) fn table(map: &Map, forecast: &ForecastReport) -> Vec<String> {
             bytes(forecast.bytes_unavoidable)
         )
     });
+    let (before, after) = nodes.values().fold((0, 0), |sum, node| (sum.0 + node.before, sum.1 + node.after));
+    if forecast.shares_left_out == 0 && after < before {
+        lines
+            .push(format!("{} copies have nowhere to go and stay where they are until there is room.", before - after));
+    }
     lines.extend(forecast.unmet.iter().map(|unmet| format!("unmet: {unmet}")));
     lines
 }
@@ -221,6 +245,10 @@ mod tests {
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }
+        assert!(!text.contains("nowhere to go"), "{text}");
+        let few = ForecastReport { shares: vec![share(1, 10, 0, 0), share(2, 10, 12, 2_000_000)], ..forecast.clone() };
+        let text = table(&map, &few).join("\n");
+        assert!(text.contains("8 copies have nowhere to go"), "{text}");
         let still = ForecastReport { shares: vec![], unmet: vec![], ..forecast };
         assert_eq!(table(&map, &still), ["Nothing moves."]);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use deadwax_dht::wire::{VolumeScrub, VolumeState};
-use deadwax_dht_client::{Client as Cluster, ClientConfig, ClusterStatus, LogStatus};
+use deadwax_dht_client::{Client as Cluster, ClientConfig, ClusterStatus, Lacking, LogStatus, Shortfall};
 use hyper::{Method, StatusCode};
 
 use super::say;
@@ -18,6 +18,9 @@ use crate::table::{align, short};
 
 /// How often it is shown anew.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// How many partitions that lack copies are shown to people; programs get more.
+const SHORTFALLS_SHOWN: usize = 8;
 
 /// Whom to ask. Both answer the same: what [`Cluster::status`] puts together.
 enum Source {
@@ -131,11 +134,36 @@ fn table(cluster: &ClusterStatus) -> Vec<String> {
         copies.seen,
         copies.missing,
     ));
+    lines.extend(shortfalls(cluster));
     if let Some(log) = &cluster.log {
         lines.extend(log_lines(cluster, log));
     }
     lines.extend(cluster.warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.push(if cluster.healthy { "healthy" } else { "NOT HEALTHY" }.to_owned());
+    lines
+}
+
+/// The partitions that lack copies, the worst of them by name.
+fn shortfalls(cluster: &ClusterStatus) -> Vec<String> {
+    let address = |id| {
+        let node = cluster.nodes.iter().find(|node| node.id == id);
+        node.map_or_else(|| short(&id), |node| node.address.clone())
+    };
+    let named = cluster.shortfalls.iter().take(SHORTFALLS_SHOWN);
+    let mut lines: Vec<String> = named
+        .map(|Shortfall { partition, tracks, missing, lacking }| {
+            let holders = lacking.iter().map(|Lacking { volume, node, has }| {
+                let has = has.map_or_else(|| "does not say what it has".to_owned(), |has| format!("has {has}"));
+                format!("{} of {} {has}", short(volume), address(*node))
+            });
+            let holders = holders.collect::<Vec<_>>().join(", ");
+            format!("short: partition {partition:04x}, {missing} copies of its {tracks} tracks: {holders}")
+        })
+        .collect();
+    let others = cluster.partitions_short.saturating_sub(lines.len() as u64);
+    if others > 0 {
+        lines.push(format!("short: {others} partitions more"));
+    }
     lines
 }
 

@@ -214,6 +214,12 @@ impl Driver {
                 self.step(Input::Command { number, command: *command, forecast, time_ms });
             }
             Asked::Status(answer) => drop(answer.try_send(Box::new(self.core.status()))),
+            Asked::Repair { now, answer } => {
+                if now {
+                    self.step(Input::RepairNow);
+                }
+                drop(answer.try_send(Box::new(self.core.repair_report())));
+            }
             Asked::OfTakedowns(asked) => self.take_takedown_asked(asked),
             Asked::Message { from, address, envelope, _room } => self.step(Input::Message { from, address, envelope }),
         }

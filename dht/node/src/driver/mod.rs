@@ -32,7 +32,7 @@ use deadwax_dht::NodeId;
 use deadwax_dht::core::{ENVELOPE_BYTES_MAX, Envelope, Input, Request};
 use deadwax_dht::log::Batch;
 use deadwax_dht::rebalance::Command;
-use deadwax_dht::wire::{CommandAnswer, CoreStatus, ErrorCode};
+use deadwax_dht::wire::{CommandAnswer, CoreStatus, ErrorCode, RepairReport};
 
 pub(crate) use self::clock::now_ms;
 pub(crate) use self::latency::DriveLatency;
@@ -59,6 +59,8 @@ pub(crate) enum Asked {
     Command { command: Box<Command>, forecast: bool, answer: flume::Sender<CommandAnswer> },
     /// How it stands.
     Status(flume::Sender<Box<CoreStatus>>),
+    /// How far it is with repair; and before that, that all be compared anew, if so.
+    Repair { now: bool, answer: flume::Sender<Box<RepairReport>> },
     /// About what is taken down by the cluster's log.
     OfTakedowns(takedowns::TakedownAsked),
     /// From another node.
@@ -172,6 +174,13 @@ impl Handle {
     pub(crate) async fn status(&self) -> Result<Box<CoreStatus>, Refusal> {
         let (answer, answered) = flume::bounded(1);
         self.ask(Asked::Status(answer))?;
+        answered.recv_async().await.map_err(|_| Refusal::shard_ended())
+    }
+
+    /// How far the core is with repair; `now`: after all is to be compared and tried anew.
+    pub(crate) async fn repair(&self, now: bool) -> Result<Box<RepairReport>, Refusal> {
+        let (answer, answered) = flume::bounded(1);
+        self.ask(Asked::Repair { now, answer })?;
         answered.recv_async().await.map_err(|_| Refusal::shard_ended())
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use deadwax_dht::NodeKey;
 use deadwax_dht::rebalance::Command;
-use deadwax_dht::wire::{CommandAnswer, Message, RefusalKind};
+use deadwax_dht::wire::{CommandAnswer, ErrorCode, Message, RefusalKind, Repairing, Scrubbing};
 use deadwax_dht_tls::Identity;
 
 use crate::cluster::{Running, Site};
@@ -76,6 +76,14 @@ fn the_log_says_who_commanded_and_who_may_not() {
     let CommandAnswer::Refused { kind: RefusalKind::Forbidden, .. } = ask(&mut sites[0].connect(), &command) else {
         panic!("a client may not command");
     };
+    let scrub = Message::Scrubbing(Scrubbing::Scrub { volume: None, bytes_per_second: 1 });
+    for forbidden in [scrub, Message::Repairing(Repairing::RepairNow)] {
+        assert_eq!(sites[0].connect().error(&forbidden).0, ErrorCode::NotAdmitted);
+    }
+    for allowed in [Message::Scrubbing(Scrubbing::AskScrubs), Message::Repairing(Repairing::AskRepair)] {
+        let answer = sites[0].connect().ask(&allowed);
+        assert!(matches!(answer, Message::Scrubbing(_) | Message::Repairing(_)), "{answer:?}");
+    }
     let (client, admin_id) = (Site::client().node_id().to_string(), admin().node_id().to_string());
     assert_eq!(lines.levels(&[&client, "rack of callers", "forbidden"]), ["WARN"]);
     let done = until("the node that leads carries it out", LED, || {

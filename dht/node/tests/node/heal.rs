@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use deadwax_dht::wire::{ErrorCode, Message};
+use deadwax_dht::wire::{ErrorCode, Message, Repairing};
 use deadwax_dht::{Map, VolumeId};
 use deadwax_node::{Config, Error, rejoin, run};
 use deadwax_track::{ByteRange, TrackId};
@@ -110,6 +110,39 @@ fn gets_what_it_missed(sites: &[Site; 3]) {
     }
     drop(third);
     there.into_iter().for_each(crate::cluster::Running::stop);
+}
+
+#[test]
+fn an_operator_has_all_compared_and_learns_when_nothing_is_missing() {
+    let sites = Site::trio();
+    let report = |site: &Site, request| match site.connect().ask(&Message::Repairing(request)) {
+        Message::Repairing(Repairing::RepairReport(report)) => report,
+        other => panic!("{other:?} answers how repair goes"),
+    };
+    let there = [sites[0].start(), sites[1].start()];
+    let missed = |seed| {
+        let bytes = audio(seed, 200_000);
+        (0..2).for_each(|at| _ = put(&sites[at], &bytes));
+        TrackId::of(&bytes)
+    };
+    let ids: Vec<TrackId> = (20..25).map(missed).collect();
+    let third = sites[2].start();
+    let asked = report(&sites[2], Repairing::RepairNow).expect("it has a log");
+    assert!(asked.comparing + asked.unanswered > 0 && asked.pulls.bytes_pulled == 0, "{asked:?}");
+    until("nothing is missing", HEALED, || {
+        let all = sites.iter().map(|site| report(site, Repairing::AskRepair).expect("it has a log"));
+        let all: Vec<_> = all.collect();
+        if all.iter().all(|now| now.is_done() && now.unanswered == 0) { Ok(()) } else { Err(format!("{all:?}")) }
+    });
+    for id in ids {
+        has(&sites[2], id).expect("nothing is missing");
+    }
+    there.into_iter().chain([third]).for_each(crate::cluster::Running::stop);
+    // Without a log there is nothing of the kind.
+    let alone = Site::new(1, 1);
+    let node = alone.start();
+    assert_eq!(report(&alone, Repairing::AskRepair), None);
+    node.stop();
 }
 
 #[test]

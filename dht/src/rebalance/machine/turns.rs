@@ -96,11 +96,12 @@ impl Rebalance {
         let Some(turn) = self.commands.front_mut() else { return false };
         turn.seats.get_or_insert(self.state.seats());
         let turn = &self.commands[0];
-        let next = match turn.command {
-            // Whether it is refused is all that there is to foresee.
-            Command::Finalise { .. } => self.next_change(turn),
-            _ if turn.forecast => Ok(Next::Done),
-            _ => self.next_change(turn),
+        let next = match (self.next_change(turn), &turn.command) {
+            // Of all others a forecast says what they would move, whatever they have to wait for.
+            (Ok(Next::Wait), command) if turn.forecast && !matches!(command, Command::Finalise { .. }) => {
+                Ok(Next::Done)
+            }
+            (next, _) => next,
         };
         match next {
             Err(refused) => self.answer(Err(refused)),

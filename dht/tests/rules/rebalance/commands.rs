@@ -101,6 +101,28 @@ fn a_forecast_says_what_would_move_and_changes_nothing() {
 }
 
 #[test]
+fn a_forecast_is_refused_where_the_command_would_be() {
+    let mut world = World::new(13, 5, fast());
+    world.round();
+    let node = world.state().spec().nodes[1].clone();
+    for command in [Command::RemoveNode(node.id), Command::RemoveVolume(node.volumes[0].id)] {
+        world.planner.forecast(7, command.clone(), 0);
+        let effects = world.planner.poll(world.now, BYTES);
+        let [Effect::Answer { number: 7, result: Err(Refused::NotDrained { partitions }) }] = &effects[..] else {
+            panic!("{command:?}: {effects:?}");
+        };
+        assert!(*partitions > 1_000, "{partitions}");
+    }
+    // What a drain would move is foreseen, and what is to be emptied is named when it is removed too early, too.
+    world.done(Command::DrainNode { node: node.id, drain: true }).expect("a good command");
+    world.settle();
+    world.planner.forecast(8, Command::RemoveNode(node.id), 0);
+    let effects = world.planner.poll(world.now, BYTES);
+    let foreseen = |effect: &Effect| matches!(effect, Effect::Answer { number: 8, result: Ok(Answer::Forecast(_)) });
+    assert!(effects.iter().any(foreseen), "{effects:?}");
+}
+
+#[test]
 fn where_too_few_nodes_are_left_nothing_moves_and_the_reason_is_told() {
     let mut world = World::new(14, 3, fast());
     let node = world.state().spec().nodes[2].id;

@@ -76,6 +76,35 @@ fn nothing_is_pulled_from_a_node_that_is_down_until_it_is_up() {
 }
 
 #[test]
+fn an_operator_has_what_waits_tried_at_once() {
+    for error in [PullError::Unreachable, PullError::DriveFull, PullError::DriveFailed] {
+        let mut repair = repair(quick());
+        repair.want(0, want(track(1, 0)), &[source(1)]);
+        let mut now = 0;
+        for _ in 0..8 {
+            fail(&mut repair, now, error);
+            assert_eq!(repair.poll(now + SECOND / 2), None, "{error}");
+            repair.hasten(now + SECOND / 2);
+            now += SECOND;
+        }
+        fail(&mut repair, now, error);
+        let (at, again) = next(&mut repair, now, now + 10 * MINUTE).expect("tried again");
+        assert!(at - now <= 45 * SECOND, "{error}: it waits as after its first failure, not its ninth: {}", at - now);
+        repair.handle_pulled(at, again.number, MB, Ok(()));
+        assert_eq!(repair.status(at).tracks_left, 0);
+    }
+    // A node that is down stays so, and a busy one is asked when it said.
+    let mut repair = repair(quick());
+    repair.set_up(node(1), false);
+    repair.want(0, want(track(1, 0)), &[source(1)]);
+    repair.want(0, want(track(2, 0)), &[source(2)]);
+    fail(&mut repair, 0, PullError::Busy { after_ms: 4_000 });
+    repair.hasten(1);
+    assert_eq!(next(&mut repair, 1, 3_999), None);
+    assert_eq!(next(&mut repair, 1, MINUTE).map(|(_, pull)| pull.node), Some(node(2)));
+}
+
+#[test]
 fn who_was_down_and_leaves_the_map_is_up_when_it_is_in_it_again() {
     let mut repair = repair(quick());
     repair.set_up(node(1), false);

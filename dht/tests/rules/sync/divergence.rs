@@ -47,6 +47,38 @@ fn a_put_that_reached_only_some_holders_is_found_within_a_minute_and_pulled_once
 }
 
 #[test]
+fn all_is_compared_anew_when_an_operator_wants_it_and_nothing_moves_for_it() {
+    for seed in seeds() {
+        let mut network = network(seed);
+        network.run(90_000);
+        network.assert_known_equal();
+        let now = network.now;
+        for node in 0..network.nodes.len() {
+            let sync = network.nodes[node].sync.as_mut().expect("all are up");
+            assert_eq!(sync.unproved(), (0, 0), "seed {seed}");
+            sync.compare_all(now);
+            let shared = sync.unproved().0;
+            assert!(shared > 0 || network.nodes[node].volumes.values().all(BTreeSet::is_empty), "seed {seed}");
+            network.act(node);
+        }
+        network.run(20_000);
+        network.assert_known_equal();
+        assert_eq!(network.pulls, 0, "seed {seed}");
+        // Of a node that is away the others say that it does not answer.
+        network.stop(0);
+        let now = network.now;
+        for node in 1..network.nodes.len() {
+            network.nodes[node].sync.as_mut().expect("the others are up").compare_all(now);
+            network.act(node);
+        }
+        network.run(120_000);
+        let others = network.nodes[1..].iter().map(|node| node.sync.as_ref().expect("up").unproved());
+        let (waiting, unanswered) = others.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        assert!(waiting == 0 && unanswered > 0, "{waiting} {unanswered}, seed {seed}");
+    }
+}
+
+#[test]
 fn bad_networks_only_take_longer() {
     for seed in seeds() {
         let mut network = network(seed);
