@@ -40,6 +40,10 @@ pub struct Config {
     /// Threads that serve, each with its own runtime and its own connections to masters. Default 0: one a core.
     #[serde(default)]
     pub threads: usize,
+    /// For how many days a drive that holds tracks may not have been read and checked to the end before the cluster's status
+    /// is unhealthy. Default 60.
+    #[serde(default = "default_verified_within_days")]
+    pub verified_within_days: u64,
     /// What bounds a client's demands.
     #[serde(default)]
     pub limits: Limits,
@@ -95,6 +99,10 @@ fn default_cache_bytes() -> u64 {
     256 * MIB
 }
 
+const fn default_verified_within_days() -> u64 {
+    60
+}
+
 impl Config {
     /// The defaults, with the two paths that have none.
     #[must_use]
@@ -109,6 +117,7 @@ impl Config {
             spool,
             cache_bytes: default_cache_bytes(),
             threads: 0,
+            verified_within_days: default_verified_within_days(),
             limits: Limits::default(),
         }
     }
@@ -136,6 +145,9 @@ impl Config {
         // The HTTP library's own lower bound; below it, it panics.
         if limits.header_bytes_max < 8192 {
             return Err(StartError::Setting { key: "limits.header_bytes_max", why: "must be at least 8192" });
+        }
+        if self.verified_within_days > 36_500 {
+            return Err(StartError::Setting { key: "verified_within_days", why: "must be at most 36500" });
         }
         if self.threads > 1024 {
             return Err(StartError::Setting { key: "threads", why: "must be at most 1024" });

@@ -217,7 +217,7 @@ pub struct Rm {
 #[command(after_help = "\
 Asks the gateway, or with --map or --node the masters themselves. The exit code is 0 where the cluster is healthy: every
 node is up, every track has its copies, each drive that holds tracks was read and checked within 60 days (VERIFIED says how
-long ago), and nothing that moves is stuck; else 1, and each shortfall is a line.
+long ago; a gateway's setting can say other than 60), and nothing that moves is stuck; else 1, and each shortfall is a line.
 
 Examples:
   deadwax status
@@ -237,7 +237,7 @@ pub struct Status {
     #[arg(long)]
     pub watch: bool,
     /// Not healthy is also a drive that holds tracks and was not read and checked for so many days; wants --map or --node
-    /// [default: 60, at gateways too]
+    /// [default: 60]
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(..=36_500))]
     pub verified_within: Option<u64>,
 }

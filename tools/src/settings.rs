@@ -150,6 +150,10 @@ const GATEWAY: [Setting; 17] = [
     ("spool", "Where uploads wait whose id is not known yet: up to 512 MiB each. Nothing in it outlives the process."),
     ("cache_bytes", "Memory of the cache, taken as it fills; 0 for none."),
     ("threads", "How many cores serve, each with its own connections to masters; 0 for all."),
+    (
+        "verified_within_days",
+        "Its status is unhealthy where a drive that holds tracks was not read and checked within so many days.",
+    ),
     ("limits.connections_max", "Connections a thread; one more is answered 503. Each is a descriptor and some KiB."),
     (
         "limits.header_bytes_max",

@@ -29,6 +29,8 @@ const IO_MEMORY_BYTES_MIN: u64 = 8 * MIB;
 ///   + connections_max x 24 KiB                   an idle connection holds 4 KiB of buffer; 32 KiB with TLS
 ///   + shards x transfers_max x 0.3 MiB           with TLS: records on their way, each way
 ///   + tracks x 18 bytes                          the engine's index: 10 million tracks, 180 MB
+///   + 28 MiB                                     with a log, while much is missing or moves: 65,536 tracks that are wanted
+///                                                (16 MB; more are found again later), and messages that wait for the core
 /// ```
 ///
 /// so that an idle node holds its slabs, its index, and little else.

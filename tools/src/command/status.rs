@@ -36,7 +36,9 @@ pub(super) async fn run(status: Status) -> anyhow::Result<bool> {
         }
         Source::Masters(Box::new(status.masters.client_with(None, config).await?))
     } else if status.verified_within.is_some() {
-        anyhow::bail!("a gateway goes by 60 days: name masters with --map or --node to go by others");
+        anyhow::bail!(
+            "a gateway goes by its own `verified_within_days`: name masters with --map or --node to go by others"
+        );
     } else {
         Source::Gateway(Client::new(status.asked.gateway))
     };
