@@ -138,10 +138,9 @@ fn why_a_command_fails_is_a_line_of_json_where_that_is_wanted() {
     let at = ["--gateway", "http://127.0.0.1:9"];
     let node = ["--node", "127.0.0.1:9"];
     let config = ["--config", &missing];
-    let all: [(&[&str], &[&str], i32); 20] = [
+    let all: [(&[&str], &[&str], i32); 19] = [
         (&["up"], &["--data", &file], 1),
         (&["import", &file], &at, 1),
-        (&["get", ID, "-o", &missing], &at, 1),
         (&["status"], &at, 1),
         (&["scrub"], &node, 1),
         (&["inspect", &missing], &[], 1),

@@ -21,7 +21,7 @@ const RECEIPTS_POLL: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Outcome {
-    /// It is as it was.
+    /// Nobody confirmed it.
     Failed,
     /// It is not given out any more, and copies may still be there.
     TakenDown,
@@ -47,13 +47,13 @@ struct Line<'a> {
 
 pub(super) async fn run(rm: Rm) -> anyhow::Result<bool> {
     let client = Client::new(rm.asked.gateway.clone());
-    let (mut well, mut unread) = (true, false);
+    let (mut well, mut unread) = (true, None);
     for id in &rm.ids {
         let mut line = Line { id, outcome: Outcome::Failed, takedown: None, nodes: None, nodes_of: None, error: None };
         let done = one(&client, &rm, &mut line).await;
         // What it was given is taken down, whoever hears of it.
         match done {
-            Err(error) if error.is::<Unread>() => unread = true,
+            Err(error) if error.is::<Unread>() => unread = Some(error),
             Err(error) => {
                 eprintln!("deadwax: {id}: {error:#}");
                 line.error = Some(format!("{error:#}"));
@@ -61,11 +61,13 @@ pub(super) async fn run(rm: Rm) -> anyhow::Result<bool> {
             }
             Ok(()) => {}
         }
-        if rm.json {
-            unread |= say(serde_json::to_string(&line)?).is_err();
+        if rm.json
+            && let Err(error) = say(serde_json::to_string(&line)?)
+        {
+            unread = Some(error);
         }
     }
-    if unread { Err(Unread.into()) } else { Ok(well) }
+    unread.map_or(Ok(well), Err)
 }
 
 /// Takes one track down, and writes how far it came into its line.
