@@ -1,9 +1,10 @@
 //! The command line, as clap reads it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use deadwax_track::TrackId;
 
 mod cluster;
@@ -15,7 +16,9 @@ pub use self::cluster::{
 use crate::http::GatewayUrl;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 all went well, 1 something failed, 2 the command line is wrong.
+Exit codes: 0 all went well, 1 something failed (`status`: not healthy), 2 the command line is wrong; 141 whoever read
+the standard output has gone.
+With --json a command that fails also prints why: a line {\"error\"}, the sentence that is on the standard error.
 Environment: DEADWAX_GATEWAY is the gateway's URL; DEADWAX_LOG what is logged (default info, for example debug).";
 
 /// Deadwax, a track store: every track a music service owns, on Linux storage servers.
@@ -28,6 +31,44 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Reads the command line of this process. Where it is wrong, or asks for help, the process says so and ends.
+    #[must_use]
+    pub fn read() -> Self {
+        let cli = Self::parse();
+        if let Command::Get(get) = &cli.command
+            && get.json
+            && get.file().is_none()
+        {
+            let why = "--json wants -o FILE: the track itself goes to the standard output else";
+            Self::command().error(ErrorKind::MissingRequiredArgument, why).exit();
+        }
+        cli
+    }
+
+    /// Whether all that it prints is to be JSON, and so is why it fails.
+    #[must_use]
+    pub const fn json(&self) -> bool {
+        match &self.command {
+            Command::Master(_) | Command::Gateway(_) | Command::Completions(_) => false,
+            Command::Up(up) => up.json,
+            Command::Cluster(command) => command.json(),
+            Command::Volume(Volume::Add(add)) => add.json,
+            Command::Volume(Volume::Retire(retire)) => retire.following.json,
+            Command::Import(import) => import.json,
+            Command::Get(get) => get.json,
+            Command::Rm(rm) => rm.json,
+            Command::Status(status) => status.json,
+            Command::Repair(repair) => repair.json,
+            Command::Scrub(scrub) => scrub.json,
+            Command::Doctor(doctor) => doctor.json,
+            Command::Inspect(inspect) => inspect.json,
+            Command::Verify(verify) => verify.json,
+            Command::Salvage(salvage) => salvage.json,
+        }
+    }
 }
 
 /// Everything that `deadwax` does.
@@ -74,6 +115,8 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Ctrl-C stops everything; started again, everything is there.
+With --json there is a line once it serves: {\"gateway\",\"masters\":[{\"address\",\"config\"}],\"data\",\"map\",\"admin_key\"};
+then with --demo a line for each song: {\"song\":{\"title\",\"id\",\"length_ms\",\"url\",\"outcome\"}}.
 
 Examples:
   deadwax up --demo                      try it: makes an album and says where to listen
@@ -102,6 +145,9 @@ pub struct Up {
     /// hold nor mend it
     #[arg(long)]
     pub no_log: bool,
+    /// Print lines of JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Runs a master.
@@ -173,6 +219,7 @@ pub struct Import {
 #[command(after_help = "\
 With -o the track goes to FILE.part first, is proved against its id, and then named FILE. An interrupted fetch goes on
 where it stopped when it is run again.
+With --json, which wants -o, there is a line {\"id\",\"bytes\",\"file\",\"outcome\"} then, outcome being fetched or resumed.
 
 Examples:
   deadwax get 9f86d0...0f00a08 -o song.ogg
@@ -183,9 +230,20 @@ pub struct Get {
     /// Where to write it; - is the standard output [default: the standard output, unless it is a terminal]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Print a line of JSON once the file is there
+    #[arg(long)]
+    pub json: bool,
     /// Which gateway.
     #[command(flatten)]
     pub asked: Asked,
+}
+
+impl Get {
+    /// The file that it writes; nothing where that is the standard output.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.output.as_deref().filter(|path| *path != Path::new("-"))
+    }
 }
 
 /// Takes tracks down.
@@ -193,6 +251,8 @@ pub struct Get {
 #[command(after_help = "\
 Where the cluster has a log of takedowns it is done when most nodes have it: those that are down hear of it before they
 serve again. Else every holder must confirm. The number is good for GET /v1/takedowns/NUMBER.
+With --json each track is a line: {\"id\",\"outcome\",\"takedown\",\"nodes\",\"nodes_of\"}, outcome being failed, taken_down or
+erased (every copy is; with --wait); takedown is the number, nodes of nodes_of have it, and \"error\" says what failed.
 
 Examples:
   deadwax rm 9f86d0...0f00a08
@@ -207,6 +267,9 @@ pub struct Rm {
     /// Why, for people: signed with the takedown, and kept with it for ever; at most 78 bytes
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+    /// Print a line of JSON for each track
+    #[arg(long)]
+    pub json: bool,
     /// Which gateway.
     #[command(flatten)]
     pub asked: Asked,
@@ -218,6 +281,8 @@ pub struct Rm {
 Asks the gateway, or with --map or --node the masters themselves. The exit code is 0 where the cluster is healthy: every
 node is up, every track has its copies, each drive that holds tracks was read and checked within 60 days (VERIFIED says how
 long ago; a gateway's setting can say other than 60), and nothing that moves is stuck; else 1, and each shortfall is a line.
+With --json it is a line, with --watch one each time: what the gateway's /v1/status answers, {\"healthy\",\"warnings\",\"nodes\",
+\"copies\",\"shortfalls\",\"epoch\",\"log\",...}; in --watch {\"error\"} while nobody answers.
 
 Examples:
   deadwax status
@@ -249,6 +314,8 @@ Masters compare what they hold within seconds of each change, and copy what is m
 waiting (`repair` in their settings). This has them compare everything again now, and try now what waits for its next try.
 They go by what their drives' indexes say: `deadwax scrub` reads the bytes. It goes on though the command ends. With --wait
 the exit code is 0 where every track has all its copies, as compared with every holder.
+With --json it is a line {\"nodes\":[{\"node\",\"address\",\"report\"}]}, a report being {\"comparing\",\"unanswered\",\"suspected\",
+\"pulls\"}, or \"error\" in its place.
 
 Examples:
   deadwax repair --wait
@@ -278,6 +345,7 @@ pub struct Repair {
 Drives are checked all the time, slowly (`scrub_bytes_per_second` in the settings of their master). This reads all that they
 hold now, from the beginning, behind whoever else wants the drive; damaged records are mended from other copies. It goes on
 though the command ends. With --wait the exit code is 0 where all was read and nothing was damaged.
+With --json it is a line {\"volumes\":[{\"node\",\"scrub\"}]}.
 
 Examples:
   deadwax scrub --wait
@@ -312,6 +380,7 @@ pub struct Scrub {
 #[command(after_help = "\
 Looks at the kernel, whether io_uring is permitted, locked memory, open files, and for each directory whether it takes
 O_DIRECT and has space. The exit code is 1 where a master would not run.
+With --json each finding is a line: {\"name\",\"verdict\",\"found\",\"advice\"}, verdict being fit, poor or unfit.
 
 Example:
   deadwax doctor /mnt/a /mnt/b")]
@@ -405,8 +474,6 @@ pub struct Completions {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -5,8 +5,10 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use deadwax_dht::wire::PROTOCOL_VERSION;
+use serde_json::json;
 
 use crate::cli::{Change, Cli, Cluster, Command, Following, Volume};
+use crate::unread::{self, Unread};
 
 mod cluster_change;
 mod cluster_init;
@@ -30,10 +32,16 @@ mod up;
 mod verify;
 mod volume;
 
+/// The exit code where a volume could not be checked, so that nothing is known of it.
+const NOT_CHECKED: u8 = 2;
+
 /// Runs the command, logging started, and answers the process's exit code: 0 where all went well, 1 where not; 2 where
-/// `verify` could not check.
+/// `verify` could not check; [`unread::EXIT_CODE`] where nobody reads what it prints any more.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
+    let json = cli.json();
+    // Its exit code tells damage from what could not be checked.
+    let code = if matches!(cli.command, Command::Verify(_)) { NOT_CHECKED } else { 1 };
     let done = match cli.command {
         Command::Up(up) => asynchronous(up::run(up, cli.log_json)),
         Command::Master(master) => master::run(&master),
@@ -49,19 +57,28 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Status(status) => asynchronous(status::run(status)),
         Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Inspect(inspect) => inspect::run(&inspect),
-        // Its exit code tells damage from what could not be checked.
-        Command::Verify(verify) => return verify::run(&verify),
+        Command::Verify(verify) => verify::run(&verify),
         Command::Salvage(salvage) => salvage::run(&salvage),
         Command::Completions(completions) => completions::run(&completions),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        Err(error) if error.is::<Unread>() => ExitCode::from(unread::EXIT_CODE),
         Err(error) => {
             eprintln!("deadwax: {error:#}");
-            ExitCode::FAILURE
+            if json {
+                // Where nobody reads that either, the exit code still says it.
+                let _ = say(failure(&error));
+            }
+            ExitCode::from(code)
         }
     }
+}
+
+/// Why something failed, for programs.
+fn failure(error: &anyhow::Error) -> serde_json::Value {
+    json!({"error": format!("{error:#}")})
 }
 
 fn cluster(command: Cluster) -> anyhow::Result<bool> {
@@ -105,9 +122,7 @@ fn asynchronous(command: impl Future<Output = anyhow::Result<bool>>) -> anyhow::
     done
 }
 
-/// Prints a line for people or programs. Where nobody reads any more (`deadwax status | head`) that is an error, not a
-/// panic.
+/// Prints a line for people or programs. Where nobody reads any more (`deadwax status | head`) it fails with [`Unread`].
 fn say(line: impl Display) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{line}")?;
-    Ok(())
+    writeln!(std::io::stdout(), "{line}").map_err(unread::or)
 }

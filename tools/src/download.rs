@@ -12,6 +12,7 @@ use hyper::{Method, StatusCode};
 use crate::backoff::Backoff;
 use crate::http::{Client, Lost, Reply};
 use crate::progress::Progress;
+use crate::unread;
 
 const READ_BYTES: usize = 512 * 1024;
 
@@ -41,7 +42,7 @@ impl<S: Write> Course<'_, S> {
         if self.hasher.bytes() + bytes.len() as u64 > TRACK_BYTES_MAX {
             bail!("the gateway sends more bytes than a track can have");
         }
-        self.sink.write_all(bytes).context("cannot write")?;
+        self.sink.write_all(bytes).map_err(unread::or)?;
         self.hasher.update(bytes);
         self.progress.advance(bytes.len() as u64);
         Ok(())
@@ -59,7 +60,7 @@ pub async fn to_stdout(client: &Client, id: &TrackId, progress: &Progress) -> an
     progress.expect(bytes);
     let mut course = Course { sink: io::stdout(), hasher: TrackHasher::new(), progress };
     let interruptions = fetch(client, id, bytes, &mut course).await?;
-    io::stdout().flush().context("cannot write")?;
+    io::stdout().flush().map_err(unread::or)?;
     if !course.is(id) {
         bail!("the bytes that came are not those of {id}");
     }

@@ -1,7 +1,8 @@
 //! What the `deadwax` command does, as a library, so that tests and tools can use its parts.
 //!
 //! **Promise.** A command says what it did and what it could not do, goes on past one bad item, never loses what it was
-//! given, and ends with 0 where all went well, 1 where something failed and 2 where it was not understood. A fetched
+//! given, and ends with 0 where all went well, 1 where something failed and 2 where it was not understood. With `--json` all
+//! that it prints is lines of JSON, and why it failed is one, too. Where nobody reads them any more it ends quietly. A fetched
 //! file has its name only once it is proved; an imported one is reported stored only once it is durable.
 //!
 //! **Where to start.** [`cli`] is the command line; [`command`] has a file for each command. [`layout`] says where a
@@ -39,5 +40,6 @@ pub mod salvaged;
 pub mod settings;
 pub mod synth;
 pub mod table;
+pub mod unread;
 pub mod upload;
 pub mod wav;

@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use deadwax::cli::Cli;
 use deadwax::{command, log};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read();
     log::start(cli.log_json);
     command::run(cli)
 }

@@ -136,7 +136,7 @@ const MASTER: [Setting; 25] = [
     ("drain_timeout_s", "Seconds that requests under way get when it stops. Then they are cut off."),
 ];
 
-const GATEWAY: [Setting; 17] = [
+const GATEWAY: [Setting; 18] = [
     ("listen", "Where clients reach it, by HTTP."),
     (
         INSECURE_LISTEN,

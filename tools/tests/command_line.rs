@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use serde_json::Value;
+
 const ID: &str = "2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213";
 
 fn deadwax(arguments: &[&str]) -> Output {
@@ -27,6 +29,21 @@ fn refused(arguments: &[&str], code: i32, words: &[&str]) {
     assert!(!said.contains("panicked"), "{said}");
 }
 
+/// The lines of JSON that it printed.
+fn lines(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+/// What it printed for programs in one line, where it ends well.
+fn told(arguments: &[&str]) -> Value {
+    let output = deadwax(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let mut lines = lines(&output);
+    assert_eq!(lines.len(), 1, "{arguments:?}: {lines:?}");
+    lines.remove(0)
+}
+
 #[test]
 fn what_is_not_understood_exits_with_2() {
     refused(&[], 2, &["Usage"]);
@@ -44,6 +61,10 @@ fn what_is_not_understood_exits_with_2() {
     refused(&["cluster", "plan", "paint", "ab"], 2, &["paint"]);
     refused(&["status", "--map", "a", "--node", "b:1"], 2, &["--map", "--node"]);
     refused(&["completions", "klingon"], 2, &["klingon"]);
+    // The track itself goes there.
+    for more in [&[][..], &["-o", "-"]] {
+        refused(&[&["get", ID, "--json"], more].concat(), 2, &["--json wants -o FILE"]);
+    }
 }
 
 #[test]
@@ -104,6 +125,78 @@ fn without_a_gateway_commands_say_so() {
     for command in [&["status"][..], &["rm", ID], &["import", "."]] {
         refused(&[command, &at].concat(), 1, &["cannot connect", "127.0.0.1:9"]);
     }
+}
+
+#[test]
+fn why_a_command_fails_is_a_line_of_json_where_that_is_wanted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let missing = dir.path().join("missing").display().to_string();
+    let file = dir.path().join("file").display().to_string();
+    fs::write(&file, "no folder").expect("written");
+    let drive = format!("here@127.0.0.1:7001={file}");
+    let home = ["--data", &missing];
+    let at = ["--gateway", "http://127.0.0.1:9"];
+    let node = ["--node", "127.0.0.1:9"];
+    let config = ["--config", &missing];
+    let all: [(&[&str], &[&str], i32); 20] = [
+        (&["up"], &["--data", &file], 1),
+        (&["import", &file], &at, 1),
+        (&["status"], &at, 1),
+        (&["repair"], &node, 1),
+        (&["scrub"], &node, 1),
+        (&["inspect", &missing], &[], 1),
+        (&["verify", &missing], &[], 2),
+        (&["salvage", &missing], &["--to", &file], 1),
+        (&["cluster", "init", "--node", &drive], &home, 1),
+        (&["cluster", "token"], &node, 1),
+        (&["cluster", "join", &drive, "--like", &missing], &home, 1),
+        (&["cluster", "plan", "drain", "a"], &node, 1),
+        (&["cluster", "apply", "drain", "a"], &node, 1),
+        (&["cluster", "drain", "a"], &node, 1),
+        (&["cluster", "remove", "a"], &node, 1),
+        (&["cluster", "rollback", "1"], &node, 1),
+        (&["cluster", "finalise"], &node, 1),
+        (&["cluster", "rejoin"], &config, 1),
+        (&["cluster", "issuer"], &config, 1),
+        (&["volume", "add", &missing], &config, 1),
+    ];
+    for (command, more, code) in all {
+        let plain = deadwax(&[command, more].concat());
+        assert_eq!((plain.status.code(), plain.stdout.len()), (Some(code), 0), "{command:?}");
+        let output = deadwax(&[command, more, &["--json"]].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
+        let lines = lines(&output);
+        let why = lines[0]["error"].as_str().unwrap_or_else(|| panic!("{command:?}: {lines:?}"));
+        assert!(lines.len() == 1 && said.contains(&format!("deadwax: {why}")), "{command:?}: {lines:?}, {said}");
+    }
+    // Of many tracks each has its own.
+    let output = deadwax(&[&["rm", "--json", ID, ID], &at[..]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let lines = lines(&output);
+    let failed = |line: &Value| {
+        line["id"] == ID && line["outcome"] == "failed" && line["error"].as_str().is_some_and(|why| !why.is_empty())
+    };
+    assert!(lines.len() == 2 && lines.iter().all(failed), "{lines:?}");
+}
+
+#[test]
+fn whose_reader_has_gone_ends_quietly() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (data, drive) = (dir.path().join("data").display().to_string(), dir.path().join("drive"));
+    let node = format!("here@127.0.0.1:7001={}", drive.display());
+    let init = ["cluster", "init", "--data", &data, "--node", &node];
+    let verify = ["verify", drive.to_str().expect("UTF-8")];
+    let json = |arguments: &[&'static str]| [arguments, &["--json"]].concat();
+    for arguments in [&init[..], &verify, &json(&["doctor"]), &["doctor"], &["completions", "bash"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_deadwax"));
+        let output = command.args(arguments).stdout(writer).output().expect("the program starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*said), (Some(141), ""), "{arguments:?}");
+    }
+    assert!(deadwax(&verify).status.success(), "the volume was made all the same");
 }
 
 #[test]
@@ -177,6 +270,29 @@ fn a_cluster_is_made_once() {
     }
     let theft = ["cluster", "init", "--data", &at("other"), "--node", &nodes[0]];
     refused(&theft, 1, &["drive-1"]);
+}
+
+#[test]
+fn programs_read_what_was_made_and_what_to_set() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let nodes = [1, 2, 3].map(|n| format!("here@127.0.0.1:700{n}={}", at(&format!("drive-{n}"))));
+    let nodes = nodes.each_ref().map(|node| ["--node", node]).concat();
+    let data = at("cluster");
+    let made = told(&[&["cluster", "init", "--json", "--data", &data], &nodes[..]].concat());
+    assert_eq!((&made["tls"], &made["log"]), (&Value::from(false), &Value::from(true)), "{made}");
+    let masters = made["masters"].as_array().expect("masters");
+    let files = masters.iter().chain([&made["map"], &made["gateway"], &made["admin_key"]]);
+    let files: Vec<&str> = files.map(|file| file.as_str().expect("a file")).collect();
+    assert!(files.len() == 6 && files.iter().all(|file| Path::new(file).is_file()), "{made}");
+
+    let issuer = told(&["cluster", "issuer", "--json", "--config", files[0]]);
+    assert!(issuer["issuer"].as_str().is_some_and(|key| key.len() == 64), "{issuer}");
+    assert!(issuer["issuer_key"].as_str().is_some_and(|file| Path::new(file).is_file()), "{issuer}");
+
+    fs::remove_dir_all(Path::new(&data).join("master-1/system")).expect("removed");
+    let rejoin = told(&["cluster", "rejoin", "--json", "--config", files[0]]);
+    assert_eq!(rejoin, serde_json::json!({"config": files[0], "rejoins": true}));
 }
 
 #[test]

@@ -40,6 +40,12 @@ fn said(arguments: &[&str]) -> String {
     out.into_owned()
 }
 
+/// What it prints for programs, one line, where it ends well.
+fn told(arguments: &[&str]) -> Value {
+    let text = said(&[arguments, &["--json"]].concat());
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
 /// What it says where it fails, as it must.
 fn refused(arguments: &[&str], words: &[&str]) {
     let output = deadwax(arguments);
@@ -153,8 +159,10 @@ fn a_cluster_grows_by_a_node_and_shrinks_by_it_and_every_track_is_readable_all_t
         }
         let at = first.to_string();
         refused(&["cluster", "remove", &fourth, "--node", &at], &["drain it first", "cluster drain"]);
-        said(&["cluster", "drain", &fourth, "--wait", "--node", &at]);
-        said(&["cluster", "remove", &fourth, "--node", &at]);
+        let drained = told(&["cluster", "drain", &fourth, "--wait", "--node", &at]);
+        assert!(drained["settled"] == true && drained["forecast"]["bytes_to_move"] != 0, "{drained}");
+        let removed = told(&["cluster", "remove", &fourth, "--node", &at]);
+        assert!(removed["epoch"].as_u64() > drained["epoch"].as_u64(), "{removed}");
         cluster.kill_master(3);
         let now = until("three nodes have all", first, is_settled);
         assert_eq!(now["nodes"].as_array().map(Vec::len), Some(3));
@@ -180,7 +188,9 @@ fn join(cluster: &mut Cluster) -> SocketAddr {
     let text = said(&arguments);
     assert!(text.contains("deadwax master --config"), "{text}");
     // Cut off before it was started, it goes on when it is run again.
-    said(&arguments);
+    let joined = told(&arguments);
+    assert!(joined["node"].is_string() && joined["epoch"].is_u64() && joined["map"].is_string(), "{joined}");
+    assert_eq!(joined["config"], cluster.master_config(index).display().to_string());
     cluster.use_small_segments(index);
     cluster.start_master(index);
     address
@@ -217,6 +227,8 @@ fn a_drive_is_added_and_retired_while_its_master_runs() {
     let volumes = node(&now, at).expect("there")["volumes"].as_array().expect("volumes");
     let volume = volumes.iter().find(|volume| volume["dir"] == drive).expect("the new one")["id"].clone();
     let volume = &volume.as_str().expect("an id")[..8];
+    let left = told(&["volume", "retire", volume, "--node", &name]);
+    assert!(left["removed"] == false && left["partitions_left"] != 0, "{left}");
     let text = said(&["volume", "retire", volume, "--node", &name]);
     assert!(text.contains("do not unplug it"), "{text}");
     let text = said(&["volume", "retire", volume, "--node", &name, "--wait"]);
@@ -256,7 +268,8 @@ fn a_drive_whose_adding_was_interrupted_keeps_no_other_from_serving_and_is_added
         states.len() == 2 && states.iter().filter(|state| *state == "serving").count() == 1
     });
     cluster.kill_master(0);
-    said(&arguments);
+    let told = told(&arguments);
+    assert!(told["dir"] == drive && told["weight"] == 1 && told["volume"].is_string(), "{told}");
     assert_eq!(std::fs::read_to_string(&file).expect("there"), added);
     cluster.start_master(0);
     until("both drives serve", other, |now, _| states(now) == ["serving", "serving"]);
@@ -281,9 +294,10 @@ fn what_cannot_be_is_refused_with_its_reason_and_what_was_done_is_undone() {
         layout.map().save(&file).expect("saved");
         layout.map().nodes().iter().find(|node| node.address == at).expect("it is there").rack.clone()
     };
-    said(&["cluster", "apply", "--node", &at, "rack", &at, "r7"]);
+    let done = told(&["cluster", "apply", "--node", &at, "rack", &at, "r7"]);
+    assert!(done["epoch"].as_u64() > Some(epoch) && done["settled"] == false, "{done}");
     assert_eq!(rack().as_deref(), Some("r7"));
-    said(&["cluster", "rollback", &epoch.to_string(), "--node", &at]);
+    assert!(told(&["cluster", "rollback", &epoch.to_string(), "--node", &at])["forecast"].is_object());
     assert_eq!(rack(), None);
     let drained = || status(cluster.master_address(1)).0["log"]["leaving"]["volumes"].as_u64();
     said(&["cluster", "apply", "--node", &at, "drain", &at]);
@@ -293,6 +307,8 @@ fn what_cannot_be_is_refused_with_its_reason_and_what_was_done_is_undone() {
     refused(&["cluster", "rollback", "999", "--node", &at], &["epochs are known from"]);
     let plan = said(&["cluster", "plan", "drain", &at, "--node", &at]);
     assert!(plan.contains("2 nodes cannot hold 3 copies of each track"), "{plan}");
+    let plan = told(&["cluster", "plan", "drain", &at, "--node", &at]);
+    assert!(plan["shares"].is_array() && plan["unmet"].as_array().is_some_and(|unmet| !unmet.is_empty()), "{plan}");
     refused(&["cluster", "remove", &at, "--node", &at], &["partitions are on it", "cluster drain"]);
     refused(&["cluster", "apply", "voters", &at, "--node", &at], &["refused"]);
     refused(&["cluster", "drain", "127.0.0.1:1", "--node", &at], &["no node is", &at]);

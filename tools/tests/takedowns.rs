@@ -103,6 +103,13 @@ fn a_takedown_goes_by_the_log_to_all_masters_and_gateways() {
     assert!(rm.status.success(), "{said}{}", String::from_utf8_lossy(&rm.stderr));
     assert!(said.contains("is taken down, number") && said.contains("3 of 3 copies are erased"), "{said}");
 
+    let rm = Command::new(env!("CARGO_BIN_EXE_deadwax"))
+        .args(["rm", "--wait", "--json", "--gateway", &cluster.url(), &kept_id.to_string()])
+        .output()
+        .expect("rm runs");
+    let line: Value = serde_json::from_slice(&rm.stdout).expect("a line of JSON");
+    assert!(line["id"] == kept_id.to_string() && line["outcome"] == "erased" && line["nodes_of"] == 3, "{line}");
+
     (0..3).for_each(|master| cluster.kill_master(master));
     cluster.kill_gateway();
     (0..3).for_each(|master| cluster.start_master(master));

@@ -59,8 +59,16 @@ impl Site {
     }
 
     fn token(&self, ttl: &str) -> String {
-        let made = ["cluster", "token", "--ttl", ttl, "--map", text(&self.map), "--key", text(&self.key)];
-        said(&made).0.trim_end().to_owned()
+        said(&self.command(&["--ttl", ttl])).0.trim_end().to_owned()
+    }
+
+    fn command<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
+        [&["cluster", "token", "--map", text(&self.map), "--key", text(&self.key)], more].concat()
+    }
+
+    /// The same, as programs read it.
+    fn told(&self, more: &[&str]) -> Value {
+        serde_json::from_str(&said(&self.command(&[more, &["--json"]].concat())).0).expect("a line of JSON")
     }
 
     /// What a new machine's operator types, in a folder of this name.
@@ -126,7 +134,9 @@ fn a_master_joins_by_a_token_once_and_nobody_else_does() {
     for gone in ["master-4/master.toml", "master-4/cluster.toml"] {
         std::fs::remove_file(site.cluster.dir().join(gone)).expect("it was made");
     }
-    assert!(said(&words(&join)).0.contains("is in the cluster's map"));
+    let told = said(&[&words(&join)[..], &["--json"]].concat()).0;
+    let told: Value = serde_json::from_str(&told).expect("a line of JSON");
+    assert!(told["config"] == text(&settings) && told["epoch"].is_u64() && told["map"].is_string(), "{told}");
     assert_eq!(std::fs::read_to_string(&settings).expect("made"), as_made);
     refused(&words(&site.join("master-5", &other, &token)), &["no such token", "have another one made"]);
 
@@ -135,6 +145,7 @@ fn a_master_joins_by_a_token_once_and_nobody_else_does() {
     site.cluster.start_master(index);
     let joined = Map::load(&site.cluster.dir().join("master-4/cluster.toml")).expect("the map");
     let id = joined.nodes().iter().find(|node| node.address == address).expect("it is there").id;
+    assert_eq!(told["node"], id.to_string());
     let named = format!("{id}@{address}");
     wait_until("the new master sees all of them", || site.up(&named) == 4);
 
@@ -144,8 +155,11 @@ fn a_master_joins_by_a_token_once_and_nobody_else_does() {
 
 /// Tokens that are taken back are of no use.
 fn revoked(site: &Site, address: &str) {
-    let token = site.token("1h");
-    said(&["cluster", "token", "--revoke", "--map", text(&site.map), "--key", text(&site.key)]);
+    let made = site.told(&["--ttl", "1h"]);
+    assert_eq!(made["ttl_s"], 3_600);
+    let token = made["token"].as_str().expect("a token").to_owned();
+    let revoked = site.told(&["--revoke"]);
+    assert!(revoked["revoked"] == true && revoked["epoch"].is_u64(), "{revoked}");
     refused(&words(&site.join("master-5", address, &token)), &["no such token"]);
     let without_key = ["cluster", "token", "--map", text(&site.map)];
     refused(&without_key, &["--key"]);

@@ -15,7 +15,7 @@ use deadwax::layout::{Layout, Plan};
 use deadwax::settings;
 use deadwax_track::{TRACK_BYTES_MAX, TrackId};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const DEADWAX: &str = env!("CARGO_BIN_EXE_deadwax");
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -63,10 +63,20 @@ impl Up {
             .expect("started");
         let mut said = String::new();
         let mut lines = BufReader::new(child.stdout.take().expect("piped"));
-        while !said.contains("Ctrl-C stops") {
+        // What it says last: with --json that is the album's last song.
+        let last = if arguments.contains(&"--json") { "Run-out" } else { "Ctrl-C stops" };
+        while !said.contains(last) {
             assert_ne!(lines.read_line(&mut said).expect("text"), 0, "it ended: {said}");
         }
         Self { child, gateway, said }
+    }
+
+    /// Starts a command against its gateway whose output goes nowhere but to whoever is given it.
+    fn command(&self, arguments: &[&str], stdout: impl Into<Stdio>) -> Command {
+        let mut command = Command::new(DEADWAX);
+        command.args(arguments).env("DEADWAX_GATEWAY", format!("http://{}", self.gateway));
+        command.stdout(stdout).stderr(Stdio::piped());
+        command
     }
 
     /// Runs a command against its gateway.
@@ -119,7 +129,10 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn lines(output: &Output) -> Vec<Value> {
-    let text = String::from_utf8_lossy(&output.stdout);
+    json_lines(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
 
@@ -171,6 +184,64 @@ fn up_keeps_its_children_and_stops_them_in_the_end() {
     assert_eq!(all.len(), 2);
     drop(up);
     wait_until("no orphan is left", || all.iter().all(|id| test_kill_process(pid(*id)).is_err()));
+}
+
+#[test]
+fn programs_read_what_up_get_and_rm_did() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let up = Up::start(dir.path(), &["--demo", "--json"]);
+    let told = json_lines(&up.said);
+    assert_eq!(told.len(), 1 + album::SONGS.len(), "{told:?}");
+    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned();
+    assert_eq!(text(&told[0]["gateway"]), format!("http://{}", up.gateway));
+    // What it says suffices to ask the masters.
+    let (master, map, key) = (&told[0]["masters"][0], text(&told[0]["map"]), text(&told[0]["admin_key"]));
+    let status = lines(&up.run(&["status", "--json", "--map", &map]));
+    assert_eq!(status[0]["nodes"][0]["address"], master["address"]);
+    let files = [text(&master["config"]), key, text(&told[0]["data"])];
+    assert!(files.iter().all(|file| Path::new(file).exists()), "{files:?}");
+    let songs: Vec<&Value> = told[1..].iter().map(|line| &line["song"]).collect();
+    assert!(songs.iter().all(|song| song["outcome"] == "stored" && song["length_ms"].is_u64()), "{songs:?}");
+    let ids: Vec<String> = songs.iter().map(|song| text(&song["id"])).collect();
+    assert_eq!(text(&songs[0]["url"]), format!("http://{}/v1/tracks/{}", up.gateway, ids[0]));
+
+    let file = dir.path().join("got.wav");
+    let file = file.to_str().expect("UTF-8");
+    let get = |outcome: &str| {
+        let got = lines(&up.run(&["get", "--json", &ids[0], "-o", file]));
+        let bytes = fs::read(file).expect("it is there");
+        assert_eq!(TrackId::of(&bytes).to_string(), ids[0]);
+        let expected = json!({"id": ids[0], "bytes": bytes.len(), "file": file, "outcome": outcome});
+        assert_eq!(got, [expected]);
+        bytes
+    };
+    let bytes = get("fetched");
+    fs::write(format!("{file}.part"), &bytes[..bytes.len() / 2]).expect("written");
+    get("resumed");
+
+    // A reader that goes after the first line, and ones that were never there.
+    let mut watch = up.command(&["status", "--watch", "--json"], Stdio::piped()).spawn().expect("started");
+    let mut line = String::new();
+    BufReader::new(watch.stdout.take().expect("piped")).read_line(&mut line).expect("text");
+    assert!(json_lines(&line)[0]["healthy"].is_boolean(), "{line}");
+    let ended = watch.wait_with_output().expect("it ends");
+    assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr)), (Some(141), "".into()));
+    for arguments in [&["get", &ids[0]][..], &["status"], &["rm", "--json", &ids[0], &ids[1]], &["rm", &ids[2]]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let ended = up.command(arguments, writer).output().expect("started");
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!((ended.status.code(), said), (Some(141), String::new()), "{arguments:?}");
+    }
+
+    // What nobody heard of was done.
+    let again = lines(&up.run(&["rm", "--json", "--wait", &ids[0], &ids[1], &ids[2], &ids[3]]));
+    assert!(again.iter().all(|line| line["outcome"] == "erased" && line["takedown"].is_u64()), "{again:?}");
+    assert_eq!(again.iter().map(|line| text(&line["id"])).collect::<Vec<_>>(), ids);
+    let gone = up.run(&["get", "--json", &ids[1], "-o", file]);
+    let why = text(&lines(&gone)[0]["error"]);
+    assert!(gone.status.code() == Some(1) && why.contains("taken down"), "{why}");
+    assert_eq!(up.stop(), Some(0));
 }
 
 #[test]

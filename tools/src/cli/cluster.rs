@@ -36,22 +36,55 @@ pub enum Cluster {
     Issuer(ClusterIssuer),
 }
 
+impl Cluster {
+    /// Whether all that it prints is to be JSON.
+    pub(super) const fn json(&self) -> bool {
+        match self {
+            Self::Init(init) => init.json,
+            Self::Token(token) => token.json,
+            Self::Join(join) => join.json,
+            Self::Plan(plan) => plan.json,
+            Self::Apply(apply) => apply.following.json,
+            Self::Drain(drain) => drain.following.json,
+            Self::Remove(remove) => remove.following.json,
+            Self::Rollback(rollback) => rollback.following.json,
+            Self::Finalise(finalise) => finalise.json,
+            Self::Rejoin(rejoin) => rejoin.json,
+            Self::Issuer(issuer) => issuer.json,
+        }
+    }
+}
+
 /// Makes an issuer's key beside the node's own, or finds the one that is there.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  deadwax cluster issuer --config /etc/deadwax/master.toml")]
+#[command(after_help = "\
+With --json it is a line {\"issuer\",\"issuer_key\"}: what `issuers` of all masters is to name, and `issuer_key` of this one.
+
+Example:
+  deadwax cluster issuer --config /etc/deadwax/master.toml")]
 pub struct ClusterIssuer {
     /// The node's settings; they are not changed
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Lets a node that lost its system state (system/ beside its key) take it from the other nodes at its next start.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  deadwax cluster rejoin --config /etc/deadwax/master.toml")]
+#[command(after_help = "\
+With --json it is a line {\"config\",\"rejoins\":true}.
+
+Example:
+  deadwax cluster rejoin --config /etc/deadwax/master.toml")]
 pub struct ClusterRejoin {
     /// The node's settings
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Makes a cluster.
@@ -59,6 +92,7 @@ pub struct ClusterRejoin {
 #[command(after_help = "\
 Each node gets DIR/master-N/master.toml and a key beside it; the map is DIR/cluster.toml, the gateway's settings and key are
 DIR/gateway/gateway.toml and gateway.key, and DIR/admin.key is the key of whoever may command. Then start `deadwax master --config ...` for each, and `deadwax gateway --config ...`.
+With --json it is a line {\"map\",\"masters\",\"gateway\",\"admin_key\",\"tls\",\"log\"}; masters and gateway are their settings.
 
 Example, two sites with two drives each:
   deadwax cluster init --data /srv/deadwax \\
@@ -85,6 +119,9 @@ pub struct ClusterInit {
     /// more keep their map in a log otherwise, and that is for good
     #[arg(long)]
     pub no_log: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Which masters to ask.
@@ -118,6 +155,7 @@ pub struct Following {
 #[command(after_help = "\
 For clusters that speak TLS. The token is one line on the standard output. It names the masters that vote and their keys, so that
 the new machine speaks to nobody else; it is used up by the first node that joins by it, and of no use after its time.
+With --json it is a line {\"token\",\"ttl_s\"}, or with --revoke {\"revoked\":true,\"epoch\"}.
 
 Example:
   deadwax cluster token --key admin.key --ttl 1h")]
@@ -152,6 +190,7 @@ fn ttl(text: &str) -> Result<Duration, String> {
 #[command(after_help = "\
 Run it on the new machine. DIR gets the node's key, its commented settings (master.toml) and the map; the drives become
 volumes; the cluster is told, and gives the node its share once it has started. Interrupted, it goes on when it is run again.
+With --json it is a line {\"node\",\"epoch\",\"config\",\"map\"}: its id, since when it is in the map, and its files.
 
 Examples, with a token that `deadwax cluster token` made elsewhere, and in a cluster without TLS:
   deadwax cluster join london@10.0.0.4:7881=/mnt/a,/mnt/b --data /srv/deadwax --token dwt1/...
@@ -180,6 +219,9 @@ pub struct ClusterJoin {
     /// Let it listen elsewhere than on loopback without TLS: nothing is encrypted then, and nobody is asked who he is
     #[arg(long)]
     pub insecure_listen: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
     /// Which masters.
     #[command(flatten)]
     pub masters: Masters,
@@ -188,6 +230,8 @@ pub struct ClusterJoin {
 const CHANGES_HELP: &str = "\
 Nodes are named by their address or the first digits of their id, volumes by the first digits of theirs, as `deadwax status`
 shows them.
+With --json `plan` prints its forecast as a line, {\"shares\":[...],\"bytes_to_move\",\"bytes_unavoidable\",\"unmet\",...}; `apply`
+and the changes that have names of their own a line {\"epoch\",\"settled\",\"forecast\"}, settled being that --wait saw all move.
 
 Examples:
   deadwax cluster plan weight 3f09c1d2 4000
@@ -225,9 +269,11 @@ pub struct ClusterApply {
 
 /// Empties a node's drives.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  deadwax cluster drain 10.0.0.3:7881 --wait && deadwax cluster remove 10.0.0.3:7881"
-)]
+#[command(after_help = "\
+With --json it prints what `deadwax cluster apply --json` does.
+
+Example:
+  deadwax cluster drain 10.0.0.3:7881 --wait && deadwax cluster remove 10.0.0.3:7881")]
 pub struct ClusterDrain {
     /// Its address, or the first digits of its id
     #[arg(value_name = "NODE")]
@@ -244,6 +290,7 @@ pub struct ClusterDrain {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The node must hold nothing any more (`deadwax cluster drain`). Where it votes, another node votes in its place.
+With --json it prints what `deadwax cluster apply --json` does.
 
 Example:
   deadwax cluster remove 10.0.0.3:7881")]
@@ -264,6 +311,7 @@ pub struct ClusterRemove {
 #[command(after_help = "\
 Masters of two versions serve together, and each can go back to the program before, until this. It is refused, and says who
 keeps it, while a master does not speak the version. After it a program from before does not start.
+With --json it prints what `deadwax cluster apply --json` does.
 
 Example:
   deadwax cluster finalise --node 10.0.0.1:7881")]
@@ -282,6 +330,7 @@ pub struct ClusterFinalise {
 Weights, zones, racks, addresses and policy become those of the epoch, and so does what is drained; nodes and drives that it
 had come back. Those that came since are drained, and stay in the map until they are removed. Who is dead stays dead
 (`apply alive`). The last 64 epochs are known.
+With --json it prints what `deadwax cluster apply --json` does.
 
 Example:
   deadwax cluster rollback 17 --wait")]
@@ -415,6 +464,7 @@ pub enum Volume {
 Run it on the master's machine. The drive becomes a volume, the cluster is told, and the settings name it; a master that runs
 takes it on SIGHUP. Interrupted, it goes on when it is run again. Where masters speak TLS it wants --key. To replace a drive:
 add the new one, then retire the old one.
+With --json it is a line {\"volume\",\"node\",\"dir\",\"weight\"}.
 
 Example:
   deadwax volume add /mnt/c --config /srv/deadwax/master.toml --key admin.key && kill -HUP $(pidof deadwax)")]
@@ -440,6 +490,7 @@ pub struct VolumeAdd {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without --wait it begins, and says what is left; run again, it goes on.
+With --json it is a line {\"volume\",\"node\",\"partitions_left\",\"removed\"}; removed: it may go from the settings.
 
 Example:
   deadwax volume retire 3f09c1d2 --wait")]

@@ -1,6 +1,9 @@
 //! `deadwax cluster init`.
 
+use std::path::PathBuf;
+
 use anyhow::bail;
+use serde_json::{Value, json};
 
 use super::say;
 use crate::cli::ClusterInit;
@@ -27,6 +30,10 @@ pub(super) fn run(init: &ClusterInit) -> anyhow::Result<bool> {
         reserve_bytes: None,
     };
     let layout = Layout::create(&init.data, &plan)?;
+    if init.json {
+        say(files(&layout, &plan))?;
+        return Ok(true);
+    }
     say(format_args!("The map is {}.", layout.map().display()))?;
     if !plan.has_log() {
         say("The map is fixed: nodes do not compare what they hold, and nodes cannot be added.")?;
@@ -46,4 +53,14 @@ pub(super) fn run(init: &ClusterInit) -> anyhow::Result<bool> {
         say("Traffic between nodes is not encrypted (--tls): keep these addresses on a network of their own.")?;
     }
     Ok(true)
+}
+
+/// What was made, for programs.
+fn files(layout: &Layout, plan: &Plan) -> Value {
+    let text = |path: PathBuf| path.display().to_string();
+    let masters: Vec<String> = (0..layout.masters()).map(|index| text(layout.master_config(index))).collect();
+    json!({
+        "map": text(layout.map()), "masters": masters, "gateway": text(layout.gateway_config()),
+        "admin_key": text(layout.admin_key()), "tls": plan.tls, "log": plan.has_log(),
+    })
 }

@@ -1,6 +1,6 @@
 //! `deadwax cluster join`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use deadwax_dht::{Layout, Map, MapSpec, Node, NodeId};
 use deadwax_dht_client::{Client, ClientConfig};
 use deadwax_dht_tls::{Identity, load_key};
 use deadwax_node::{Config, Place};
+use serde_json::json;
 
 use super::cluster_change::{carry_out, forecast, table};
 use super::say;
@@ -100,10 +101,12 @@ async fn by_command(join: &ClusterJoin, like: Config) -> anyhow::Result<bool> {
     let with = with_node(layout.map(), node.clone())?;
     let (id, command) = (node.id, Command::AddNode(node));
     let foreseen = forecast(&client, &command).await?;
-    table(&with, &foreseen).iter().try_for_each(say)?;
+    if !join.json {
+        table(&with, &foreseen).iter().try_for_each(say)?;
+    }
     let epoch = carry_out(&client, &command).await?;
     mapped(&client, &id).await?.map().save(&home.map)?;
-    welcome(&id, epoch, &home.settings)
+    welcome(&home, epoch, join.json)
 }
 
 /// By a token, and the node's own key. What its settings are to say comes from those that take it in.
@@ -130,15 +133,21 @@ async fn by_token(join: &ClusterJoin, token: &str, like: Option<Config>) -> anyh
     let Admits { clients, admins, issuers } = lets_in;
     home.config = Config { clients, admins, issuers, ..home.config };
     home.write_settings()?;
-    welcome(&home.node.id, joined.epoch, &home.settings)
+    welcome(&home, joined.epoch, join.json)
 }
 
-fn welcome(node: &NodeId, epoch: u64, settings: &Path) -> anyhow::Result<bool> {
+fn welcome(home: &Home, epoch: u64, json: bool) -> anyhow::Result<bool> {
+    let (node, config) = (&home.node.id, home.settings.display());
+    if json {
+        let (config, map) = (config.to_string(), home.map.display().to_string());
+        say(json!({"node": node, "epoch": epoch, "config": config, "map": map}))?;
+        return Ok(true);
+    }
     say(format_args!(
         "Node {} is in the cluster's map since epoch {epoch}, and has its share once it runs.",
         node.short()
     ))?;
-    say(format_args!("Look over the settings, then start it:\n  deadwax master --config {}", settings.display()))?;
+    say(format_args!("Look over the settings, then start it:\n  deadwax master --config {config}"))?;
     Ok(true)
 }
 

@@ -5,6 +5,7 @@ use deadwax_dht::rebalance::Command;
 use deadwax_dht::{NodeId, TokenSecret};
 use deadwax_dht_client::Client;
 use serde::Serialize;
+use serde_json::json;
 
 use super::cluster_change::carry_out;
 use super::say;
@@ -30,7 +31,8 @@ pub(super) async fn run(wanted: ClusterToken) -> anyhow::Result<bool> {
     let client = wanted.masters.client(None).await?;
     if wanted.revoke {
         let epoch = carry_out(&client, &Command::RevokeTokens).await?;
-        say(format_args!("No token that was made before is of use any more, since epoch {epoch}."))?;
+        let done = format!("No token that was made before is of use any more, since epoch {epoch}.");
+        say(if wanted.json { json!({"revoked": true, "epoch": epoch}).to_string() } else { done })?;
         return Ok(true);
     }
     let mut secret = [0; 16];

@@ -1,21 +1,21 @@
 //! `deadwax get`.
 
 use std::io::IsTerminal;
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::bail;
+use serde_json::json;
 
+use super::say;
 use crate::cli::Get;
 use crate::download;
 use crate::http::Client;
 use crate::progress::{Progress, megabytes, size};
 
 pub(super) async fn run(get: Get) -> anyhow::Result<bool> {
-    let client = Client::new(get.asked.gateway);
+    let client = Client::new(get.asked.gateway.clone());
     let started = Instant::now();
-    let path = get.output.as_deref().filter(|path| *path != Path::new("-"));
-    let Some(path) = path else {
+    let Some(path) = get.file() else {
         if get.output.is_none() && std::io::stdout().is_terminal() {
             bail!("a track is no text: name a file with -o FILE, or a pipe; -o - prints it here all the same");
         }
@@ -40,5 +40,9 @@ pub(super) async fn run(get: Get) -> anyhow::Result<bool> {
         story += &format!("; the connection was lost {} times", done.interruptions);
     }
     eprintln!("{story}");
+    if get.json {
+        let (file, outcome) = (path.display().to_string(), if done.resumed > 0 { "resumed" } else { "fetched" });
+        say(json!({"id": get.id, "bytes": done.bytes, "file": file, "outcome": outcome}))?;
+    }
     Ok(true)
 }

@@ -5,37 +5,94 @@ use std::time::Duration;
 use anyhow::Context;
 use deadwax_track::TrackId;
 use hyper::{Method, StatusCode};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::say;
 use crate::backoff::Backoff;
 use crate::cli::Rm;
 use crate::http::Client;
+use crate::unread::Unread;
 
 /// How often the receipts are looked at.
 const RECEIPTS_POLL: Duration = Duration::from_secs(1);
 
+/// How far a track's takedown came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    /// Nobody confirmed it.
+    Failed,
+    /// It is not given out any more, and copies may still be there.
+    TakenDown,
+    /// Every copy is erased.
+    Erased,
+}
+
+/// What became of a track, for programs.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    id: &'a TrackId,
+    outcome: Outcome,
+    takedown: Option<u64>,
+    /// How many nodes have the takedown, and of how many; where the cluster has a log of takedowns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes_of: Option<u64>,
+    /// Why it came no further.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
 pub(super) async fn run(rm: Rm) -> anyhow::Result<bool> {
-    let client = Client::new(rm.asked.gateway);
-    let mut well = true;
+    let client = Client::new(rm.asked.gateway.clone());
+    let (mut well, mut unread) = (true, None);
     for id in &rm.ids {
-        let done = async {
-            let taken = take_down(&client, id, rm.reason.as_deref()).await?;
-            let number = taken["takedown"].as_u64().with_context(|| format!("the gateway gave no number: {taken}"))?;
-            let nodes = match (taken["nodes"].as_u64(), taken["nodes_of"].as_u64()) {
-                (Some(nodes), Some(all)) => format!("; {nodes} of {all} nodes have it"),
-                _ => String::new(),
-            };
-            say(format_args!("{id} is taken down, number {number}{nodes}"))?;
-            // Without a log of takedowns it was answered when all holders had erased the track.
-            if rm.wait && !nodes.is_empty() { erased(&client, id, number).await } else { Ok(()) }
-        };
-        if let Err(error) = done.await {
-            eprintln!("deadwax: {id}: {error:#}");
-            well = false;
+        let mut line = Line { id, outcome: Outcome::Failed, takedown: None, nodes: None, nodes_of: None, error: None };
+        let done = one(&client, &rm, &mut line).await;
+        // What it was given is taken down, whoever hears of it.
+        match done {
+            Err(error) if error.is::<Unread>() => unread = Some(error),
+            Err(error) => {
+                eprintln!("deadwax: {id}: {error:#}");
+                line.error = Some(format!("{error:#}"));
+                well = false;
+            }
+            Ok(()) => {}
+        }
+        if rm.json
+            && let Err(error) = say(serde_json::to_string(&line)?)
+        {
+            unread = Some(error);
         }
     }
-    Ok(well)
+    unread.map_or(Ok(well), Err)
+}
+
+/// Takes one track down, and writes how far it came into its line.
+async fn one(client: &Client, rm: &Rm, line: &mut Line<'_>) -> anyhow::Result<()> {
+    let id = line.id;
+    let taken = take_down(client, id, rm.reason.as_deref()).await?;
+    let number = taken["takedown"].as_u64().with_context(|| format!("the gateway gave no number: {taken}"))?;
+    (line.takedown, line.outcome) = (Some(number), Outcome::TakenDown);
+    (line.nodes, line.nodes_of) = (taken["nodes"].as_u64(), taken["nodes_of"].as_u64());
+    let nodes = match (line.nodes, line.nodes_of) {
+        (Some(nodes), Some(all)) => format!("; {nodes} of {all} nodes have it"),
+        // Without a log of takedowns it was answered when all holders had erased the track.
+        _ => {
+            line.outcome = Outcome::Erased;
+            String::new()
+        }
+    };
+    if !rm.json {
+        say(format_args!("{id} is taken down, number {number}{nodes}"))?;
+    }
+    if rm.wait && line.outcome != Outcome::Erased {
+        erased(client, id, number, rm.json).await?;
+        line.outcome = Outcome::Erased;
+    }
+    Ok(())
 }
 
 /// Answers what the gateway does. Tries again while too few masters are there.
@@ -59,8 +116,8 @@ async fn take_down(client: &Client, id: &TrackId, reason: Option<&str>) -> anyho
     }
 }
 
-/// Waits until every copy is erased, or on a drive that is declared dead; says each time how far that is.
-async fn erased(client: &Client, id: &TrackId, number: u64) -> anyhow::Result<()> {
+/// Waits until every copy is erased, or on a drive that is declared dead; says each time how far that is, unless `silent`.
+async fn erased(client: &Client, id: &TrackId, number: u64, silent: bool) -> anyhow::Result<()> {
     let mut said = String::new();
     let mut backoff = Backoff::request();
     loop {
@@ -69,7 +126,7 @@ async fn erased(client: &Client, id: &TrackId, number: u64) -> anyhow::Result<()
             backoff.restart();
             let report = reply.json().await?;
             let now = progress(id, &report);
-            if now != said {
+            if now != said && !silent {
                 say(&now)?;
                 said = now;
             }

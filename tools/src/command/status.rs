@@ -8,7 +8,7 @@ use deadwax_dht::wire::{VolumeScrub, VolumeState};
 use deadwax_dht_client::{Client as Cluster, ClientConfig, ClusterStatus, Lacking, LogStatus, Shortfall};
 use hyper::{Method, StatusCode};
 
-use super::say;
+use super::{failure, say};
 use crate::cli::Status;
 use crate::follow;
 use crate::http::Client;
@@ -57,7 +57,12 @@ pub(super) async fn run(status: Status) -> anyhow::Result<bool> {
             Ok(cluster) if status.json => show(&cluster, true)?,
             Ok(cluster) => say(line(&cluster))?,
             // Whoever watches waits for it to come back.
-            Err(why) => eprintln!("deadwax: {why:#}"),
+            Err(why) => {
+                eprintln!("deadwax: {why:#}");
+                if status.json {
+                    say(failure(&why))?;
+                }
+            }
         }
         tokio::time::sleep(WATCH_EVERY).await;
     }

@@ -1,18 +1,23 @@
 //! `deadwax up`: a whole cluster on this machine, as long as the command runs.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
+use deadwax_track::TrackId;
+use serde::Serialize;
+use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::say;
 use crate::album::{self, SONGS};
 use crate::cli::Up;
 use crate::cluster::{Cluster, Start};
-use crate::importer;
+use crate::importer::{self, Line, Summary};
 use crate::layout::{GATEWAY_DEFAULT, Layout, MASTER_PORT_FIRST, Plan};
 use crate::progress::Progress;
 use crate::settings;
+use crate::upload::Outcome;
 
 const MASTERS_DEFAULT: u16 = 3;
 
@@ -32,7 +37,7 @@ pub(super) async fn run(up: Up, log_json: bool) -> anyhow::Result<bool> {
         log_json,
     })?;
     let lived = tokio::select! {
-        lived = live(&mut cluster, &layout, up.demo) => lived,
+        lived = live(&mut cluster, &layout, &up) => lived,
         () = signals.next() => Ok(()),
     };
     eprintln!("\nStopping ...");
@@ -94,12 +99,20 @@ fn permit(listen: SocketAddr, insecure: bool) -> anyhow::Result<()> {
 }
 
 /// Ends only where the cluster cannot go on.
-async fn live(cluster: &mut Cluster, layout: &Layout, demo: bool) -> anyhow::Result<()> {
+async fn live(cluster: &mut Cluster, layout: &Layout, up: &Up) -> anyhow::Result<()> {
     cluster.ready().await?;
+    if up.json {
+        say(serving(cluster, layout)?)?;
+        if up.demo {
+            let (_, lines) = store_demo(cluster, layout).await?;
+            songs(cluster, &lines).map(|song| json!({"song": song})).try_for_each(say)?;
+        }
+        bail!("{}", cluster.broken().await)
+    }
     let url = cluster.client().url();
     say(format_args!("Deadwax is up: the gateway is {url}, {} masters behind it.", layout.masters()))?;
     say(format_args!("Data, settings and logs are in {}.", layout.dir().display()))?;
-    if demo {
+    if up.demo {
         play_demo(cluster, layout).await?;
     } else {
         say("Bring music in with:  deadwax import DIR")?;
@@ -108,7 +121,49 @@ async fn live(cluster: &mut Cluster, layout: &Layout, demo: bool) -> anyhow::Res
     bail!("{}", cluster.broken().await)
 }
 
+/// What serves, for programs.
+fn serving(cluster: &Cluster, layout: &Layout) -> anyhow::Result<Value> {
+    let text = |path: PathBuf| path.display().to_string();
+    let master = |index| {
+        let file = layout.master_config(index);
+        let address = deadwax_node::Config::load(&file)?.listen;
+        Ok(json!({"address": address, "config": text(file)}))
+    };
+    let masters = (0..layout.masters()).map(master).collect::<anyhow::Result<Vec<_>>>()?;
+    let gateway = cluster.client().url().to_string();
+    let (data, map, admin_key) = (layout.dir().display().to_string(), text(layout.map()), text(layout.admin_key()));
+    Ok(json!({"gateway": gateway, "masters": masters, "data": data, "map": map, "admin_key": admin_key}))
+}
+
+/// A song of the demo that is stored: what `up --json` prints.
+#[derive(Serialize)]
+struct DemoSong {
+    title: &'static str,
+    id: TrackId,
+    length_ms: u32,
+    url: String,
+    outcome: Outcome,
+}
+
 async fn play_demo(cluster: &Cluster, layout: &Layout) -> anyhow::Result<()> {
+    let (summary, lines) = store_demo(cluster, layout).await?;
+    say(format_args!("The demo's album: {summary}."))?;
+    say("\nListen, in a browser:\n")?;
+    for song in songs(cluster, &lines) {
+        let seconds = song.length_ms / 1000;
+        say(format_args!("  {:<14} {}:{:02}  {}", song.title, seconds / 60, seconds % 60, song.url))?;
+    }
+    if let Some(DemoSong { url, .. }) = songs(cluster, &lines).next() {
+        say("\nOr from a shell:\n")?;
+        say(format_args!("  ffplay -nodisp -autoexit {url}"))?;
+        say(format_args!("  curl -o lead-in.wav {url}"))?;
+        say(format_args!("  curl {url}/tags\n"))?;
+    }
+    Ok(())
+}
+
+/// Brings the album into the store: what came of it, and of each song in order.
+async fn store_demo(cluster: &Cluster, layout: &Layout) -> anyhow::Result<(Summary, Vec<Line>)> {
     let folder = layout.dir().join("demo");
     let writing = tokio::task::spawn_blocking(move || album::write(&folder));
     let paths = writing.await?.context("cannot make the demo's album")?;
@@ -120,23 +175,15 @@ async fn play_demo(cluster: &Cluster, layout: &Layout) -> anyhow::Result<()> {
     if let Some(line) = lines.iter().find(|line| line.error.is_some()) {
         bail!("the demo was not stored: {}: {}", line.path, line.error.as_deref().unwrap_or_default());
     }
-    say(format_args!("The demo's album: {summary}."))?;
-    say("\nListen, in a browser:\n")?;
-    let mut first = None;
-    for (song, line) in SONGS.iter().zip(&lines) {
-        let Some(id) = line.id else { continue };
+    Ok((summary, lines))
+}
+
+fn songs(cluster: &Cluster, lines: &[Line]) -> impl Iterator<Item = DemoSong> {
+    SONGS.iter().zip(lines).filter_map(|(song, line)| {
+        let id = line.id?;
         let url = format!("{}/v1/tracks/{id}", cluster.client().url());
-        let seconds = song.length_ms() / 1000;
-        say(format_args!("  {:<14} {}:{:02}  {url}", song.title, seconds / 60, seconds % 60))?;
-        first.get_or_insert(url);
-    }
-    if let Some(url) = first {
-        say("\nOr from a shell:\n")?;
-        say(format_args!("  ffplay -nodisp -autoexit {url}"))?;
-        say(format_args!("  curl -o lead-in.wav {url}"))?;
-        say(format_args!("  curl {url}/tags\n"))?;
-    }
-    Ok(())
+        Some(DemoSong { title: song.title, id, length_ms: song.length_ms(), url, outcome: line.outcome })
+    })
 }
 
 /// What ends `up`: Ctrl-C, SIGTERM, and the terminal's end.

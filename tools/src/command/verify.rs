@@ -1,7 +1,5 @@
 //! `deadwax verify`.
 
-use std::process::ExitCode;
-
 use deadwax_engine::offline::{self, Finding, VerifyReport};
 use serde_json::json;
 
@@ -9,21 +7,7 @@ use super::say;
 use crate::cli::Verify;
 use crate::progress::{Progress, size};
 
-/// The volume could not be checked, so nothing is known of it.
-const NOT_CHECKED: u8 = 2;
-
-pub(super) fn run(verify: &Verify) -> ExitCode {
-    match check(verify) {
-        Ok(report) if report.damaged == 0 => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("deadwax: {error:#}");
-            ExitCode::from(NOT_CHECKED)
-        }
-    }
-}
-
-fn check(verify: &Verify) -> anyhow::Result<VerifyReport> {
+pub(super) fn run(verify: &Verify) -> anyhow::Result<bool> {
     let progress = Progress::new("verifying", true);
     let mut said = Ok(());
     let mut tell = |finding: &Finding| {
@@ -40,7 +24,7 @@ fn check(verify: &Verify) -> anyhow::Result<VerifyReport> {
         // Each was a line of its own.
         report.findings.clear();
         say(json!({"report": report}))?;
-        return Ok(report);
+        return Ok(report.damaged == 0);
     }
     let VerifyReport { segments, sealed, tracks, track_bytes, takedowns, deleted, damaged, notices, .. } = report;
     say(format_args!(
@@ -52,7 +36,7 @@ fn check(verify: &Verify) -> anyhow::Result<VerifyReport> {
         (0, notices) => format!("clean; {notices} notices, which the next start sees to"),
         (damaged, _) => format!("DAMAGED: {damaged} findings"),
     })?;
-    Ok(report)
+    Ok(damaged == 0)
 }
 
 /// A finding for people.
