@@ -176,7 +176,11 @@ pub(super) fn table(map: &Map, forecast: &ForecastReport) -> Vec<String> {
         lines.push(format!("and {} more volumes, which change less", forecast.shares_left_out));
     }
     let bytes = |bytes: u128| size(u64::try_from(bytes).unwrap_or(u64::MAX));
-    lines.push(if forecast.bytes_to_move == 0 {
+    let (before, after) = nodes.values().fold((0, 0), |sum, node| (sum.0 + node.before, sum.1 + node.after));
+    let arriving = nodes.values().any(|node| node.after > node.before);
+    lines.push(if !arriving {
+        "Copies are of partitions, 65,536 in all. None comes anywhere.".to_owned()
+    } else if forecast.bytes_to_move == 0 {
         "Copies are of partitions, 65,536 in all. How many bytes they have is not known, or there are none.".to_owned()
     } else {
         format!(
@@ -185,7 +189,6 @@ pub(super) fn table(map: &Map, forecast: &ForecastReport) -> Vec<String> {
             bytes(forecast.bytes_unavoidable)
         )
     });
-    let (before, after) = nodes.values().fold((0, 0), |sum, node| (sum.0 + node.before, sum.1 + node.after));
     if forecast.shares_left_out == 0 && after < before {
         lines
             .push(format!("{} copies have nowhere to go and stay where they are until there is room.", before - after));

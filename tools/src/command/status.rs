@@ -164,7 +164,7 @@ fn shortfalls(cluster: &ClusterStatus) -> Vec<String> {
                 format!("{} of {} {has}", short(volume), address(*node))
             });
             let holders = holders.collect::<Vec<_>>().join(", ");
-            format!("short: partition {partition:04x}, {missing} copies of its {tracks} tracks: {holders}")
+            format!("short: partition {partition:04x}, of {tracks} tracks, lacks {missing} copies: {holders}")
         })
         .collect();
     let others = cluster.partitions_short.saturating_sub(lines.len() as u64);
