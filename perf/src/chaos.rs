@@ -3,10 +3,9 @@
 //! Six masters in two zones, with a log, and a gateway: each a process in a network namespace of its own, each master with
 //! a drive of its own. Clients put, get and take down tracks. An operator is at work meanwhile ([`operator`]): a seventh
 //! master joins and leaves, one of the six is replaced, drives are added and retired, others are drained, weighed and
-//! restarted. Faults come from a seed ([`schedule`]) in storms;
-//! after each the cluster has to be whole again within a stated time, and all that was acknowledged is read. What may be
-//! answered is the [`oracle`]'s to say. Each run keeps a journal of faults and observations; where a rule is broken, its
-//! folder stays.
+//! restarted. Faults come from a seed ([`schedule`]), or are those of a [`scenario`], in storms; after each the cluster has
+//! to be whole again within a stated time, and all that was acknowledged is read. What may be answered is the [`oracle`]'s
+//! to say. Each run keeps a journal of faults and observations; where a rule is broken, its folder stays.
 //!
 //! Where namespaces are not permitted all run on loopback, and what needs networks and drives of their own is left out.
 //! Absent on purpose: loss of power (the kernel stays up; `deadwax-perf crash` has it), and the machine's own clock, which
