@@ -102,7 +102,7 @@ fn a_hundred_faults_of_all_kinds_break_no_rule() {
     assert_eq!(run.value("faults"), Some(100.0), "{run}");
     let kinds = ALWAYS.iter().chain(&CHANGES).chain(if run.is_staged() { &STAGED[..] } else { &[] });
     kinds.for_each(|kind| run.at_least(&format!("faults_{kind}"), 1.0));
-    run.at_least("tracks_live", 50.0);
+    run.at_least("tracks_live", 25.0);
 }
 
 /// Runs a scenario, which must have done all its faults where there is a stage.
