@@ -3,10 +3,9 @@
 //! Six masters in two zones, with a log, and a gateway: each a process in a network namespace of its own, each master with
 //! a drive of its own. Clients put, get and take down tracks. An operator is at work meanwhile ([`operator`]): a seventh
 //! master joins and leaves, one of the six is replaced, drives are added and retired, others are drained, weighed and
-//! restarted. Faults come from a seed ([`schedule`]) in storms;
-//! after each the cluster has to be whole again within a stated time, and all that was acknowledged is read. What may be
-//! answered is the [`oracle`]'s to say. Each run keeps a journal of faults and observations; where a rule is broken, its
-//! folder stays.
+//! restarted. Faults come from a seed ([`schedule`]), or are those of a [`scenario`], in storms; after each the cluster has
+//! to be whole again within a stated time, and all that was acknowledged is read. What may be answered is the [`oracle`]'s
+//! to say. Each run keeps a journal of faults and observations; where a rule is broken, its folder stays.
 //!
 //! Where namespaces are not permitted all run on loopback, and what needs networks and drives of their own is left out.
 //! Absent on purpose: loss of power (the kernel stays up; `deadwax-perf crash` has it), and the machine's own clock, which
@@ -26,6 +25,7 @@ mod network;
 mod operator;
 mod oracle;
 mod processes;
+mod scenario;
 mod schedule;
 mod site;
 mod stage;
@@ -48,6 +48,7 @@ use self::journal::Journal;
 use self::load::Load;
 use self::oracle::{Rule, Violation};
 use self::processes::ProcessFault;
+use self::scenario::Scenario;
 use self::schedule::{Planned, Shape};
 use self::site::{Files, Kind, Site};
 use self::stage::Stage;
@@ -68,6 +69,9 @@ const WATCH: Duration = Duration::from_millis(200);
 /// How to hurt the cluster.
 #[derive(Args)]
 pub(crate) struct Options {
+    /// Replay these faults, at their times, instead of some that are drawn.
+    #[arg(long, value_enum, value_name = "NAME", conflicts_with_all = ["faults", "storm", "seconds", "no_changes", "no_replacement"])]
+    scenario: Option<Scenario>,
     /// Faults in all.
     #[arg(long, default_value_t = 100)]
     faults: usize,
@@ -97,7 +101,8 @@ pub(crate) struct Options {
     /// Clients at once.
     #[arg(long, default_value_t = 6)]
     clients: u16,
-    /// The most bytes of different tracks, MiB; three copies of each are stored.
+    /// The most bytes of different tracks, MiB; three copies of each are stored. A quarter may come at once, the others little
+    /// by little.
     #[arg(long, default_value_t = 400)]
     mib: u64,
     /// Keep the run's folder, with journal and logs, also where no rule was broken.
@@ -140,7 +145,6 @@ pub(crate) fn run(options: &Options, seed: u64) -> anyhow::Result<Report> {
     let folder = Folder::new(&options.dir)?;
     let files = Files::new(folder.path());
     let journal = Arc::new(Journal::new(&files.journal())?);
-    journal.tell(format_args!("seed {seed}, {} faults, {} a storm", options.faults, options.storm));
     if let Stage::Loopback(why) = &stage {
         journal.tell(format_args!("no namespaces here, so no networks and drives of their own, and no clocks: {why}"));
     }
@@ -156,10 +160,17 @@ pub(crate) fn run(options: &Options, seed: u64) -> anyhow::Result<Report> {
         changes: !options.no_changes,
         replaces: !options.no_replacement,
     };
+    let storms = match &options.scenario {
+        Some(scenario) => vec![scenario.storm(shape.staged)],
+        None => schedule::plan(&shape),
+    };
+    let what = options.scenario.map_or("drawn", |scenario| scenario.name);
+    journal.tell(format_args!("seed {seed}, {} faults, {what}, storms: {}", storms.concat().len(), storms.len()));
     let kind = Kind { staged: shape.staged, tls: options.tls || seed.is_multiple_of(2) };
     let site = Site::start(&deadwax, &files, kind, &journal)?;
     let load = Load::new(site.gateway, corpus, Arc::clone(&journal));
-    let mut run = Run { options, shape, kind, site, load: &load, told: &told, seen: Seen::default(), hurt: None };
+    let (storms, seen) = (&storms[..], Seen::default());
+    let mut run = Run { options, shape, kind, site, load: &load, storms, told: &told, seen, hurt: None };
     let result = run.storms();
     let report = run.report(&folders);
     drop(run);
@@ -187,6 +198,7 @@ struct Run<'a> {
     kind: Kind,
     site: Site,
     load: &'a Load,
+    storms: &'a [Vec<Planned>],
     told: &'a AtomicBool,
     seen: Seen,
     /// The node that lost something since all was whole.
@@ -212,11 +224,9 @@ impl Run<'_> {
     }
 
     fn all(&mut self) -> anyhow::Result<()> {
-        let storms = schedule::plan(&self.shape);
-        for (index, storm) in storms.iter().enumerate() {
-            let bytes = self.options.mib * MIB / storms.len() as u64;
-            let lifted = self.storm(storm, index as u64 * bytes, bytes)?;
-            self.calm(&lifted, index + 1 == storms.len())?;
+        for (index, storm) in self.storms.iter().enumerate() {
+            let lifted = self.storm(index, storm)?;
+            self.calm(&lifted, index + 1 == self.storms.len())?;
             if !self.load.all_broken().is_empty() {
                 return Ok(());
             }
@@ -238,9 +248,15 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Faults begin and are lifted at their times, and all the while so many bytes more than `before` may be put. Gives
-    /// when each fault was lifted.
-    fn storm(&mut self, storm: &[Planned], before: u64, bytes: u64) -> anyhow::Result<Vec<(Fault, Instant)>> {
+    /// Bytes of tracks that may be put by the time when `passed` of `whole` of this storm has: a quarter of all is there to be
+    /// hurt from the first storm on, and each storm meets puts.
+    fn room(&self, index: usize, passed: u64, whole: u64) -> u64 {
+        let (all, storms) = (self.options.mib * MIB, self.storms.len() as u64);
+        all / 4 + all * 3 / 4 * (index as u64 * whole + passed.min(whole)) / (storms * whole)
+    }
+
+    /// Faults begin and are lifted at their times, and all the while tracks are put. Gives when each fault was lifted.
+    fn storm(&mut self, index: usize, storm: &[Planned]) -> anyhow::Result<Vec<(Fault, Instant)>> {
         let mut events: Vec<(u64, bool, &Planned)> = Vec::new();
         events.extend(storm.iter().map(|planned| (planned.from_ms, true, planned)));
         events.extend(storm.iter().map(|planned| (planned.until_ms, false, planned)));
@@ -252,7 +268,7 @@ impl Run<'_> {
                 ensure!(!self.told.load(Ordering::Relaxed), "stopped by a signal");
                 if watched.elapsed() > WATCH {
                     let passed_ms = u64::try_from(began.elapsed().as_millis())?;
-                    self.load.go(before + bytes * passed_ms.min(ends_ms) / ends_ms);
+                    self.load.go(self.room(index, passed_ms, ends_ms));
                     heal::watch(&mut self.site, self.load)?;
                     watched = Instant::now();
                 }
@@ -337,7 +353,10 @@ impl Run<'_> {
             }
         }
         let healed = ended.elapsed().as_secs_f64();
-        self.site.journal.tell(format_args!("{} faults; whole {healed:.1} s after the storm", self.seen.faults));
+        let (faults, live) = (self.seen.faults, self.load.stored().len());
+        self.site
+            .journal
+            .tell(format_args!("{faults} faults; whole {healed:.1} s after the storm; {live} tracks are stored"));
         if whole.is_ok() {
             heal::sweep(&mut self.site, self.load, last, self.told)?;
             self.site.journal.say(format_args!("all is read"));
@@ -381,14 +400,16 @@ impl Run<'_> {
         board.add_plain("volumes_revived", "", self.site.revived() as f64);
         let (clients, tracks) = (usize::from(self.options.clients), self.load.track_count());
         board.add_plain("tracks", "", tracks as f64);
+        board.add_plain("tracks_live", "", self.load.stored().len() as f64);
         for (name, peak) in self.site.fleet.peaks() {
             let max = site::memory_max(name, clients, tracks) as f64 / MIB as f64;
             let name = format!("memory_peak_{name}");
             board.add_beside(&name, "MiB", *peak as f64 / MIB as f64, max, "what its settings promise");
         }
-        let settings = json!({ "seed": self.shape.seed, "faults": self.shape.faults, "storm": self.shape.storm,
-            "storm_ms": self.shape.storm_ms, "heal_s": self.options.heal, "clients": clients, "mib": self.options.mib,
-            "moving_s": self.options.moving, "changes": self.shape.changes, "tls": self.kind.tls,
+        let settings = json!({ "seed": self.shape.seed, "scenario": self.options.scenario.map(|scenario| scenario.name),
+            "faults": self.storms.concat().len(), "storm": self.shape.storm, "storm_ms": self.shape.storm_ms,
+            "heal_s": self.options.heal, "moving_s": self.options.moving, "clients": clients, "mib": self.options.mib,
+            "changes": self.shape.changes, "replaces": self.shape.replaces, "tls": self.kind.tls,
             "namespaces": self.shape.staged, "tracks": if folders.is_empty() { json!("generated") } else { json!(folders) } });
         Report::new(settings, board.figures())
     }

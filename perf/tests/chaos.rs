@@ -1,8 +1,10 @@
 //! `deadwax-perf chaos`, run short: processes are killed and stopped, links cut, drives filled and spoilt, and no rule is
 //! broken.
 
+use std::fmt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -37,34 +39,97 @@ const NEVER: [&str; 11] = [
     "memory_exceeded",
 ];
 
-#[test]
-fn a_hundred_faults_of_all_kinds_break_no_rule() {
+/// What an operator does meanwhile: a master joins, is drained and removed; others are drained and come back.
+const CHANGES: [&str; 4] = ["join", "leave", "drain_and_back", "weight"];
+
+/// A run takes the whole machine: one at a time.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// Runs it, and gives its figures and settings. No rule may be broken.
+fn chaos(arguments: &[&str]) -> Run {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let perf = Path::new(env!("CARGO_BIN_EXE_deadwax-perf"));
     let deadwax = perf.with_file_name("deadwax");
     assert!(deadwax.exists(), "{} is not there: run `cargo build -p deadwax`", deadwax.display());
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let json = dir.path().join("figures.json");
     let output = Command::new(perf)
-        .args(["chaos", "--faults", "100", "--storm", "50", "--seconds", "36", "--mib", "100", "--no-changes"])
+        .arg("chaos")
+        .args(arguments)
         .args(["--seed", SEED, "--dir"])
         .args([Path::new(env!("CARGO_TARGET_TMPDIR")), Path::new("--json"), &json])
         .output()
         .expect("deadwax-perf runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("the figures")).expect("JSON");
-    let value = |name: &str| {
-        let figures = report["figures"].as_array().expect("a list");
-        figures.iter().find(|figure| figure["name"] == name).and_then(|figure| figure["value"].as_f64())
-    };
-    assert_eq!(value("faults"), Some(100.0), "{report:#}");
-    let staged = report["settings"]["namespaces"] == true;
-    for kind in ALWAYS.iter().chain(if staged { &STAGED[..] } else { &[] }) {
-        assert!(value(&format!("faults_{kind}")).is_some_and(|count| count >= 1.0), "{kind}: {report:#}");
-    }
-    NEVER.iter().for_each(|name| assert_eq!(value(name), Some(0.0), "{name}: {report:#}"));
+    let run = Run(serde_json::from_slice(&std::fs::read(&json).expect("the figures")).expect("JSON"));
+    NEVER.iter().for_each(|name| assert_eq!(run.value(name), Some(0.0), "{name}: {run}"));
     // A load that got nothing through would have proved nothing.
-    for (name, least) in [("puts_acked", 10.0), ("gets_right", 50.0), ("heal_seconds_p99", 0.1)] {
-        assert!(value(name).is_some_and(|value| value >= least), "{name}: {report:#}");
+    [("puts_acked", 10.0), ("gets_right", 50.0), ("heal_seconds_p99", 0.1)]
+        .iter()
+        .for_each(|(name, least)| run.at_least(name, *least));
+    run
+}
+
+/// The report of a run.
+struct Run(Value);
+
+impl Run {
+    fn value(&self, name: &str) -> Option<f64> {
+        let figures = self.0["figures"].as_array().expect("a list");
+        figures.iter().find(|figure| figure["name"] == name).and_then(|figure| figure["value"].as_f64())
     }
+
+    fn at_least(&self, name: &str, least: f64) {
+        assert!(self.value(name).is_some_and(|value| value >= least), "{name}: {self}");
+    }
+
+    /// Whether it had networks and drives of its own.
+    fn is_staged(&self) -> bool {
+        self.0["settings"]["namespaces"] == true
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.0)
+    }
+}
+
+#[test]
+fn a_hundred_faults_of_all_kinds_break_no_rule() {
+    let run = chaos(&["--faults", "100", "--storm", "50", "--seconds", "36", "--mib", "100", "--no-replacement"]);
+    assert_eq!(run.value("faults"), Some(100.0), "{run}");
+    let kinds = ALWAYS.iter().chain(&CHANGES).chain(if run.is_staged() { &STAGED[..] } else { &[] });
+    kinds.for_each(|kind| run.at_least(&format!("faults_{kind}"), 1.0));
+    run.at_least("tracks_live", 25.0);
+}
+
+/// Runs a scenario, which must have done all its faults where there is a stage.
+fn scenario(name: &str, faults: f64) -> Run {
+    let run = chaos(&["--scenario", name, "--mib", "60"]);
+    run.at_least("faults", if run.is_staged() { faults } else { 0.0 });
+    run
+}
+
+#[test]
+fn a_segment_that_is_removed_under_a_master_is_missed_and_replaced() {
+    let run = scenario("removed-segment", 1.0);
+    run.at_least("volumes_revived", 1.0);
+}
+
+#[test]
+fn drives_that_hung_come_back_by_themselves() {
+    let run = scenario("drives-hang", 2.0);
+    run.at_least("volumes_revived", if run.is_staged() { 2.0 } else { 0.0 });
+}
+
+#[test]
+fn a_master_joins_while_zones_are_cut_off() {
+    scenario("zone-cut-amid-join", 4.0);
+}
+
+#[test]
+fn whoever_leads_dies_while_copies_move() {
+    scenario("leaders-die-amid-moves", 8.0);
 }

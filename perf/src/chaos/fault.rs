@@ -78,6 +78,17 @@ impl Fault {
         }
     }
 
+    /// Whether it takes networks and drives of our own.
+    pub(crate) const fn needs_stage(&self) -> bool {
+        match self {
+            Self::Network(_) | Self::Process(ProcessFault::SetClock { .. }) => true,
+            Self::Drive(fault) => {
+                matches!(fault, DriveFault::Fill { .. } | DriveFault::Unmount { .. } | DriveFault::Hang { .. })
+            }
+            _ => false,
+        }
+    }
+
     /// Whether it destroys copies or what a node must remember. All that do so hit one node until the cluster has
     /// healed: it promises to bear the loss of one copy of a track, not of two.
     pub(crate) const fn destroys(&self) -> Option<usize> {

@@ -116,7 +116,7 @@ impl Load {
         match dice {
             0..=24 => self.write(|| Some(Wish::Put(self.new_track(random)?))),
             25..=27 => self.write(|| any(random).map(Wish::Put)),
-            28..=29 if self.counts.taken_down.load(Ordering::Relaxed) * 100 < count * TAKEN_DOWN_PERCENT => {
+            28..=29 if self.takedowns() * 100 < count * TAKEN_DOWN_PERCENT => {
                 self.write(|| any(random).map(Wish::Delete))
             }
             28..=39 => any(random).map(Wish::Head),
@@ -320,6 +320,11 @@ impl Load {
     /// Those whose takedown was not acknowledged: who wants them gone asks again.
     pub(crate) fn undecided(&self) -> Vec<usize> {
         self.numbers(Oracle::is_undecided)
+    }
+
+    /// How many tracks somebody began to take down.
+    fn takedowns(&self) -> u64 {
+        (self.refused().len() + self.undecided().len()) as u64
     }
 
     fn numbers(&self, holds: impl Fn(&Oracle, &TrackId) -> bool) -> Vec<usize> {

@@ -87,14 +87,15 @@ enum Card {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Turn {
     Join,
+    Leave,
     AddVolume,
     Replace,
     RetireVolume,
-    Leave,
 }
 
-/// At most one of these is in a storm: one that undoes another must find it done.
-const TURNS: [Turn; 5] = [Turn::Join, Turn::AddVolume, Turn::Replace, Turn::RetireVolume, Turn::Leave];
+/// At most one of these is in a storm: one that undoes another must find it done. A run of two storms has a join and a
+/// removal.
+const TURNS: [Turn; 5] = [Turn::Join, Turn::Leave, Turn::AddVolume, Turn::Replace, Turn::RetireVolume];
 
 /// How often each comes in a deck; what needs a network or drives of our own is second,
 /// and what changes the cluster is third.
@@ -214,7 +215,8 @@ fn place(
     }
 }
 
-fn clash(one: &Planned, other: &Planned) -> bool {
+/// Whether two faults want the same thing at the same time.
+pub(crate) fn clash(one: &Planned, other: &Planned) -> bool {
     let after = |planned: &Planned| match planned.fault {
         Fault::Operator(fault) if fault.takes_a_storm() => u64::MAX,
         _ => planned.until_ms + PAUSE_MS,
@@ -380,13 +382,6 @@ mod tests {
     #[test]
     fn without_a_stage_nothing_needs_one() {
         let storms = plan(&Shape { staged: false, ..shape(1) });
-        let needs = |fault: &Fault| match fault {
-            Fault::Network(_) | Fault::Process(ProcessFault::SetClock { .. }) => true,
-            Fault::Drive(fault) => {
-                matches!(fault, DriveFault::Fill { .. } | DriveFault::Unmount { .. } | DriveFault::Hang { .. })
-            }
-            _ => false,
-        };
-        assert!(storms.iter().flatten().all(|planned| !needs(&planned.fault)));
+        assert!(storms.iter().flatten().all(|planned| !planned.fault.needs_stage()));
     }
 }
