@@ -85,7 +85,7 @@ fn samples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     segment.encode(&mut bytes);
     samples.push(("segment_header", "header", bytes));
     samples.extend(listings().into_iter().map(|(name, listing)| ("listing", name, listing.encode())));
-    let scrub = ScrubPlace { segment: 5, offset: 4096, passes: 3, passed_at: 1_700_000_000 };
+    let scrub = ScrubPlace { segment: 5, offset: 4096, passes: 3, verified_at: 1_700_000_000, began_at: 0 };
     let (volume, shard, shards, bytes, listings, sequence_next) = (VolumeId([0x11; 16]), 1, 2, 8192, 1, 77);
     let header = SnapshotHeader { volume, shard, shards, bytes, listings, scrub, sequence_next };
     samples.push(("snapshot", "header", header.encode().to_vec()));

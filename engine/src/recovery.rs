@@ -23,7 +23,7 @@ use crate::holes::Data;
 use crate::host::{File, Host, Priority};
 use crate::identity::{SEGMENTS_DIR, SNAPSHOTS_DIR};
 
-use crate::index::{Damaged, Index};
+use crate::index::{Counts, Damaged, Index};
 use crate::listings::{Snapshot, read_listing, read_snapshot, snapshot_path};
 use crate::load::{Loaded, load};
 use crate::lookup::read_header;
@@ -126,14 +126,14 @@ impl<H: Host> Opening<H> {
             return;
         };
         self.recovery.bytes_read += header.bytes;
-        let known_at = self.scrub.passed_at;
+        let known_at = self.scrub.verified_at;
         if own {
             self.scrub = header.scrub;
         }
         // Of another split count its segments are now others': what was gone through last longest ago counts for all.
         if own || header.shards as usize != self.config.shards {
-            let both = [known_at, header.scrub.passed_at];
-            self.scrub.passed_at = both.into_iter().filter(|at| *at > 0).min().unwrap_or(0);
+            let both = [known_at, header.scrub.verified_at];
+            self.scrub.verified_at = both.into_iter().filter(|at| *at > 0).min().unwrap_or(0);
         }
         self.sequence_max = self.sequence_max.max(header.sequence_next - 1);
         for listing in listings.into_iter().filter(|listing| listing.role == Role::Snapshot) {
@@ -498,17 +498,19 @@ impl<H: Host> Opening<H> {
             findings: Findings::default(),
             upkeep: Rc::new(Signal::default()),
         });
-        if volume.scrub_place.get().passed_at == 0 {
-            // What is written from now on was right when it was written; of what was there, nothing else is known.
-            let passed_at = volume.host.unix_seconds();
-            volume.set_scrub_place(ScrubPlace { passed_at, ..volume.scrub_place.get() });
+        let is_empty = volume.index.borrow().counts() == Counts::default();
+        if is_empty {
+            // What is written from now on is right when it is written. Of what was there nothing would be known.
+            let verified_at = volume.host.unix_seconds();
+            volume.set_scrub_place(ScrubPlace { verified_at, ..volume.scrub_place.get() });
         }
         // For the first status.
         drop(volume.host.space(&volume.segments_dir).await);
         let inner = &volume;
         inner.list_found(self.to_list).await;
         inner.erase_dead(self.dead).await;
-        if self.walked && self.holes {
+        // A volume that was empty must not seem to be of an unknown age at the next start.
+        if (self.walked || is_empty) && self.holes {
             inner.snapshot().await;
         }
         inner.host.spawn(Priority::Repair, upkeep(Rc::downgrade(inner), inner.upkeep.clone()));

@@ -48,9 +48,10 @@ pub struct ScrubStatus {
     pub offset: u64,
     /// How often everything was gone through, since the volume was made.
     pub passes: u64,
-    /// When that ended last, or, where it never did, when the volume was first opened: Unix seconds. What is written later was
-    /// right when it was written.
-    pub passed_at: u64,
+    /// What was there then has been read since: when the last pass to the end began, or when the volume was empty, in Unix
+    /// seconds. What is written later was right when it was written. 0: not known, as its snapshot is lost, or it is of an
+    /// earlier program; then a pass to the end tells.
+    pub verified_at: u64,
     /// How much of the records the pass has behind it, in bytes. A little less or more: records come and go.
     pub pass_bytes: u64,
     /// What all records take, in bytes.
@@ -171,14 +172,17 @@ impl<H: Host> Inner<H> {
         match work {
             Work::Files => {
                 if (place.segment, place.offset) == (0, 0) {
+                    self.set_scrub_place(ScrubPlace { began_at: self.host.unix_seconds(), ..place });
                     self.check_files().await?;
                 }
                 Ok(Some(Work::Segment))
             }
             Work::Segment => {
                 let Some(segment) = self.segments.borrow().from(place.segment) else {
-                    let (passes, passed_at) = (place.passes + 1, self.host.unix_seconds());
-                    self.set_scrub_place(ScrubPlace { segment: 0, offset: 0, passes, passed_at });
+                    // Of one that an earlier program began it is not known when.
+                    let verified_at = if place.began_at > 0 { place.began_at } else { place.verified_at };
+                    let passes = place.passes + 1;
+                    self.set_scrub_place(ScrubPlace { segment: 0, offset: 0, passes, verified_at, began_at: 0 });
                     self.scrub.place_asked.set(Duration::ZERO);
                     self.ask_for_snapshot();
                     return Ok(None);

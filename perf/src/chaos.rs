@@ -164,6 +164,10 @@ pub(crate) fn run(options: &Options, seed: u64) -> anyhow::Result<Report> {
         Some(scenario) => vec![scenario.storm(shape.staged)],
         None => schedule::plan(&shape),
     };
+    ensure!(
+        storms.iter().any(|storm| !storm.is_empty()),
+        "all faults of this scenario need networks and drives of our own: be root, with iproute2 and util-linux"
+    );
     let what = options.scenario.map_or("drawn", |scenario| scenario.name);
     journal.tell(format_args!("seed {seed}, {} faults, {what}, storms: {}", storms.concat().len(), storms.len()));
     let kind = Kind { staged: shape.staged, tls: options.tls || seed.is_multiple_of(2) };

@@ -45,8 +45,8 @@ const CHANGES: [&str; 4] = ["join", "leave", "drain_and_back", "weight"];
 /// A run takes the whole machine: one at a time.
 static MACHINE: Mutex<()> = Mutex::new(());
 
-/// Runs it, and gives its figures and settings. No rule may be broken.
-fn chaos(arguments: &[&str]) -> Run {
+/// Runs it, and gives its figures and settings; nothing, where this machine permits none of its faults. No rule may be broken.
+fn chaos(arguments: &[&str]) -> Option<Run> {
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let perf = Path::new(env!("CARGO_BIN_EXE_deadwax-perf"));
     let deadwax = perf.with_file_name("deadwax");
@@ -61,6 +61,10 @@ fn chaos(arguments: &[&str]) -> Run {
         .output()
         .expect("deadwax-perf runs");
     let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("need networks and drives of our own") {
+        println!("not run: {said}");
+        return None;
+    }
     assert!(output.status.success(), "{said}");
     let run = Run(serde_json::from_slice(&std::fs::read(&json).expect("the figures")).expect("JSON"));
     NEVER.iter().for_each(|name| assert_eq!(run.value(name), Some(0.0), "{name}: {run}"));
@@ -68,7 +72,7 @@ fn chaos(arguments: &[&str]) -> Run {
     [("puts_acked", 10.0), ("gets_right", 50.0), ("heal_seconds_p99", 0.1)]
         .iter()
         .for_each(|(name, least)| run.at_least(name, *least));
-    run
+    Some(run)
 }
 
 /// The report of a run.
@@ -99,6 +103,7 @@ impl fmt::Display for Run {
 #[test]
 fn a_hundred_faults_of_all_kinds_break_no_rule() {
     let run = chaos(&["--faults", "100", "--storm", "50", "--seconds", "36", "--mib", "100", "--no-replacement"]);
+    let run = run.expect("some faults need no networks of our own");
     assert_eq!(run.value("faults"), Some(100.0), "{run}");
     let kinds = ALWAYS.iter().chain(&CHANGES).chain(if run.is_staged() { &STAGED[..] } else { &[] });
     kinds.for_each(|kind| run.at_least(&format!("faults_{kind}"), 1.0));
@@ -106,22 +111,24 @@ fn a_hundred_faults_of_all_kinds_break_no_rule() {
 }
 
 /// Runs a scenario, which must have done all its faults where there is a stage.
-fn scenario(name: &str, faults: f64) -> Run {
-    let run = chaos(&["--scenario", name, "--mib", "60"]);
+fn scenario(name: &str, faults: f64) -> Option<Run> {
+    let run = chaos(&["--scenario", name, "--mib", "60"])?;
     run.at_least("faults", if run.is_staged() { faults } else { 0.0 });
-    run
+    Some(run)
 }
 
 #[test]
 fn a_segment_that_is_removed_under_a_master_is_missed_and_replaced() {
-    let run = scenario("removed-segment", 1.0);
-    run.at_least("volumes_revived", 1.0);
+    if let Some(run) = scenario("removed-segment", 1.0) {
+        run.at_least("volumes_revived", 1.0);
+    }
 }
 
 #[test]
 fn drives_that_hung_come_back_by_themselves() {
-    let run = scenario("drives-hang", 2.0);
-    run.at_least("volumes_revived", if run.is_staged() { 2.0 } else { 0.0 });
+    if let Some(run) = scenario("drives-hang", 2.0) {
+        run.at_least("volumes_revived", 2.0);
+    }
 }
 
 #[test]

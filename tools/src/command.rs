@@ -1,5 +1,6 @@
 //! One file a command. Each answers whether all went well, or why it could not begin or go on.
 
+use crate::unread::tell;
 use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
@@ -66,7 +67,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) if error.is::<Unread>() => ExitCode::from(unread::EXIT_CODE),
         Err(error) => {
-            eprintln!("deadwax: {error:#}");
+            tell(format_args!("deadwax: {error:#}"));
             if json {
                 // Where nobody reads that either, the exit code still says it.
                 let _ = say(failure(&error));

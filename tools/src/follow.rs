@@ -1,5 +1,6 @@
 //! Staying until what a change moves has moved.
 
+use crate::unread::tell;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -104,7 +105,7 @@ impl Line {
         if self.terminal {
             eprint!("\r\x1b[K{text}");
         } else if self.shown.is_none_or(|shown| shown.elapsed() >= LINE_EVERY) {
-            eprintln!("{text}");
+            tell(format_args!("{text}"));
         } else {
             return;
         }

@@ -1,5 +1,6 @@
 //! Where log lines go: to the standard error, for people or as JSON.
 
+use crate::unread::tell;
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
@@ -20,7 +21,7 @@ pub fn start(json: bool) {
     let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = if json { logger.json().try_init() } else { logger.with_ansi(io::stderr().is_terminal()).try_init() };
     if let Err(error) = started {
-        eprintln!("cannot start logging: {error}");
+        tell(format_args!("cannot start logging: {error}"));
     }
     if let Some(error) = wrong {
         tracing::warn!(%error, "{VARIABLE} is not understood, logging at info");

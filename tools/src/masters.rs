@@ -1,5 +1,6 @@
 //! The way of operators' commands to a cluster's masters.
 
+use crate::unread::tell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,10 +34,10 @@ impl Masters {
             let found = Client::discover(address, id.as_ref(), config).await;
             let (client, node) = found.map_err(|why| anyhow!("cannot learn of the cluster from {address}: {why}"))?;
             if id.is_none() && self.key.is_some() {
-                eprintln!(
+                tell(format_args!(
                     "deadwax: nothing tells whether {address} is a master of yours; it has the key of node {node}, and is \
                      believed. To be sure the next time: --node {node}@{address}, or --map"
-                );
+                ));
             }
             return Ok(client);
         }

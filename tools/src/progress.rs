@@ -1,5 +1,6 @@
 //! How far long work has come: a bar on a terminal, a plain line now and then elsewhere.
 
+use crate::unread::tell;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -59,7 +60,7 @@ impl Progress {
 
     /// Prints a line above the bar.
     pub fn line(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| tell(format_args!("{text}")));
     }
 
     /// Runs something that prints while the bar is out of the way.
@@ -83,7 +84,13 @@ impl Progress {
             let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
             let speed = self.bar.per_sec();
             let left = self.bar.eta().as_secs();
-            eprintln!("{}: {} of {}, {} MB/s, {left} s left", self.doing, size(done), size(total), megabytes(speed));
+            tell(format_args!(
+                "{}: {} of {}, {} MB/s, {left} s left",
+                self.doing,
+                size(done),
+                size(total),
+                megabytes(speed)
+            ));
         }
     }
 

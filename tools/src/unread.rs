@@ -1,7 +1,7 @@
 //! What a command does when whoever read its standard output has gone (`deadwax status --watch | head -1`): it ends, and
 //! says nothing of it.
 
-use std::io;
+use std::io::{self, Write};
 
 /// The exit code then: what a shell says of a program that SIGPIPE ended. It is none that says healthy or not.
 pub const EXIT_CODE: u8 = 128 + 13;
@@ -19,6 +19,11 @@ pub fn or(error: io::Error) -> anyhow::Error {
         return Unread.into();
     }
     anyhow::Error::new(error).context("cannot write")
+}
+
+/// Prints a line on the standard error, for people. Where nobody reads that, nothing is to be said of it.
+pub fn tell(line: impl std::fmt::Display) {
+    drop(writeln!(io::stderr(), "{line}"));
 }
 
 #[cfg(test)]

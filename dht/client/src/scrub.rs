@@ -74,10 +74,14 @@ pub(crate) fn warnings(nodes: &[NodeReport], within_s: u64) -> Vec<String> {
             let (dir, address) = (&volume.dir, &node.address);
             match node.scrubs.iter().find(|scrub| scrub.id == volume.id) {
                 None => warnings.push(format!("node {address} does not say when volume {dir} was verified")),
-                Some(scrub) if scrub.verified_s > within_s => warnings.push(format!(
+                Some(VolumeScrub { verified_s: None, .. }) => warnings.push(format!(
+                    "nobody knows when volume {dir} of node {address} was verified last: it is once all of it has been read, \
+                     which `deadwax scrub` does now"
+                )),
+                Some(VolumeScrub { verified_s: Some(ago), .. }) if *ago > within_s => warnings.push(format!(
                     "volume {dir} of node {address} was not verified for {} days, and is to be each {}: raise \
                      `scrub_bytes_per_second` in its settings; `deadwax scrub` checks it now",
-                    scrub.verified_s / DAY_S,
+                    ago / DAY_S,
                     within_s.div_ceil(DAY_S),
                 )),
                 Some(_) => {}

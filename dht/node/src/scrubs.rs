@@ -15,8 +15,11 @@ pub(crate) async fn status(shard: &Rc<Shard>) -> Result<Message, Refusal> {
     for (number, volume) in shard.node.volumes().iter().enumerate() {
         match shard.gather(number, |part| async move { part.scrub_status() }).await {
             Ok(parts) => scrubs.extend(whole(volume.id, parts)),
+            // Whoever asks sees which are not named.
             Err(Refusal { code: ErrorCode::Fenced, .. }) => {}
-            Err(why) => return Err(why),
+            Err(why) => {
+                tracing::debug!(volume = %volume.id, why = why.message, "a volume does not say how its checking goes")
+            }
         }
     }
     Ok(Message::Scrubbing(Scrubbing::Scrubs(scrubs)))
@@ -55,7 +58,8 @@ fn whole(id: VolumeId, parts: Vec<VolumeScrub>) -> Option<VolumeScrub> {
         id,
         running: a.running || b.running,
         passes: a.passes.min(b.passes),
-        verified_s: a.verified_s.max(b.verified_s),
+        // Of one part nothing is known: neither of the whole.
+        verified_s: a.verified_s.zip(b.verified_s).map(|(a, b)| a.max(b)),
         pass_bytes: a.pass_bytes + b.pass_bytes,
         all_bytes: a.all_bytes + b.all_bytes,
         pass_damaged: a.pass_damaged + b.pass_damaged,
@@ -80,8 +84,10 @@ mod tests {
             pass_damaged: 1,
             damaged: 2,
         };
-        let whole = whole(id, vec![part(false, 3, 5), part(true, 2, 500)]).expect("two parts");
-        assert_eq!((whole.running, whole.passes, whole.verified_s), (true, 2, 500));
+        let whole = whole(id, vec![part(false, 3, Some(5)), part(true, 2, Some(500))]).expect("two parts");
+        assert_eq!((whole.running, whole.passes, whole.verified_s), (true, 2, Some(500)));
         assert_eq!((whole.pass_bytes, whole.all_bytes, whole.pass_damaged, whole.damaged), (20, 40, 2, 4));
+        let unknown = super::whole(id, vec![part(false, 3, Some(5)), part(false, 0, None)]).expect("two parts");
+        assert_eq!(unknown.verified_s, None);
     }
 }

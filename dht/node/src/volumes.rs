@@ -340,7 +340,7 @@ impl LocalVolume {
             running: status.running,
             passes: status.passes,
             // Of a clock that was set back since, it is no time ago.
-            verified_s: now.saturating_sub(status.passed_at),
+            verified_s: (status.verified_at > 0).then(|| now.saturating_sub(status.verified_at)),
             pass_bytes: status.pass_bytes,
             all_bytes: status.all_bytes,
             pass_damaged: status.pass_damaged,

@@ -193,7 +193,15 @@ impl Sync {
     /// taker.
     pub fn compare_all(&mut self, now: u64) {
         let volumes: Vec<VolumeId> = self.inventory.volumes().collect();
-        volumes.into_iter().for_each(|volume| self.renew(now, volume));
+        for volume in volumes {
+            let of = |id: &u32| self.pairs[slot(*id)].as_ref().expect("the index names pairs").failures;
+            let failures: Vec<u8> = self.pairs_of(volume).iter().map(of).collect();
+            self.renew(now, volume);
+            // Who did not answer before has not answered yet.
+            for (id, failures) in self.pairs_of(volume).into_iter().zip(failures) {
+                self.pairs[slot(id)].as_mut().expect("the index names pairs").failures = failures;
+            }
+        }
         self.strays.hasten(now);
     }
 
@@ -344,13 +352,18 @@ impl Sync {
         (unequal, self.suspects.len(), self.lists.len())
     }
 
-    /// The pairs' partitions that wait to be proved equal: with holders that answer, and with those that do not.
+    /// The pairs' partitions that were not found equal, nor what differs, since a volume was opened, a peer was away, or all
+    /// was to be compared anew; and those of the pairs whose peer does not answer. Changes since do not count: they are
+    /// compared soon.
     #[must_use]
     pub fn unproved(&self) -> (usize, usize) {
         let open = self.pairs.iter().flatten().filter(|pair| self.inventory.is_open(&pair.own));
         open.fold((0, 0), |(waiting, unanswered), pair| {
-            let unproved = pair.unequal.len() + pair.pending.len();
-            if pair.failures > 0 { (waiting, unanswered + unproved) } else { (waiting + unproved, unanswered) }
+            if pair.failures > 0 {
+                (waiting, unanswered + pair.unequal.len() + pair.pending.len())
+            } else {
+                (waiting + pair.fresh.len(), unanswered)
+            }
         })
     }
 

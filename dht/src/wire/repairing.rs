@@ -22,9 +22,10 @@ pub enum Repairing {
 /// How far a node is with finding and mending what its volumes lack.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct RepairReport {
-    /// Partitions that are yet to be found equal with another holder, once for each holder that answers.
+    /// Partitions that are yet to be compared with another holder, once for each holder that answers, since a drive or a node
+    /// came back, or all was to be compared anew. What changed since does not count: that is compared within seconds.
     pub comparing: u64,
-    /// The same of holders that do not answer.
+    /// Partitions that could not be, once for each holder that does not answer.
     pub unanswered: u64,
     /// Tracks that another holder has, and that are missing only if they do not come within seconds.
     pub suspected: u64,

@@ -9,7 +9,7 @@ use super::status::VOLUMES_PER_NODE_MAX;
 use crate::VolumeId;
 
 /// The bytes of a [`VolumeScrub`].
-const SCRUB_BYTES: usize = 16 + 1 + 6 * 8;
+const SCRUB_BYTES: usize = 16 + 1 + 1 + 6 * 8;
 
 const _: () = assert!(8 + VOLUMES_PER_NODE_MAX * SCRUB_BYTES <= Kind::Scrubs.payload_bounds().1);
 
@@ -38,9 +38,9 @@ pub struct VolumeScrub {
     pub running: bool,
     /// How often everything was gone through, since the volume was made.
     pub passes: u64,
-    /// How long ago that ended last, in seconds; where it never did, how long ago the volume was first opened. What was written
-    /// later was right when it was written.
-    pub verified_s: u64,
+    /// How long ago the last pass to the end began, in seconds, or how long ago the volume was empty: all that was there then
+    /// has been read since. What was written later was right when it was written. Nothing: that is not known.
+    pub verified_s: Option<u64>,
     /// How much of the records the pass has behind it, in bytes, about.
     pub pass_bytes: u64,
     /// What all records take, in bytes.

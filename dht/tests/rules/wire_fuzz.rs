@@ -203,11 +203,13 @@ fn message() -> impl Strategy<Value = Message> {
 }
 
 fn scrub() -> impl Strategy<Value = VolumeScrub> {
-    (any::<[u8; 16]>(), any::<bool>(), any::<[u64; 6]>()).prop_map(|(id, running, numbers)| {
-        let [passes, verified_s, pass_bytes, all_bytes, pass_damaged, damaged] = numbers;
-        let id = VolumeId::from_bytes(id);
-        VolumeScrub { id, running, passes, verified_s, pass_bytes, all_bytes, pass_damaged, damaged }
-    })
+    (any::<[u8; 16]>(), any::<bool>(), any::<Option<u64>>(), any::<[u64; 5]>()).prop_map(
+        |(id, running, verified_s, numbers)| {
+            let [passes, pass_bytes, all_bytes, pass_damaged, damaged] = numbers;
+            let id = VolumeId::from_bytes(id);
+            VolumeScrub { id, running, passes, verified_s, pass_bytes, all_bytes, pass_damaged, damaged }
+        },
+    )
 }
 
 proptest! {

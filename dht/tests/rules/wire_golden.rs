@@ -214,7 +214,7 @@ fn join(within_ms: u32, secret: u8, volumes: usize) -> Message {
 }
 
 fn scrubs(volumes: usize) -> Message {
-    let (running, passes, verified_s) = (true, 3, 86_400);
+    let (running, passes, verified_s) = (true, 3, Some(86_400));
     let (pass_bytes, all_bytes, pass_damaged, damaged) = (500, 1000, 1, 2);
     let scrub = VolumeScrub { id: VOLUME, running, passes, verified_s, pass_bytes, all_bytes, pass_damaged, damaged };
     Message::Scrubbing(Scrubbing::Scrubs(vec![scrub; volumes]))

@@ -3,7 +3,8 @@
 //! ```text
 //!  0  magic "DWXSNAPS"   8  version u16   10  0 u16   12  crc u32   16  volume [16]   32  shard u32   36  shards u32
 //! 40  bytes of the file u64   48  listings u32   52  0 u32   56  scrub segment u64   64  scrub offset u64
-//! 72  scrub passes u64   80  sequence next u64   88  scrub passed at u64 (from version 2 on)   96  0 ...4096
+//! 72  scrub passes u64   80  sequence next u64   and from version 2 on:   88  verified at u64   96  pass began at u64
+//! 104  0 ...4096
 //! ```
 //!
 //! Behind it, one after the other, a [`Listing`](super::Listing) with the role *snapshot* for each open segment.
@@ -12,7 +13,7 @@ use super::{BLOCK, BLOCK_BYTES, Damage, array_at, check_envelope, put, seal_enve
 use crate::identity::VolumeId;
 
 const MAGIC: &[u8; 8] = b"DWXSNAPS";
-/// The first layout: when everything was gone through it does not say. Read, and written no more.
+/// The first layout: it does not say when everything was gone through. Read, and written no more.
 const VERSION_1: u16 = 1;
 /// It says when.
 const VERSION_2: u16 = 2;
@@ -26,8 +27,11 @@ pub(crate) struct ScrubPlace {
     pub(crate) offset: u64,
     /// How often all segments were gone through.
     pub(crate) passes: u64,
-    /// When that ended last, or, before the first time, when the volume was first opened: Unix seconds. 0: not known.
-    pub(crate) passed_at: u64,
+    /// What was there then has been read since, or written anew: when the last pass to the end began, or when the volume was
+    /// empty. Unix seconds. 0: not known.
+    pub(crate) verified_at: u64,
+    /// When the pass began that is under way. 0: not known, or there is none.
+    pub(crate) began_at: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,8 +54,8 @@ impl SnapshotHeader {
         put(&mut bytes, 36, &self.shards.to_le_bytes());
         put(&mut bytes, 40, &self.bytes.to_le_bytes());
         put(&mut bytes, 48, &self.listings.to_le_bytes());
-        let numbers =
-            [self.scrub.segment, self.scrub.offset, self.scrub.passes, self.sequence_next, self.scrub.passed_at];
+        let ScrubPlace { segment, offset, passes, verified_at, began_at } = self.scrub;
+        let numbers = [segment, offset, passes, self.sequence_next, verified_at, began_at];
         for (number, at) in numbers.iter().zip((56..).step_by(8)) {
             put(&mut bytes, at, &number.to_le_bytes());
         }
@@ -67,7 +71,7 @@ impl SnapshotHeader {
         }
         zero(&bytes[10..12], "reserved bytes")?;
         zero(&bytes[52..56], "reserved bytes")?;
-        zero(&bytes[if written == VERSION_1 { 88 } else { 96 }..], "reserved bytes")?;
+        zero(&bytes[if written == VERSION_1 { 88 } else { 104 }..], "reserved bytes")?;
         let header = Self {
             volume: VolumeId(array_at(bytes, 16)),
             shard: u32_at(bytes, 32),
@@ -78,7 +82,8 @@ impl SnapshotHeader {
                 segment: u64_at(bytes, 56),
                 offset: u64_at(bytes, 64),
                 passes: u64_at(bytes, 72),
-                passed_at: u64_at(bytes, 88),
+                verified_at: u64_at(bytes, 88),
+                began_at: u64_at(bytes, 96),
             },
             sequence_next: u64_at(bytes, 80),
         };
@@ -100,7 +105,7 @@ mod tests {
         shards: 2,
         bytes: 8192,
         listings: 1,
-        scrub: ScrubPlace { segment: 5, offset: 4096, passes: 3, passed_at: 1_700_000_000 },
+        scrub: ScrubPlace { segment: 5, offset: 4096, passes: 3, verified_at: 1_700_000_000, began_at: 258 },
         sequence_next: 77,
     };
 
@@ -110,18 +115,20 @@ mod tests {
         let mut golden = b"DWXSNAPS\x02\0\0\0....".to_vec();
         golden.extend([0x11; 16]);
         golden.extend(b"\x01\0\0\0\x02\0\0\0\0\x20\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0");
-        golden.extend(b"\0\x10\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x4d\0\0\0\0\0\0\0\0\xf1\x53\x65\0\0\0\0");
+        golden.extend(
+            b"\0\x10\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x4d\0\0\0\0\0\0\0\0\xf1\x53\x65\0\0\0\0\x02\x01\0\0\0\0\0\0",
+        );
         golden[12..16].copy_from_slice(&bytes[12..16]);
-        assert_eq!(&bytes[..96], golden);
+        assert_eq!(&bytes[..104], golden);
         assert_eq!(SnapshotHeader::decode(&bytes), Ok(HEADER));
     }
 
     #[test]
     fn the_first_version_is_read_and_does_not_say_when() {
         let mut bytes = HEADER.encode();
-        put(&mut bytes, 88, &[0; 8]);
+        put(&mut bytes, 88, &[0; 16]);
         seal_envelope(&mut bytes, MAGIC, VERSION_1);
-        let scrub = ScrubPlace { passed_at: 0, ..HEADER.scrub };
+        let scrub = ScrubPlace { verified_at: 0, began_at: 0, ..HEADER.scrub };
         assert_eq!(SnapshotHeader::decode(&bytes), Ok(SnapshotHeader { scrub, ..HEADER }));
         put(&mut bytes, 88, &[1]);
         seal_envelope(&mut bytes, MAGIC, VERSION_1);

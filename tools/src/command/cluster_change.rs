@@ -16,6 +16,7 @@ use crate::follow;
 use crate::masters::newest;
 use crate::progress::size;
 use crate::table::{align, short};
+use crate::unread::tell;
 
 /// For how long nothing is said of a cluster that does not answer.
 const QUIET_MAX: Duration = Duration::from_secs(5);
@@ -60,7 +61,7 @@ pub(super) async fn apply(change: &Change, masters: &Masters, following: Followi
     }
     if following.wait {
         follow::follow(&client, epoch, &emptied).await?;
-    } else if forecast.shares.iter().any(|share| share.copies_after > share.copies_before) && !following.json {
+    } else if arrives(&forecast) && !following.json {
         say("What it moves is moving now: `deadwax status` shows how far it is.")?;
     }
     match (following.json, following.wait) {
@@ -87,9 +88,9 @@ pub(super) async fn carry_out(client: &Client, command: &Command) -> anyhow::Res
     match patiently(client.command(command, false)).await {
         Ok(CommandDone::Done { epoch, again }) => {
             if again {
-                eprintln!(
+                tell(format_args!(
                     "deadwax: the node that was given it first lost the lead amid it; it is done, says the one that leads now"
-                );
+                ));
             }
             Ok(epoch)
         }
@@ -110,10 +111,10 @@ async fn patiently<T>(answer: impl Future<Output = T>) -> T {
     match tokio::time::timeout(QUIET_MAX, &mut answer).await {
         Ok(answer) => answer,
         Err(_) => {
-            eprintln!(
+            tell(format_args!(
                 "deadwax: no node that leads has answered yet, and it is asked for again for a minute: most of the nodes that \
                  vote must be up (`deadwax status`)"
-            );
+            ));
             answer.await
         }
     }
@@ -129,6 +130,11 @@ pub(super) async fn forecast(client: &Client, command: &Command) -> anyhow::Resu
         CommandDone::Forecast(forecast) => Ok(forecast),
         CommandDone::Done { .. } => bail!("the node that leads carried the command out, which nobody asked for"),
     }
+}
+
+/// Whether anything comes anywhere, be it from another drive of the same node.
+fn arrives(forecast: &ForecastReport) -> bool {
+    forecast.shares.iter().any(|share| share.copies_after > share.copies_before || share.bytes_arriving > 0)
 }
 
 /// What is known of a node or a zone, summed.
@@ -177,8 +183,7 @@ pub(super) fn table(map: &Map, forecast: &ForecastReport) -> Vec<String> {
     }
     let bytes = |bytes: u128| size(u64::try_from(bytes).unwrap_or(u64::MAX));
     let (before, after) = nodes.values().fold((0, 0), |sum, node| (sum.0 + node.before, sum.1 + node.after));
-    let arriving = nodes.values().any(|node| node.after > node.before);
-    lines.push(if !arriving {
+    lines.push(if !arrives(forecast) {
         "Copies are of partitions, 65,536 in all. None comes anywhere.".to_owned()
     } else if forecast.bytes_to_move == 0 {
         "Copies are of partitions, 65,536 in all. How many bytes they have is not known, or there are none.".to_owned()
@@ -190,8 +195,7 @@ pub(super) fn table(map: &Map, forecast: &ForecastReport) -> Vec<String> {
         )
     });
     if forecast.shares_left_out == 0 && after < before {
-        lines
-            .push(format!("{} copies have nowhere to go and stay where they are until there is room.", before - after));
+        lines.push(format!("There is no place for {} copies until there is room: see what is unmet.", before - after));
     }
     lines.extend(forecast.unmet.iter().map(|unmet| format!("unmet: {unmet}")));
     lines
@@ -248,10 +252,10 @@ mod tests {
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }
-        assert!(!text.contains("nowhere to go"), "{text}");
+        assert!(!text.contains("no place"), "{text}");
         let few = ForecastReport { shares: vec![share(1, 10, 0, 0), share(2, 10, 12, 2_000_000)], ..forecast.clone() };
         let text = table(&map, &few).join("\n");
-        assert!(text.contains("8 copies have nowhere to go"), "{text}");
+        assert!(text.contains("no place for 8 copies"), "{text}");
         let still = ForecastReport { shares: vec![], unmet: vec![], ..forecast };
         assert_eq!(table(&map, &still), ["Nothing moves."]);
     }

@@ -13,6 +13,7 @@ use crate::cli::ClusterToken;
 use crate::join_token::JoinToken;
 use crate::masters::newest;
 use crate::progress::duration;
+use crate::unread::tell;
 
 /// A token that was made, for programs.
 #[derive(Serialize)]
@@ -45,12 +46,12 @@ pub(super) async fn run(wanted: ClusterToken) -> anyhow::Result<bool> {
     if wanted.json {
         return say(serde_json::to_string(&Made { token, ttl_s })?).map(|()| true);
     }
-    eprintln!("One node may join by this token, within {}:", duration(ttl_s));
+    tell(format_args!("One node may join by this token, within {}:", duration(ttl_s)));
     say(&token)?;
-    eprintln!(
+    tell(format_args!(
         "On its machine: deadwax cluster join ZONE@ADDRESS:PORT=DIR[,DIR...] --data DIR --token TOKEN\n\
          Until it is used, whoever has it may bring a node: `deadwax cluster token --revoke` takes all back."
-    );
+    ));
     Ok(true)
 }
 

@@ -11,6 +11,7 @@ use crate::cli::Get;
 use crate::download;
 use crate::http::Client;
 use crate::progress::{Progress, megabytes, size};
+use crate::unread::tell;
 
 pub(super) async fn run(get: Get) -> anyhow::Result<bool> {
     let client = Client::new(get.asked.gateway.clone());
@@ -39,7 +40,7 @@ pub(super) async fn run(get: Get) -> anyhow::Result<bool> {
     if done.interruptions > 0 {
         story += &format!("; the connection was lost {} times", done.interruptions);
     }
-    eprintln!("{story}");
+    tell(format_args!("{story}"));
     if get.json {
         let (file, outcome) = (path.display().to_string(), if done.resumed > 0 { "resumed" } else { "fetched" });
         say(json!({"id": get.id, "bytes": done.bytes, "file": file, "outcome": outcome}))?;

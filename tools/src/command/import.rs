@@ -10,6 +10,7 @@ use crate::cli::Import;
 use crate::http::Client;
 use crate::importer::{self, Line};
 use crate::progress::Progress;
+use crate::unread::tell;
 use crate::upload::Outcome;
 
 pub(super) async fn run(import: Import) -> anyhow::Result<bool> {
@@ -38,7 +39,7 @@ pub(super) async fn run(import: Import) -> anyhow::Result<bool> {
     let summary = importer::import(&client, import.paths, usize::from(import.jobs), &progress, on_line).await;
     progress.finish();
     if import.json {
-        eprintln!("{summary}");
+        tell(format_args!("{summary}"));
     } else {
         say(summary)?;
     }

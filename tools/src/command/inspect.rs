@@ -6,11 +6,15 @@ use serde_json::json;
 use super::say;
 use crate::cli::Inspect;
 use crate::progress::size;
+use crate::unread::tell;
 
 pub(super) fn run(inspect: &Inspect) -> anyhow::Result<bool> {
     let mut volume = offline::inspect(&inspect.dir)?;
     if volume.in_use {
-        eprintln!("WARNING: a process has {} open: what follows may be half of something", inspect.dir.display());
+        tell(format_args!(
+            "WARNING: a process has {} open: what follows may be half of something",
+            inspect.dir.display()
+        ));
     }
     if let Some(number) = inspect.segment {
         volume.segments.retain(|segment| segment.number == number);

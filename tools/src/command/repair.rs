@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use deadwax_dht::wire::RepairReport;
-use deadwax_dht::{Map, NodeId};
+use deadwax_dht::{Failure, FailureKind, Map, NodeId};
 use deadwax_dht_client::Client;
 use serde_json::json;
 
@@ -24,53 +24,74 @@ const STILL_MAX: Duration = Duration::from_secs(120);
 struct Target {
     node: NodeId,
     address: String,
-    /// How it went when that was asked for.
-    began: RepairReport,
+    /// Whether it has heard that it is to do so, or is only to be looked at.
+    told: bool,
+    /// Bytes that it had pulled when it heard.
+    pulled_before: u64,
+    /// Whether it had done all that it can at some time since it heard.
+    done: bool,
     /// How it went last; why it does not say.
-    report: Result<RepairReport, String>,
+    report: Result<RepairReport, Failure>,
 }
 
 pub(super) async fn run(repair: Repair) -> anyhow::Result<bool> {
     let client = repair.masters.client(None).await?;
     // Of a cluster without a log there is nothing newer than its file.
     drop(newest(&client).await);
-    let mut targets = targets(&client.map(), repair.of.as_deref())?;
+    let mut targets = targets(&client.map(), &repair)?;
     for target in &mut targets {
-        target.ask(&client, !repair.show).await;
-        target.began = target.report.clone().unwrap_or_default();
+        target.ask(&client).await?;
     }
-    if let [Target { address, report: Err(why), .. }] = &targets[..] {
-        bail!("{address} does not repair: {why}");
+    let silent = |target: &&Target| target.report.is_err();
+    if let Some(Target { address, report: Err(why), .. }) = targets.iter().find(silent)
+        && targets.iter().all(|target| target.report.is_err())
+    {
+        bail!("nobody repairs; {address}: {why}");
     }
-    let whole = if repair.wait { wait(&client, &mut targets, !repair.json).await? } else { true };
+    if repair.wait {
+        let why = wait(&client, &mut targets, !repair.json).await;
+        show(&targets, repair.json)?;
+        return why.map(|()| true);
+    }
     show(&targets, repair.json)?;
-    Ok(whole)
+    Ok(targets.iter().all(|target| target.report.is_ok()))
 }
 
 /// Which nodes.
-fn targets(map: &Map, of: Option<&str>) -> anyhow::Result<Vec<Target>> {
-    let nodes = match of {
+fn targets(map: &Map, repair: &Repair) -> anyhow::Result<Vec<Target>> {
+    let nodes = match &repair.of {
         Some(node) => vec![names::node(map, node)?],
         None => map.nodes().iter().collect(),
     };
     let target = |node: &deadwax_dht::Node| Target {
         node: node.id,
         address: node.address.clone(),
-        began: RepairReport::default(),
+        told: repair.show,
+        pulled_before: 0,
+        done: false,
         report: Ok(RepairReport::default()),
     };
     Ok(nodes.into_iter().map(target).collect())
 }
 
 impl Target {
-    /// Asks how it goes; `now`: and has it begin anew.
-    async fn ask(&mut self, client: &Client, now: bool) {
-        let asked = if now { client.repair(&self.node).await } else { client.repair_report(&self.node).await };
+    /// Tells it to begin, unless it has heard so, and learns how it goes. Errors: it never will, as it has no log, or whoever
+    /// asks may not.
+    async fn ask(&mut self, client: &Client) -> anyhow::Result<()> {
+        let asked = if self.told { client.repair_report(&self.node).await } else { client.repair(&self.node).await };
         self.report = match asked {
             Ok(Some(report)) => Ok(report),
-            Ok(None) => Err("its map is a file, and without a log it neither compares nor mends".to_owned()),
-            Err(why) => Err(why.to_string()),
+            Ok(None) => bail!("the cluster's map is a file: without a log nobody compares or mends"),
+            Err(why) if why.kind == FailureKind::Refused => bail!("{} refuses: {why}", self.address),
+            Err(why) => Err(why),
         };
+        if let Ok(report) = &self.report {
+            if !self.told {
+                (self.told, self.pulled_before) = (true, report.pulls.bytes_pulled);
+            }
+            self.done |= report.is_done();
+        }
+        Ok(())
     }
 
     /// What is to be done yet, so that a change can be seen: comparisons, tracks, bytes.
@@ -79,25 +100,38 @@ impl Target {
         Some((report.comparing, report.suspected + report.pulls.tracks_left, report.pulls.bytes_pulled))
     }
 
-    /// Bytes that came since it was asked for, and bytes that are to come.
+    /// Bytes that came since it heard, and bytes that are to come.
     fn bytes(&self) -> (u64, u64) {
         self.report.as_ref().map_or((0, 0), |report| {
-            (report.pulls.bytes_pulled.saturating_sub(self.began.pulls.bytes_pulled), report.pulls.bytes_left)
+            (report.pulls.bytes_pulled.saturating_sub(self.pulled_before), report.pulls.bytes_left)
         })
+    }
+
+    /// Why not all is known to be there.
+    fn fault(&self) -> Option<String> {
+        let address = &self.address;
+        match &self.report {
+            Err(why) => Some(format!("{address} does not say how far it is: {why}")),
+            Ok(report) if !self.done => {
+                let why = report.pulls.stall.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+                Some(format!("{address} lacks {} tracks, and nothing comes{why}", report.pulls.tracks_left))
+            }
+            Ok(report) if report.unanswered > 0 => Some(format!(
+                "{address} could not compare {} partitions: other holders do not answer",
+                report.unanswered
+            )),
+            Ok(_) => None,
+        }
     }
 }
 
-/// Whether every track has all its copies, once all nodes that answer have done what they can.
-async fn wait(client: &Client, targets: &mut [Target], shown: bool) -> anyhow::Result<bool> {
+/// Waits until all nodes have done what they can. Errors: not every track has all its copies, or nobody knows.
+async fn wait(client: &Client, targets: &mut [Target], shown: bool) -> anyhow::Result<()> {
     let (progress, mut moved) = (Progress::new("mending", shown), Instant::now());
-    loop {
+    while !targets.iter().all(|target| target.done) {
         let before: Vec<_> = targets.iter().map(Target::left).collect();
         for target in targets.iter_mut() {
-            target.ask(client, false).await;
-        }
-        let answered = || targets.iter().filter_map(|target| target.report.as_ref().ok());
-        if answered().next().is_some() && answered().all(RepairReport::is_done) {
-            break;
+            target.ask(client).await?;
         }
         if before != targets.iter().map(Target::left).collect::<Vec<_>>() {
             moved = Instant::now();
@@ -110,27 +144,25 @@ async fn wait(client: &Client, targets: &mut [Target], shown: bool) -> anyhow::R
         tokio::time::sleep(ASK_EVERY).await;
     }
     drop(progress);
-    let compared = |target: &Target| target.report.as_ref().is_ok_and(|now| now.is_done() && now.unanswered == 0);
-    if !targets.iter().all(compared) {
-        return Ok(false);
+    let faults: Vec<String> = targets.iter().filter_map(Target::fault).collect();
+    if !faults.is_empty() {
+        bail!("{}", faults.join("; "));
     }
     // What they say of themselves is compared with what they hold.
-    let copies = client.status().await.copies;
-    if copies.missing > 0 && targets.len() == client.map().nodes().len() {
-        return Err(anyhow!(
-            "{} of {} copies are missing: `deadwax status` names them",
-            copies.missing,
-            copies.expected
-        ));
+    if targets.len() == client.map().nodes().len() {
+        let copies = client.status().await.copies;
+        if copies.missing > 0 {
+            bail!("{} of {} copies are missing: `deadwax status` names them", copies.missing, copies.expected);
+        }
     }
-    Ok(true)
+    Ok(())
 }
 
 fn show(targets: &[Target], json: bool) -> anyhow::Result<()> {
     if json {
         let node = |target: &Target| match &target.report {
             Ok(report) => json!({"node": target.node, "address": target.address, "report": report}),
-            Err(why) => json!({"node": target.node, "address": target.address, "error": why}),
+            Err(why) => json!({"node": target.node, "address": target.address, "error": why.to_string()}),
         };
         return say(json!({ "nodes": targets.iter().map(node).collect::<Vec<_>>() }));
     }
@@ -150,7 +182,7 @@ fn show(targets: &[Target], json: bool) -> anyhow::Result<()> {
             ],
             Err(why) => {
                 let [a, b, c, d, e, f] = [(); 6].map(|()| "-".to_owned());
-                [target.address.clone(), a, b, c, d, e, f, why.clone()]
+                [target.address.clone(), a, b, c, d, e, f, why.to_string()]
             }
         });
     }

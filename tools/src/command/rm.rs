@@ -13,6 +13,7 @@ use crate::backoff::Backoff;
 use crate::cli::Rm;
 use crate::http::Client;
 use crate::unread::Unread;
+use crate::unread::tell;
 
 /// How often the receipts are looked at.
 const RECEIPTS_POLL: Duration = Duration::from_secs(1);
@@ -55,7 +56,7 @@ pub(super) async fn run(rm: Rm) -> anyhow::Result<bool> {
         match done {
             Err(error) if error.is::<Unread>() => unread = Some(error),
             Err(error) => {
-                eprintln!("deadwax: {id}: {error:#}");
+                tell(format_args!("deadwax: {id}: {error:#}"));
                 line.error = Some(format!("{error:#}"));
                 well = false;
             }

@@ -7,6 +7,7 @@ use super::{say, verify};
 use crate::cli::Salvage;
 use crate::progress::{Progress, size};
 use crate::salvaged::Folder;
+use crate::unread;
 
 pub(super) fn run(salvage: &Salvage) -> anyhow::Result<bool> {
     let mut folder = Folder::new(&salvage.to)?;
@@ -26,7 +27,9 @@ pub(super) fn run(salvage: &Salvage) -> anyhow::Result<bool> {
     let mut report = outcome?;
     said?;
     if report.in_use {
-        eprintln!("WARNING: a process had the volume open: what it put or deleted meanwhile may be missing or there");
+        unread::tell(format_args!(
+            "WARNING: a process had the volume open: what it put or deleted meanwhile may be missing or there"
+        ));
     }
     let all = report.damaged + report.conflicts + report.unreadable_blocks == 0;
     if salvage.json {

@@ -1,5 +1,6 @@
 //! `deadwax status`.
 
+use crate::unread::tell;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ pub(super) async fn run(status: Status) -> anyhow::Result<bool> {
             Ok(cluster) => say(line(&cluster))?,
             // Whoever watches waits for it to come back.
             Err(why) => {
-                eprintln!("deadwax: {why:#}");
+                tell(format_args!("deadwax: {why:#}"));
                 if status.json {
                     say(failure(&why))?;
                 }
@@ -176,7 +177,7 @@ fn shortfalls(cluster: &ClusterStatus) -> Vec<String> {
 
 /// How long ago a volume was read and checked, and how far that is now.
 fn verified(scrub: &VolumeScrub) -> String {
-    let ago = format!("{} ago", duration(scrub.verified_s));
+    let ago = scrub.verified_s.map_or_else(|| "unknown".to_owned(), |ago| format!("{} ago", duration(ago)));
     if !scrub.running {
         return ago;
     }

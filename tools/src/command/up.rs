@@ -17,6 +17,7 @@ use crate::importer::{self, Line, Summary};
 use crate::layout::{GATEWAY_DEFAULT, Layout, MASTER_PORT_FIRST, Plan};
 use crate::progress::Progress;
 use crate::settings;
+use crate::unread::tell;
 use crate::upload::Outcome;
 
 const MASTERS_DEFAULT: u16 = 3;
@@ -40,7 +41,7 @@ pub(super) async fn run(up: Up, log_json: bool) -> anyhow::Result<bool> {
         lived = live(&mut cluster, &layout, &up) => lived,
         () = signals.next() => Ok(()),
     };
-    eprintln!("\nStopping ...");
+    tell(format_args!("\nStopping ..."));
     tokio::select! {
         () = cluster.stop() => {}
         // Asked twice: whoever is left is killed, which costs nothing that was acknowledged.
@@ -58,7 +59,7 @@ fn prepare(up: &Up) -> anyhow::Result<Layout> {
         plan.insecure_listen = up.insecure_listen;
         plan.log = !up.no_log;
         let layout = Layout::create(&up.data, &plan)?;
-        eprintln!("Made a new cluster of {masters} masters in {}.", layout.dir().display());
+        tell(format_args!("Made a new cluster of {masters} masters in {}.", layout.dir().display()));
         return Ok(layout);
     };
     if up.no_log && has_log(&layout)? {

@@ -19,6 +19,7 @@ use super::say;
 use crate::cli::{VolumeAdd, VolumeRetire};
 use crate::masters::newest;
 use crate::replacement::Replacement;
+use crate::unread::tell;
 use crate::{follow, names};
 
 /// How long the master of a new volume may take to hear of it, and how often it is asked.
@@ -34,7 +35,7 @@ pub(super) async fn add(add: VolumeAdd) -> anyhow::Result<bool> {
     let settings = Replacement::begin(&add.config)?;
     let dir = std::path::absolute(&add.dir).with_context(|| format!("cannot tell where {} is", add.dir.display()))?;
     if let Some(warning) = look_at(&dir, &config.volumes)? {
-        eprintln!("warning: {warning}");
+        tell(format_args!("warning: {warning}"));
     }
     let client = add.masters.client(Some(&config.map)).await?;
     let layout = newest(&client).await?;

@@ -319,7 +319,7 @@ impl Served {
                 id: self.volume,
                 running: false,
                 passes: 1,
-                verified_s: state.verified_s,
+                verified_s: Some(state.verified_s),
                 pass_bytes: 0,
                 all_bytes: 0,
                 pass_damaged: 0,
