@@ -96,9 +96,30 @@ impl LogStatus {
         })
     }
 
+    /// The voters that answer, and say that they are not in the seats that the log gave them: they have no vote.
+    fn unseated<'a>(nodes: &'a [NodeReport], layout: Option<&Layout>) -> Vec<&'a NodeReport> {
+        let Some(layout) = layout else { return Vec::new() };
+        let is_out = |node: &&NodeReport| {
+            let voter = layout.state().voters().iter().find(|voter| voter.node == node.id);
+            // At another epoch it may have another seat.
+            let core = node.core.as_ref().filter(|core| core.epoch == layout.epoch());
+            voter.zip(core).is_some_and(|(voter, core)| core.seat != Some(voter.seat))
+        };
+        nodes.iter().filter(is_out).collect()
+    }
+
     /// What is not as it should be, one sentence each.
-    pub(crate) fn warnings(&self, nodes: &[NodeReport]) -> Vec<String> {
-        let mut warnings = Vec::new();
+    pub(crate) fn warnings(&self, nodes: &[NodeReport], layout: Option<&Layout>) -> Vec<String> {
+        let mut warnings: Vec<String> = Self::unseated(nodes, layout)
+            .into_iter()
+            .map(|node| {
+                format!(
+                    "node {} is to vote, and has no vote: it has lost its seat, or has yet to take it; it gets another within a \
+                     minute where most others vote",
+                    node.address
+                )
+            })
+            .collect();
         if self.leader.is_none() {
             warnings.push(
                 "no node leads the map's log: nothing can be changed until most of those that vote are up".to_owned(),

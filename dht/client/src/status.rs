@@ -145,7 +145,7 @@ impl Client {
         let log = LogStatus::of(&answers, known.layout().map(|layout| &**layout));
         let mut warnings = warnings(map, &answers, &counted.copies, log.is_some());
         if let Some(log) = &log {
-            warnings.extend(log.warnings(&answers));
+            warnings.extend(log.warnings(&answers, known.layout().map(|layout| &**layout)));
         }
         warnings.extend(scrub::warnings(&answers, self.inner.config.verified_within_s));
         let (shortfalls, partitions_short) = counted.shortfalls.finish();

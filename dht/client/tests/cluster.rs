@@ -531,6 +531,9 @@ async fn status_counts_the_copies_that_are_missing() {
     let status = cluster.client.status().await;
     assert_eq!((status.tracks, status.copies.expected, status.copies.missing), (3, 9, 3));
     assert_eq!(status.warnings, ["3 of 9 copies are missing"]);
+    let short: Vec<_> =
+        status.shortfalls.iter().map(|short| (short.tracks, short.missing, short.lacking.len())).collect();
+    assert_eq!((short, status.partitions_short), (vec![(2, 3, 3)], 1));
     // A node that is down holds nothing that can be seen.
     cluster.kill(2).await;
     let status = cluster.client.status().await;
@@ -542,6 +545,22 @@ async fn status_counts_the_copies_that_are_missing() {
     cluster.kill(1).await;
     let status = cluster.client.status().await;
     assert_eq!((status.tracks, status.healthy, status.warnings.len()), (0, false, 3));
+}
+
+#[tokio::test]
+async fn a_put_whose_last_copy_is_under_way_is_not_called_missing() {
+    let (cluster, (id, bytes)) = (Cluster::start().await, track());
+    cluster.add(&[0, 1], id, &bytes);
+    let (status, ()) = tokio::join!(cluster.client.status(), async {
+        // The first look has seen it on two of three, and before the second it is there.
+        let was_listed = || cluster.peer(2).state.lock().expect("no panic").requests.contains(&Kind::List);
+        while !was_listed() {
+            tokio::task::yield_now().await;
+        }
+        cluster.add(&[2], id, &bytes);
+    });
+    assert!(status.healthy && status.copies.seen == 3, "{:?}", status.warnings);
+    assert_eq!(status.partitions_short, 0);
 }
 
 #[tokio::test]

@@ -21,7 +21,12 @@ pub(super) struct Planner {
     bytes_mean: u64,
     /// When it is worked out next how many partitions move at once, in ms.
     pace_at: u64,
+    /// When it is looked next whether voters have lost their seats, in ms.
+    seats_at: u64,
 }
+
+/// How often it is looked whether voters have lost their seats, in ms.
+const SEATS_MS: u64 = 5_000;
 
 /// How often it is worked out how many partitions move at once, in ms: it follows what the cluster stores, a moment after a
 /// cluster was started, too.
@@ -52,6 +57,7 @@ impl Core {
             let settings = rebalance::Settings { lease_ms, ..self.config.settings.rebalance };
             let rebalance = Rebalance::new(settings, self.now, layout.map().clone(), layout.state().clone());
             self.planner.pace_at = self.now;
+            self.planner.seats_at = self.now + SEATS_MS;
             self.planner.rebalance = Some(rebalance);
             self.tell_planner_of_silence();
         }
@@ -142,8 +148,10 @@ impl Core {
     /// Tells the planner who may get a seat, where a command may give one. Whoever is named and was not heard of, be it that
     /// this node has just begun to lead, is asked: the next try finds its answer.
     fn tell_planner_of_eligible(&mut self) {
-        let named = self.planner.rebalance.as_ref().and_then(|rebalance| rebalance.named_voters(self.now));
-        let (Some(named), Some(layout)) = (named, self.layout().cloned()) else { return };
+        let (Some(rebalance), Some(layout)) = (&self.planner.rebalance, self.layout().cloned()) else { return };
+        let watches = self.now >= self.planner.seats_at;
+        let voting = || layout.state().voters().iter().map(|voter| voter.node).collect();
+        let Some(named) = rebalance.named_voters(self.now).or_else(|| watches.then(voting)) else { return };
         let nodes = layout.map().nodes().iter().map(|node| node.id);
         let eligible: BTreeMap<NodeId, u64> =
             nodes.filter_map(|node| Some((node, self.life_with_epoch(&node)?))).collect();
@@ -154,6 +162,10 @@ impl Core {
         named.into_iter().filter(|node| !eligible.contains_key(node)).for_each(|node| self.ping(node));
         if let Some(rebalance) = &mut self.planner.rebalance {
             rebalance.set_eligible(self.config.node, eligible, is_sure.then_some(idle));
+            if watches {
+                self.planner.seats_at = self.now + SEATS_MS;
+                rebalance.watch_seats(self.now);
+            }
         }
     }
 
@@ -177,7 +189,8 @@ impl Core {
             }
         }
         let rebalance = self.planner.rebalance.as_ref();
-        rebalance.and_then(Rebalance::next_deadline).unwrap_or(u64::MAX)
+        let due = rebalance.and_then(Rebalance::next_deadline).unwrap_or(u64::MAX);
+        if rebalance.is_some() { due.min(self.planner.seats_at) } else { due }
     }
 
     /// Small partitions move many at once.

@@ -1,6 +1,7 @@
 //! The machine.
 
 mod finalise;
+mod seats;
 mod turns;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -68,6 +69,7 @@ enum Purpose {
     Begin(Vec<Move>),
     Step(Vec<Partition>),
     Dead(NodeId),
+    Seats,
     Command,
 }
 
@@ -113,6 +115,8 @@ pub struct Rebalance {
     /// The voters that are not in their seats; none: it is not known yet.
     idle: Option<BTreeSet<NodeId>>,
     leader: Option<NodeId>,
+    /// The voters that were seen to have lost their seats each time, and how often.
+    seats_lost: BTreeMap<NodeId, u32>,
     /// What the nodes speak, as of the last turn that depends on it.
     speakers: BTreeMap<NodeId, u8>,
     silent: BTreeSet<NodeId>,
@@ -152,6 +156,7 @@ impl Rebalance {
             eligible: BTreeMap::new(),
             idle: None,
             leader: None,
+            seats_lost: BTreeMap::new(),
             speakers: BTreeMap::new(),
             silent: BTreeSet::new(),
             braked: BTreeSet::new(),
@@ -374,7 +379,7 @@ impl Rebalance {
             match &pending.purpose {
                 Purpose::Begin(moves) => self.busy.extend(moves.iter().map(|each| each.partition)),
                 Purpose::Step(partitions) => self.busy.extend(partitions),
-                Purpose::Dead(_) | Purpose::Command => {}
+                Purpose::Dead(_) | Purpose::Seats | Purpose::Command => {}
             }
         }
         let undecided = self.pending.values().filter_map(|pending| match &pending.purpose {

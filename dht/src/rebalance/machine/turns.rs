@@ -250,13 +250,13 @@ impl Rebalance {
 
     /// Whether a voter is up and will never follow in its seat: the seat is an earlier process's, whose state is not there any
     /// more. One that this process was given is yet to be taken.
-    fn has_lost_seat(&self, node: &NodeId) -> bool {
+    pub(super) fn has_lost_seat(&self, node: &NodeId) -> bool {
         let life = self.state.voters().iter().find(|voter| voter.node == *node).map(|voter| voter.life);
         let is_others = life.is_some_and(|life| self.eligible.get(node).is_some_and(|now| *now != life));
         is_others && self.is_eligible(node) && self.is_idle(node)
     }
 
-    fn majority_is_there(&self) -> bool {
+    pub(super) fn majority_is_there(&self) -> bool {
         let voters = self.state.voters();
         2 * voters.iter().filter(|voter| self.is_there(&voter.node)).count() > voters.len()
     }
