@@ -16,9 +16,9 @@ pub use self::cluster::{
 use crate::http::GatewayUrl;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 all went well, 1 something failed (`status`: not healthy), 2 the command line is wrong; 141 whoever read
-the standard output has gone.
-With --json a command that fails also prints why: a line {\"error\"}, the sentence that is on the standard error.
+Exit codes: 0 all went well, 1 something failed (`status`: not healthy), 2 the command line is wrong, or `verify` could not check; 141
+whoever read the standard output has gone.
+With --json a command that cannot begin or go on also prints why: a line {\"error\"}, the sentence that is on the standard error.
 Environment: DEADWAX_GATEWAY is the gateway's URL; DEADWAX_LOG what is logged (default info, for example debug).";
 
 /// Deadwax, a track store: every track a music service owns, on Linux storage servers.
@@ -280,7 +280,8 @@ pub struct Rm {
 #[command(after_help = "\
 Asks the gateway, or with --map or --node the masters themselves. The exit code is 0 where the cluster is healthy: every
 node is up, every track has its copies, each drive that holds tracks was read and checked within 60 days (VERIFIED says how
-long ago; a gateway's setting can say other than 60), and nothing that moves is stuck; else 1, and each shortfall is a line.
+long ago; a gateway's setting can say other than 60), and nothing that moves is stuck; else 1, and each reason is a line; of
+partitions that lack copies the worst are named, by those which are left with fewest copies.
 With --json it is a line, with --watch one each time: what the gateway's /v1/status answers, {\"healthy\",\"warnings\",\"nodes\",
 \"copies\",\"shortfalls\",\"epoch\",\"log\",...}; in --watch {\"error\"} while nobody answers.
 
@@ -313,7 +314,8 @@ pub struct Status {
 Masters compare what they hold within seconds of each change, and copy what is missing, slowly where clients are kept
 waiting (`repair` in their settings). This has them compare everything again now, and try now what waits for its next try.
 They go by what their drives' indexes say: `deadwax scrub` reads the bytes. It goes on though the command ends. With --wait
-the exit code is 0 where every track has all its copies, as compared with every holder.
+the exit code is 0 where every track has all its copies, as compared with every holder (of one node: all that it is to hold);
+what was put meanwhile is not waited for.
 With --json it is a line {\"nodes\":[{\"node\",\"address\",\"report\"}]}, a report being {\"comparing\",\"unanswered\",\"suspected\",
 \"pulls\"}, or \"error\" in its place.
 
@@ -345,7 +347,8 @@ pub struct Repair {
 Drives are checked all the time, slowly (`scrub_bytes_per_second` in the settings of their master). This reads all that they
 hold now, from the beginning, behind whoever else wants the drive; damaged records are mended from other copies. It goes on
 though the command ends. With --wait the exit code is 0 where all was read and nothing was damaged.
-With --json it is a line {\"volumes\":[{\"node\",\"scrub\"}]}.
+What does not serve, or does not answer, is named, and the exit code is 1 then.
+With --json it is a line {\"volumes\":[{\"node\",\"scrub\"}],\"errors\":[...]}.
 
 Examples:
   deadwax scrub --wait

@@ -8,6 +8,9 @@ use deadwax_dht::rebalance::{Answer, Command, Refused};
 
 use super::village::{MINUTE, Village};
 
+/// So long after a seat was lost its node has not got another yet, and the others go on.
+const BEFORE_SEATS: u64 = MINUTE / 3;
+
 fn voters(village: &Village) -> BTreeSet<NodeId> {
     let layout = village.houses[2].core.layout().expect("it has a map");
     layout.state().voters().iter().map(|voter| voter.node).collect()
@@ -130,7 +133,7 @@ fn forfeits(old_image: bool) {
     for at in [0, 2, 3] {
         village.houses[at].up = true;
     }
-    village.run(MINUTE);
+    village.run(BEFORE_SEATS);
     let newest = village.houses[2].core.epoch();
     assert!(newest > 1);
     assert_eq!(village.houses[4].core.epoch(), newest);
@@ -198,7 +201,7 @@ fn a_seat_that_was_lost_in_the_present_term_is_no_majoritys() {
     let leader = village.leader();
     let (lost, other) = ((leader + 1) % 3, (leader + 2) % 3);
     village.lose_system(lost, false);
-    village.run(MINUTE);
+    village.run(BEFORE_SEATS);
     assert_eq!(village.leader(), leader);
     assert!(village.houses[lost].core.voter().is_none());
     let wanted = [leader, lost, 5].map(|at| village.houses[at].node.id);
@@ -226,7 +229,7 @@ fn where_every_node_votes_a_lost_seat_is_given_again() {
     village.run(MINUTE);
     let lost = (0..2).find(|at| *at != village.leader()).expect("one of two");
     village.lose_system(lost, false);
-    village.run(MINUTE);
+    village.run(BEFORE_SEATS);
     assert!(village.houses[lost].core.voter().is_none(), "it lost what it promised");
     let all = (0..3).map(|at| village.houses[at].node.id).collect();
     village.try_command(Command::SetVoters(all)).expect("two of three are there");
@@ -240,6 +243,34 @@ fn where_every_node_votes_a_lost_seat_is_given_again() {
         village.run(100);
     }
     assert!(goes_on(&mut village));
+}
+
+#[test]
+fn voters_that_lose_their_seats_by_turns_get_others_by_themselves() {
+    let mut village = Village::new(6, 5);
+    village.run(MINUTE);
+    let seats = |village: &Village| {
+        let layout = village.houses[5].core.layout().expect("it has a map");
+        layout.state().voters().iter().map(|voter| voter.seat).collect::<Vec<_>>()
+    };
+    let (who, mut before) = (voters(&village), seats(&village));
+    // A voter that was away, or started anew with what it had, keeps its seat.
+    village.houses[4].up = false;
+    village.run(MINUTE);
+    village.houses[4].up = true;
+    village.restart(3);
+    village.run(2 * MINUTE);
+    assert_eq!(seats(&village), before);
+    // More than half of them in all: with seats that stay lost nobody could lead any more.
+    for lost in 0..4 {
+        village.lose_system(lost, false);
+        village.run(2 * MINUTE);
+        let voter = village.houses[lost].core.voter().expect("it has taken another seat");
+        assert!(!before.contains(&voter.seat()), "{before:?}");
+        assert_eq!(voters(&village), who, "the same nodes vote");
+        assert!(goes_on(&mut village));
+        before = seats(&village);
+    }
 }
 
 /// What a village's leader says of a command, that is cut off before or after it was given.
