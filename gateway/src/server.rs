@@ -86,12 +86,8 @@ fn serve(
         Some(key) if config.tls => Some(Identity::new(&load_key(key)?)),
         _ => None,
     };
-    let asking = ClientConfig {
-        zone,
-        identity,
-        verified_within_s: config.verified_within_days * 86_400,
-        ..ClientConfig::default()
-    };
+    let verified_within_s = config.verified_within_days * 86_400;
+    let asking = ClientConfig { zone, identity, verified_within_s, ..ClientConfig::default() };
     let spool = Spool::open(&config.spool, config.limits.spools_max)
         .map_err(|source| StartError::Spool { dir: config.spool.clone(), source })?;
     let cache = Cache::new(CacheConfig { bytes: config.cache_bytes })

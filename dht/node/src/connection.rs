@@ -224,15 +224,8 @@ impl Connection {
             Err(why) => return self.refuse(request, Refusal::invalid(why.to_string())).await,
         };
         let fixed = self.shard.node.core.is_none();
-        if !matches!(
-            message,
-            Message::Status
-                | Message::AskCore
-                | Message::Scrubbing(_)
-                | Message::Repairing(_)
-                | Message::Command { .. }
-                | Message::Versions
-        ) && let Err(why) = self.check_epoch(&header)
+        if !is_of_node(&message)
+            && let Err(why) = self.check_epoch(&header)
         {
             return self.refuse(request, why).await;
         }
@@ -574,6 +567,19 @@ impl Connection {
         let stamp = Stamp { epoch: epoch.unwrap_or(stamp.epoch), ..stamp };
         Ok(self.socket.send(message, stamp).await?)
     }
+}
+
+/// Whether a request is about the node and the cluster, and not of partitions that an epoch gives to volumes.
+const fn is_of_node(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::Status
+            | Message::AskCore
+            | Message::Scrubbing(_)
+            | Message::Repairing(_)
+            | Message::Command { .. }
+            | Message::Versions
+    )
 }
 
 /// The sender asks for what only nodes may have.

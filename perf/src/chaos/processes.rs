@@ -236,7 +236,11 @@ impl Fleet {
         }
         let mut said = Vec::new();
         for (name, status) in died {
-            said.push(format!("{name} ended with {status}; its log ends with\n{}", self.last_words(&name)));
+            let words = self.last_words(&name);
+            // It was being started when its drive was unmounted, and is right not to: it is tried again until it is back.
+            if !words.trim_end().ends_with("or mount its drive") {
+                said.push(format!("{name} ended with {status}; its log ends with\n{words}"));
+            }
             self.running.remove(&name);
             self.ending.remove(&name);
             match (0..PLACES).find(|node| super::fault::name(*node) == name) {

@@ -21,7 +21,7 @@ pub(crate) struct Scenario {
     faults: &'static [(u64, u64, Fault)],
 }
 
-const SCENARIOS: [Scenario; 8] = [
+const SCENARIOS: [Scenario; 7] = [
     Scenario {
         name: "removed-segment",
         about: "A segment's file is removed under a running master, which went on acknowledging puts into it",
@@ -73,11 +73,6 @@ const SCENARIOS: [Scenario; 8] = [
         ],
     },
     Scenario {
-        name: "seats-lost-by-turns",
-        about: "Three of five voters lose their system drives, a minute apart: none got a seat again, and nobody could lead",
-        faults: &[(3_000, 4_500, rejoin(0)), (63_000, 64_500, rejoin(1)), (123_000, 124_500, rejoin(3))],
-    },
-    Scenario {
         name: "lookups-outlast-puts",
         about: "The gateway's links are bad: it said 404 of what was put meanwhile, from a lookup that began before",
         faults: &[
@@ -91,10 +86,6 @@ const SCENARIOS: [Scenario; 8] = [
         ],
     },
 ];
-
-const fn rejoin(node: usize) -> Fault {
-    Fault::Operator(OperatorFault::Rejoin { node })
-}
 
 const fn kill(node: usize) -> Fault {
     Fault::Process(ProcessFault::Kill { node })
@@ -144,8 +135,8 @@ mod tests {
     use super::super::schedule::clash;
     use super::*;
 
-    /// What takes longer is no short schedule any more.
-    const LONGEST_MS: u64 = 130_000;
+    /// A test of all of them is to take minutes.
+    const LONGEST_MS: u64 = 20_000;
 
     #[test]
     fn scenarios_are_short_and_could_have_been_drawn() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use deadwax_dht::rebalance::Command;
 use deadwax_dht::wire::{ForecastReport, RefusalKind};
 use deadwax_dht::{Map, NodeId};
@@ -95,13 +95,20 @@ pub(super) async fn carry_out(client: &Client, command: &Command) -> anyhow::Res
             Ok(epoch)
         }
         Ok(CommandDone::Forecast(_)) => bail!("the node that leads answered a forecast, which nobody asked for"),
-        Err(CommandError::Refused { kind: RefusalKind::NotDrained, why }) => {
-            bail!("refused: {why} (`deadwax cluster drain NODE --wait`, or `apply drain-volume`)")
+        Err(why) => Err(explained(command, why)),
+    }
+}
+
+/// Why a command is refused, with what to do.
+fn explained(command: &Command, why: CommandError) -> anyhow::Error {
+    match why {
+        CommandError::Refused { kind: RefusalKind::NotDrained, why } => {
+            anyhow!("refused: {why} (`deadwax cluster drain NODE --wait`, or `apply drain-volume`)")
         }
-        Err(CommandError::Refused { kind: RefusalKind::Missing, why }) if is_removal(command) => {
-            bail!("refused: {why}; it was a moment ago, and is removed already")
+        CommandError::Refused { kind: RefusalKind::Missing, why } if is_removal(command) => {
+            anyhow!("refused: {why}; it was a moment ago, and is removed already")
         }
-        Err(why) => Err(why.into()),
+        why => why.into(),
     }
 }
 
@@ -126,7 +133,7 @@ const fn is_removal(command: &Command) -> bool {
 
 /// What a command would do.
 pub(super) async fn forecast(client: &Client, command: &Command) -> anyhow::Result<ForecastReport> {
-    match patiently(client.command(command, true)).await? {
+    match patiently(client.command(command, true)).await.map_err(|why| explained(command, why))? {
         CommandDone::Forecast(forecast) => Ok(forecast),
         CommandDone::Done { .. } => bail!("the node that leads carried the command out, which nobody asked for"),
     }
