@@ -5,10 +5,6 @@ use std::process::ExitCode;
 use deadwax::cli::Cli;
 use deadwax::{command, log};
 
-/// Each master and gateway promises how much memory it takes.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::read();
     log::start(cli.log_json);
