@@ -99,8 +99,8 @@ fn default_cache_bytes() -> u64 {
     256 * MIB
 }
 
-const fn default_verified_within_days() -> u64 {
-    60
+fn default_verified_within_days() -> u64 {
+    deadwax_dht_client::ClientConfig::default().verified_within_s / 86_400
 }
 
 impl Config {

@@ -1,6 +1,5 @@
 //! One file a command. Each answers whether all went well, or why it could not begin or go on.
 
-use crate::unread::tell;
 use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
@@ -9,6 +8,7 @@ use deadwax_dht::wire::PROTOCOL_VERSION;
 use serde_json::json;
 
 use crate::cli::{Change, Cli, Cluster, Command, Following, Volume};
+use crate::unread::tell;
 use crate::unread::{self, Unread};
 
 mod cluster_change;

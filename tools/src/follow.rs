@@ -1,6 +1,5 @@
 //! Staying until what a change moves has moved.
 
-use crate::unread::tell;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use deadwax_dht::VolumeId;
 use deadwax_dht_client::{Client, LogStatus};
 
 use crate::progress::{duration, size};
+use crate::unread::tell;
 
 /// How often it is asked.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -105,7 +105,7 @@ impl Line {
         if self.terminal {
             eprint!("\r\x1b[K{text}");
         } else if self.shown.is_none_or(|shown| shown.elapsed() >= LINE_EVERY) {
-            tell(format_args!("{text}"));
+            tell(text);
         } else {
             return;
         }

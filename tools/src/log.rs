@@ -1,9 +1,10 @@
 //! Where log lines go: to the standard error, for people or as JSON.
 
-use crate::unread::tell;
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
+
+use crate::unread::tell;
 
 /// What the environment may say about what is logged, for example `debug` or `deadwax_engine=trace`.
 const VARIABLE: &str = "DEADWAX_LOG";

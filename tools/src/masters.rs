@@ -1,6 +1,5 @@
 //! The way of operators' commands to a cluster's masters.
 
-use crate::unread::tell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use deadwax_dht_tls::{Identity, load_key};
 
 use crate::cli::Masters;
 use crate::node_address::NodeAddress;
+use crate::unread::tell;
 
 const MAP_DEFAULT: &str = "./deadwax-data/cluster.toml";
 

@@ -1,11 +1,12 @@
 //! How far long work has come: a bar on a terminal, a plain line now and then elsewhere.
 
-use crate::unread::tell;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::unread::tell;
 
 /// How often a plain line is printed where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -60,7 +61,7 @@ impl Progress {
 
     /// Prints a line above the bar.
     pub fn line(&self, text: &str) {
-        self.bar.suspend(|| tell(format_args!("{text}")));
+        self.bar.suspend(|| tell(text));
     }
 
     /// Runs something that prints while the bar is out of the way.

@@ -90,10 +90,10 @@ impl Client {
         }
     }
 
-    /// What the holders that said how many they have hold, one by one.
-    async fn look(known: &Known, partition: Partition, held: &[Said], deadline: Instant) -> Option<Look> {
-        let mut ids = Vec::with_capacity(held.len());
-        for said in held {
+    /// What those of a partition's holders have, one by one, that said how many they have.
+    async fn look(known: &Known, partition: Partition, all: &[Said], deadline: Instant) -> Option<Look> {
+        let mut ids = Vec::with_capacity(all.len());
+        for said in all.iter().filter(|said| said.digest.is_some()) {
             let listing = Self::list(known, said.node, said.volume, partition);
             ids.push(timeout_at(deadline, listing).await.ok()?.ok()?);
         }
@@ -136,8 +136,7 @@ impl Client {
                 count.by_digests(known, partition, &all);
                 continue;
             }
-            let held: Vec<Said> = all.iter().filter(|said| said.digest.is_some()).cloned().collect();
-            match Self::look(known, partition, &held, deadline).await {
+            match Self::look(known, partition, &all, deadline).await {
                 Some(look) if look.lacks() && doubtful.len() < DOUBTFUL_MAX => doubtful.push((partition, all, look)),
                 look => count.differed(known, partition, &all, look),
             }
@@ -146,16 +145,17 @@ impl Client {
             sleep_until(deadline.min(Instant::now() + SECOND_LOOK)).await;
         }
         for (partition, all, before) in doubtful {
-            let held: Vec<Said> = all.iter().filter(|said| said.digest.is_some()).cloned().collect();
-            let again = Self::look(known, partition, &held, deadline).await;
-            count.differed(known, partition, &all, Some(again.map_or(before.clone(), |again| again.and(&before))));
+            let look = match Self::look(known, partition, &all, deadline).await {
+                Some(again) => again.and(&before),
+                None => before,
+            };
+            count.differed(known, partition, &all, Some(look));
         }
         count.counted(u64::from(known.map().policy().copies))
     }
 }
 
 /// What a holder of a partition said that it has in it.
-#[derive(Clone)]
 struct Said {
     volume: VolumeId,
     node: usize,
@@ -164,7 +164,6 @@ struct Said {
 }
 
 /// What was seen of a partition.
-#[derive(Clone)]
 struct Look {
     /// Different tracks.
     tracks: u64,

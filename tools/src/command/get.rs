@@ -40,7 +40,7 @@ pub(super) async fn run(get: Get) -> anyhow::Result<bool> {
     if done.interruptions > 0 {
         story += &format!("; the connection was lost {} times", done.interruptions);
     }
-    tell(format_args!("{story}"));
+    tell(&story);
     if get.json {
         let (file, outcome) = (path.display().to_string(), if done.resumed > 0 { "resumed" } else { "fetched" });
         say(json!({"id": get.id, "bytes": done.bytes, "file": file, "outcome": outcome}))?;

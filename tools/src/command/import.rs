@@ -39,7 +39,7 @@ pub(super) async fn run(import: Import) -> anyhow::Result<bool> {
     let summary = importer::import(&client, import.paths, usize::from(import.jobs), &progress, on_line).await;
     progress.finish();
     if import.json {
-        tell(format_args!("{summary}"));
+        tell(summary);
     } else {
         say(summary)?;
     }

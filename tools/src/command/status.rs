@@ -1,6 +1,5 @@
 //! `deadwax status`.
 
-use crate::unread::tell;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use crate::http::Client;
 use crate::masters::newest;
 use crate::progress::{duration, size};
 use crate::table::{align, short};
+use crate::unread::tell;
 
 /// How often it is shown anew.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
