@@ -333,12 +333,14 @@ fn header_findings(tree: &Tree, segment: &Segment) -> Vec<Raw> {
     Vec::new()
 }
 
-/// Whether a segment without a footer was sealed: a snapshot that came after its last record would else list it.
+/// Whether a segment without a footer was sealed: a snapshot that came after its last record would else list it. Where no
+/// record is left, nothing tells whether the segment was there before the snapshot.
 fn lost_its_footer(tree: &Tree, segment: &Segment, sequence_max: u64) -> bool {
     let Ok(header) = &segment.header else { return false };
     let mut whole = tree.snapshots.iter().filter_map(|snapshot| snapshot.contents.as_ref().ok());
     let is_open = segment.footer == Footer::None && segment.listing.is_none();
     is_open
+        && sequence_max > 0
         && !is_hole(&*segment.image, segment.records_end())
         && whole.any(|(snapshot, _)| {
             (snapshot.shard, snapshot.shards) == (header.shard, header.shards) && snapshot.sequence_next > sequence_max

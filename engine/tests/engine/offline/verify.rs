@@ -111,6 +111,29 @@ fn lost_headers_footers_and_snapshots_are_named() {
     assert_eq!(report.tracks, lived.tracks.len() as u64, "the tracks are not harmed");
 }
 
+/// The snapshot is older than a segment of which nothing is left but its header, and tells nothing of it.
+#[test]
+fn a_segment_that_came_after_the_snapshot_and_lost_all_its_records_did_not_lose_its_footer() {
+    let (dir, config) = volume_dir();
+    let snapshot = dir.path().join("snapshots/0000.snapshot");
+    run(async {
+        let (volume, _) = open(&config).await;
+        put(&volume, &audio(1, 10 * MIB)).await.expect("puts");
+        volume.close().await;
+        let before = std::fs::read(&snapshot).expect("reads");
+        let (volume, _) = open(&config).await;
+        let track = audio(2, 8 * MIB);
+        put(&volume, &track).await.expect("puts");
+        volume.delete(&TrackId::of(&track)).await.expect("deletes");
+        volume.close().await;
+        // Whoever is killed writes none at the end.
+        std::fs::write(&snapshot, before).expect("writes");
+    });
+    assert_eq!(segments(dir.path()).len(), 2);
+    let report = verified(dir.path());
+    assert_eq!((report.findings, report.tracks), (Vec::new(), 1));
+}
+
 #[test]
 fn a_torn_tail_is_no_damage_and_a_rotten_listed_record_is() {
     let (dir, config) = volume_dir();
