@@ -39,12 +39,24 @@ pub(crate) struct Mapped {
     pub(crate) volumes: BTreeSet<VolumeId>,
 }
 
+/// By what a node goes when it starts.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    /// A map that is a file, and must agree with the settings.
+    File,
+    /// The map's log. Such a map changes while nobody edits settings, be it that a volume was retired, added or brought back by
+    /// a rollback: what the two do not share is left out or fenced, as the node's other drives and its vote must not wait
+    /// for an operator.
+    Log(&'a History),
+    /// A log that the others are yet to give. Until then the file tells who they are, and may be far behind on the node's
+    /// own volumes: those on its drives are opened, whatever it says.
+    LogToCome,
+}
+
 /// Reads all of it. Volumes whose drives fail are fenced, where others can be used.
-/// `history`: what the map's log says, where the node goes by one. Such a map changes while nobody edits settings, be it
-/// that a volume was retired, added or brought back by a rollback: what the two do not share is left out or fenced, as the
-/// node's other drives and its vote must not wait for an operator. A map that is a file must agree with the settings.
-pub(crate) fn read(config: &Config, shards: usize, history: Option<&History>) -> Result<Layout, Error> {
+pub(crate) fn read(config: &Config, shards: usize, source: Source<'_>) -> Result<Layout, Error> {
     let id = init::load_key(&config.dir)?.node_id();
+    let history = if let Source::Log(history) = source { Some(history) } else { None };
     let mapped = mapped(config, &id, history)?;
     let mut volumes = Vec::with_capacity(config.volumes.len());
     let mut failed = Vec::new();
@@ -57,18 +69,23 @@ pub(crate) fn read(config: &Config, shards: usize, history: Option<&History>) ->
     }
     check_once(volumes.iter().map(|volume| (volume.id, &volume.dir)))?;
     let here: BTreeSet<_> = volumes.iter().map(|volume| volume.id).collect();
-    let missing: Vec<_> = mapped.volumes.difference(&here).copied().collect();
+    let mut missing: Vec<_> = mapped.volumes.difference(&here).copied().collect();
     if volumes.is_empty() && !failed.is_empty() {
         return Err(failed.swap_remove(0).1);
     }
-    if history.is_some() {
-        volumes.retain(|volume| is_given(&mapped, &volume.id, &volume.dir));
-        if volumes.is_empty() {
-            tracing::error!("the map gives this node none of the volumes in its settings: it serves no track");
+    match source {
+        Source::File => {
+            failed = check_missing(config, &missing, failed)?;
+            volumes.iter().try_for_each(|volume| check_mapped(config, &mapped, &volume.id, &volume.dir))?;
         }
-    } else {
-        failed = check_missing(config, &missing, failed)?;
-        volumes.iter().try_for_each(|volume| check_mapped(config, &mapped, &volume.id, &volume.dir))?;
+        Source::Log(_) => {
+            volumes.retain(|volume| is_given(&mapped, &volume.id, &volume.dir));
+            if volumes.is_empty() {
+                tracing::error!("the map gives this node none of the volumes in its settings: it serves no track");
+            }
+        }
+        // One that is in no directory may have been retired since.
+        Source::LogToCome => missing.truncate(failed.len()),
     }
     volumes.extend(fence(&missing, &failed));
     Ok(Layout { id, cluster: mapped.cluster, epoch: mapped.epoch, members: mapped.members, volumes })

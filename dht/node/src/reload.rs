@@ -31,6 +31,10 @@ pub(crate) fn reload(node: &Node, commands: &[flume::Sender<Command>], events: &
         // Before all that may take long or be wrong: somebody's key may have been stolen.
         node.admission.set_people(&config);
         let history = node.history();
+        if node.core.is_some() && history.is_none() {
+            let why = "the other nodes have not told what it says yet: send SIGHUP again in a moment";
+            return Err(Error::Map { path: config.map.clone(), why: why.into() });
+        }
         let mapped = layout::mapped(&config, &node.id, history.as_ref())?;
         check_map(node, &config, &mapped)?;
         let plan = plan(node, &config, &mapped, history.is_some())?;

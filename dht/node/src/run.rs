@@ -20,6 +20,7 @@ use crate::driver::{Driver, Handle as Core, Parts};
 use crate::events::{EVENTS_MAX, Event, Events};
 use crate::executor::{self, Command as Order, Start};
 use crate::fitness::{self, Verdict};
+use crate::layout::Source;
 use crate::revival::{Revival, TICK};
 use crate::shard::{CALLS_MAX, Node};
 use crate::volumes::VolumeRecovery;
@@ -170,10 +171,15 @@ fn serve(
     let key = init::load_key(&config.dir)?;
     let identity = config.tls.then(|| Identity::new(&key));
     let parts = if founding::has_part(&config)? { Some(Parts::open(&config, key)?) } else { None };
-    if let Some(history) = parts.as_ref().and_then(Parts::history) {
-        config.protocols().fit(history.state().protocol())?;
-    }
-    let layout = layout::read(&config, shards, parts.as_ref().and_then(Parts::history))?;
+    let source = match parts.as_ref().map(Parts::history) {
+        None => Source::File,
+        Some(None) => Source::LogToCome,
+        Some(Some(history)) => {
+            config.protocols().fit(history.state().protocol())?;
+            Source::Log(history)
+        }
+    };
+    let layout = layout::read(&config, shards, source)?;
     let (core, inbox) = parts.is_some().then(Core::new).unzip();
     let node = Arc::new(Node::new(config, identity, layout, calls, core));
     // One for each shard, and one for the core.

@@ -36,6 +36,9 @@ pub(crate) fn wait(
     let (mut said, mut hung) = (String::new(), Duration::ZERO);
     loop {
         watch(site, load)?;
+        if load.broken(Rule::Died) > 0 {
+            return Ok(Err("a process that died would not be there".to_owned()));
+        }
         ensure!(!told.load(Ordering::Relaxed), "stopped by a signal");
         load.undecided().into_iter().for_each(|number| drop(load.fulfil(&Wish::Delete(number))));
         let why = match site.errands.current().map_or_else(|| healthy(site.gateway), at_it) {

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use deadwax_dht::wire::{ErrorCode, Message, Repairing};
 use deadwax_dht::{Map, VolumeId};
-use deadwax_node::{Config, Error, rejoin, run};
+use deadwax_node::{Config, Error, init, rejoin, run};
 use deadwax_track::{ByteRange, TrackId};
 
-use crate::cluster::Site;
+use crate::cluster::{Site, place};
 use crate::peer::{Peer, audio, tags};
 
 /// How long healing may take: a change waits 5 s to be compared, a pair 20 s for its turn, and a track that is missing
@@ -147,16 +147,22 @@ fn an_operator_has_all_compared_and_learns_when_nothing_is_missing() {
 
 #[test]
 fn a_node_that_lost_what_it_kept_of_its_cluster_takes_it_from_the_others() {
-    let sites = Site::trio();
+    let mut sites = Site::trio();
     let running = [sites[0].start(), sites[1].start()];
     let bytes = audio(3, 400_000);
     let id = put(&sites[0], &bytes);
+    // It got another drive since the map's file was written.
+    let second = sites[2].path("second");
+    std::fs::create_dir(&second).expect("made");
+    sites[2].config.volumes.push(second);
+    init(&sites[2].config, &place()).expect("initialises");
     std::fs::remove_dir_all(sites[2].config.dir.join("system")).expect("it was there");
     let why = sites[2].refusal();
     assert!(matches!(&why, Error::NoSystem(_)) && why.to_string().contains("cluster rejoin"), "{why}");
     rejoin(&sites[2].config).expect("nothing is there");
     assert!(matches!(rejoin(&sites[0].config), Err(Error::Running(_))));
     let third = sites[2].start();
+    assert_eq!(sites[2].connect().status().volumes.len(), 2);
     until("it has the track", HEALED, || has(&sites[2], id));
     assert_eq!(read(&sites[2], id, bytes.len()), Ok(bytes));
     third.stop();
