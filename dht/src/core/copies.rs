@@ -113,7 +113,10 @@ impl Core {
         self.touch(Part::Repair);
     }
 
-    pub(super) fn take_volume_up(&mut self, volume: VolumeId, digests: Vec<PartitionDigest>) {
+    pub(super) fn take_volume_up(&mut self, volume: VolumeId, digests: Vec<PartitionDigest>, track_bytes: u64) {
+        if track_bytes > 0 {
+            self.copies.repair.learn_lengths(digests.iter().map(|digest| u64::from(digest.tracks)).sum(), track_bytes);
+        }
         let partitions: BTreeSet<Partition> = digests.iter().map(|digest| digest.partition).collect();
         if !self.copies.up.insert(volume) {
             self.take_volume_down(volume);

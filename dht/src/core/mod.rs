@@ -185,7 +185,7 @@ impl Core {
             Input::Request(request) => self.take_request(request),
             Input::Done { number, outcome, bytes } => self.take_done(number, outcome, bytes),
             Input::StoredAtOnce(request) => self.take_stored_at_once(&request),
-            Input::VolumeUp { volume, digests } => self.take_volume_up(volume, digests),
+            Input::VolumeUp { volume, digests, track_bytes } => self.take_volume_up(volume, digests, track_bytes),
             Input::VolumeDown(volume) => self.take_volume_down(volume),
             Input::Stored { volume, track } => self.take_stored(volume, track),
             Input::Erased { volume, track, was_there } => self.take_erased(volume, track, was_there),

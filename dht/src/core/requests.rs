@@ -150,7 +150,12 @@ impl Core {
             }
         }
         let answer = match (outcome, request.verb) {
-            (Done::Stored, Verb::Put | Verb::StandIn) => self.stored(&request),
+            (Done::Stored, Verb::Put | Verb::StandIn) => {
+                if bytes > 0 {
+                    self.copies.repair.learn_lengths(1, bytes);
+                }
+                self.stored(&request)
+            }
             (Done::NotHere, Verb::Get | Verb::Pull { .. }) => self.not_here(&request),
             (Done::Sent, Verb::Get | Verb::Pull { .. }) => Finished::Sent,
             _ => Finished::Failed,

@@ -27,7 +27,7 @@ const RETRY_MS: (u64, u64) = (2_000, 300_000);
 const DRIVE_MS: (u64, u64) = (30_000, 900_000);
 /// Own volumes; of more than so many wants are dropped.
 const VOLUMES_MAX: usize = 256;
-/// The mean length of tracks is that of so many tracks of the settings' length, and those that came.
+/// The mean length of tracks is that of so many tracks of the settings' length, and those that were seen.
 const MEAN_WEIGHT: u64 = 8;
 
 #[derive(Debug)]
@@ -92,6 +92,8 @@ pub struct Repair {
     /// A poll looked at enough partitions; it goes on from this time.
     go_on_at: u64,
     pulled: (u64, u64),
+    /// Other tracks of which the length is known, and their bytes.
+    seen: (u64, u64),
     failed: u64,
     dropped: u64,
 }
@@ -117,6 +119,7 @@ impl Repair {
             paused: false,
             go_on_at: 0,
             pulled: (0, 0),
+            seen: (0, 0),
             failed: 0,
             dropped: 0,
             settings,
@@ -429,11 +432,16 @@ impl Repair {
         starts.min().map_or(timers, |start| timers.min(start.max(self.go_on_at)))
     }
 
-    /// The mean length of the tracks that came, beside some of the length that the settings say.
+    /// Some tracks have so many bytes together: those of unknown length are taken to be alike.
+    pub(crate) const fn learn_lengths(&mut self, tracks: u64, bytes: u64) {
+        self.seen = (self.seen.0.saturating_add(tracks), self.seen.1.saturating_add(bytes));
+    }
+
+    /// The mean length of the tracks that were seen or came, beside some of the length that the settings say.
     pub(crate) fn track_bytes_mean(&self) -> u64 {
-        let (tracks, bytes) = self.pulled;
+        let (tracks, bytes) = (self.pulled.0.saturating_add(self.seen.0), self.pulled.1.saturating_add(self.seen.1));
         let weighed = (self.settings.track_bytes_mean.max(1)).saturating_mul(MEAN_WEIGHT);
-        weighed.saturating_add(bytes) / (MEAN_WEIGHT + tracks)
+        weighed.saturating_add(bytes) / MEAN_WEIGHT.saturating_add(tracks)
     }
 
     /// How it stands at `now`. Takes time by the number of own volumes.

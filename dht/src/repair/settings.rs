@@ -20,7 +20,7 @@ pub struct RepairSettings {
     pub serves_max: usize,
     /// Wants in memory. Default 65,536, 7 to 16 MB. What is beyond it is found again by anti-entropy.
     pub wants_max: usize,
-    /// What a track of unknown length counts as until some were pulled, in bytes. Default 30 MB.
+    /// What a track of unknown length counts as where none was seen, in bytes. Default 30 MB.
     pub track_bytes_mean: u64,
 }
 

@@ -1,5 +1,6 @@
 //! What the core wants done, done.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::events::Event;
 use crate::refusal::Refusal;
 use crate::shard::{Node, Shard};
 use crate::system::SystemOp;
+use crate::volumes::LocalVolume;
 
 /// Between tries to erase a track: the drive does it, or is fenced within some seconds.
 const ERASE_RETRY: Duration = Duration::from_secs(1);
@@ -124,9 +126,9 @@ impl Driver {
         glommio::spawn_local(async move {
             let opened = node.at(number);
             let volume = opened.id;
-            match digests(&node, number).await {
-                Ok(digests) => {
-                    node.tell(Input::VolumeUp { volume, digests });
+            match begin_telling(&node, number).await {
+                Ok((digests, track_bytes)) => {
+                    node.tell(Input::VolumeUp { volume, digests, track_bytes });
                     drop(node.gather(number, |local| async move { local.release() }).await);
                     // What befell it meanwhile was told before, when the core did not have it.
                     let again = !Arc::ptr_eq(&opened, &node.at(number));
@@ -145,10 +147,14 @@ impl Driver {
     }
 }
 
-/// What a volume holds. What happens to it from here on is held back, shard by shard.
-async fn digests(node: &Arc<Node>, volume: usize) -> Result<Vec<PartitionDigest>, Refusal> {
-    let parts = node.gather(volume, |local| async move { local.begin_telling() }).await?;
-    Ok(crate::answers::merged(parts))
+/// What a volume holds, and how many bytes its tracks have. What happens to it from here on is held back, shard by shard.
+async fn begin_telling(node: &Arc<Node>, volume: usize) -> Result<(Vec<PartitionDigest>, u64), Refusal> {
+    let told = |local: Rc<LocalVolume>| async move {
+        let digests = local.begin_telling();
+        (digests, local.usage().track_bytes)
+    };
+    let (parts, track_bytes): (_, Vec<u64>) = node.gather(volume, told).await?.into_iter().unzip();
+    Ok((crate::answers::merged(parts), track_bytes.into_iter().sum()))
 }
 
 /// The ids that a volume has in a partition, rising.

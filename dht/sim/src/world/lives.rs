@@ -80,7 +80,7 @@ impl World {
         }
         let (volume, digests) = (drive.id, drive.digests());
         self.hosts[host as usize].load.forget_volume(&volume);
-        self.step(host, Input::VolumeUp { volume, digests });
+        self.step(host, Input::VolumeUp { volume, digests, track_bytes: 0 });
     }
 
     /// A drive goes.

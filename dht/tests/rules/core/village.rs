@@ -58,6 +58,8 @@ pub(crate) struct Village {
     pub(crate) spoken: Vec<Protocols>,
     /// What comes to a volume at once, where partitions are small; of cores that start from now on.
     pub(crate) volume_moving_bytes: u64,
+    /// The length of each track, as volumes tell it when they come up.
+    pub(crate) track_bytes: u64,
     layouts: LayoutCache,
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
@@ -116,6 +118,7 @@ impl Village {
             history,
             spoken,
             volume_moving_bytes: 0,
+            track_bytes: 0,
             layouts: LayoutCache::for_many(),
             queue: BTreeMap::new(),
             sequence: 0,
@@ -196,7 +199,8 @@ impl Village {
                 of.tracks += 1;
                 of.digest.iter_mut().zip(track.as_bytes()).for_each(|(sum, byte)| *sum ^= byte);
             }
-            self.act(at, Input::VolumeUp { volume, digests: digests.into_values().collect() });
+            let track_bytes = self.houses[at].disk[&volume].len() as u64 * self.track_bytes;
+            self.act(at, Input::VolumeUp { volume, digests: digests.into_values().collect(), track_bytes });
         }
     }
 
