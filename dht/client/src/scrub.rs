@@ -1,10 +1,7 @@
 //! Whether all that nodes hold was read and checked, how long ago, and having it done now.
 
-use std::time::Duration;
-
 use deadwax_dht::wire::{Message, Scrubbing, VolumeScrub, VolumeState};
-use deadwax_dht::{Failure, FailureKind, NodeId, VolumeId};
-use tokio::time::timeout;
+use deadwax_dht::{Failure, NodeId, VolumeId};
 
 use crate::Client;
 use crate::known::Known;
@@ -36,19 +33,6 @@ impl Client {
 
     async fn ask_of_scrubs(&self, node: &NodeId, request: Scrubbing) -> Result<Vec<VolumeScrub>, Failure> {
         scrubs_of(self.ask_by_name(node, &Message::Scrubbing(request)).await?)
-    }
-
-    /// What a node of the map answers within [`status_ms`](crate::ClientConfig::status_ms).
-    pub(crate) async fn ask_by_name(&self, node: &NodeId, request: &Message) -> Result<Message, Failure> {
-        let known = self.known();
-        let index = known.map().nodes().iter().position(|each| each.id == *node);
-        let missing = || Failure::new(FailureKind::Refused, format!("the map has no node {}", node.short()));
-        let asking = known.ask(index.ok_or_else(missing)?, request);
-        let late = |_| Failure::new(FailureKind::Stalled, "did not answer in time");
-        let (lease, reply) =
-            timeout(Duration::from_millis(self.inner.config.status_ms), asking).await.map_err(late)??;
-        lease.give_back();
-        Ok(reply)
     }
 }
 

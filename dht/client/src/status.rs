@@ -8,7 +8,7 @@ use deadwax_dht::wire::{CoreStatus, Message, NodeStatus, VolumeScrub, VolumeStat
 use deadwax_dht::{ClusterId, Failure, FailureKind, Map, NodeId};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::Client;
 use crate::copies::{Copies, VolumeDigests};
@@ -99,6 +99,19 @@ struct Answered {
 }
 
 impl Client {
+    /// What a node of the map answers within [`status_ms`](crate::ClientConfig::status_ms).
+    pub(crate) async fn ask_by_name(&self, node: &NodeId, request: &Message) -> Result<Message, Failure> {
+        let known = self.known();
+        let index = known.map().nodes().iter().position(|each| each.id == *node);
+        let missing = || Failure::new(FailureKind::Refused, format!("the map has no node {}", node.short()));
+        let asking = known.ask(index.ok_or_else(missing)?, request);
+        let late = |_| Failure::new(FailureKind::Stalled, "did not answer in time");
+        let (lease, reply) =
+            timeout(Duration::from_millis(self.inner.config.status_ms), asking).await.map_err(late)??;
+        lease.give_back();
+        Ok(reply)
+    }
+
     /// Asks every node how it is and what it holds, and compares. Takes [`status_ms`](crate::ClientConfig::status_ms)
     /// or so at most; what did not answer by then counts as down, and the whole never fails. By the newest map that a node
     /// tells of, where it can be fetched in time; else that is fetched for the next time.
