@@ -22,6 +22,7 @@ pub mod cluster;
 pub mod command;
 pub mod download;
 pub mod follow;
+pub mod heap;
 pub mod http;
 pub mod importer;
 pub mod join_token;

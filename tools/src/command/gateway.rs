@@ -1,8 +1,7 @@
 //! `deadwax gateway`.
 
-use crate::children;
 use crate::cli::Gateway;
-use crate::settings;
+use crate::{children, heap, settings};
 
 pub(super) fn run(gateway: &Gateway) -> anyhow::Result<bool> {
     if let Some(parent) = gateway.parent
@@ -10,6 +9,7 @@ pub(super) fn run(gateway: &Gateway) -> anyhow::Result<bool> {
     {
         anyhow::bail!("its parent, process {parent}, has ended");
     }
+    heap::give_back();
     let mut config = settings::load_gateway(&gateway.config)?;
     if let Some(listen) = gateway.listen {
         config.listen = listen;

@@ -1,7 +1,7 @@
 //! `deadwax master`.
 
-use crate::children;
 use crate::cli::Master;
+use crate::{children, heap};
 
 pub(super) fn run(master: &Master) -> anyhow::Result<bool> {
     if let Some(parent) = master.parent
@@ -9,6 +9,7 @@ pub(super) fn run(master: &Master) -> anyhow::Result<bool> {
     {
         anyhow::bail!("its parent, process {parent}, has ended");
     }
+    heap::give_back();
     let config = deadwax_node::Config::load(&master.config)?;
     deadwax_node::run(config, |ready| {
         tracing::info!(node = %ready.node, address = %ready.address, shards = ready.shards, "master is ready");
