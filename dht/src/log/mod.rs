@@ -83,7 +83,7 @@ pub const VOTERS_MAX: usize = 7;
 /// The most records that a history keeps behind its newest epoch.
 pub const RECORDS_MAX: usize = 64;
 /// The most bytes of those records together; older ones are forgotten before their time where they are large.
-pub const RECORDS_BYTES_MAX: usize = 8 * MIB;
+pub const RECORDS_BYTES_MAX: usize = 4 * MIB;
 /// The most partitions that one change may name.
 pub const MOVES_MAX: usize = 4_096;
 /// The most tokens that were not used yet.

@@ -62,7 +62,7 @@ fn record(change: Change) -> Record {
 
 fn persist() -> Persist {
     let entry = Entry { index: 2, term: 3, voters: true, data: vec![4], context: vec![5, 6] };
-    let snapshot = Snapshot { index: 1, term: 2, voters: vec![1, 2], outgoing: vec![3], history: vec![7] };
+    let snapshot = Snapshot { index: 1, term: 2, voters: vec![1, 2], outgoing: vec![3], history: vec![7].into() };
     let vote = Some(Vote { term: 3, seat: 1, commit: 2 });
     Persist { number: 9, snapshot: Some(snapshot), local: true, entries: vec![entry], vote }
 }

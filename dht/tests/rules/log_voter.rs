@@ -282,7 +282,11 @@ fn a_broken_state_is_refused() {
     with(&|bad| bad.entries.push(entry(2, 9)));
     with(&|bad| bad.vote.commit = 2);
     with(&|bad| bad.vote.commit = 0);
-    with(&|bad| bad.snapshot.history[50] ^= 1);
+    with(&|bad| {
+        let mut bytes = bad.snapshot.history.to_vec();
+        bytes[50] ^= 1;
+        bad.snapshot.history = bytes.into();
+    });
     with(&|bad| bad.snapshot.voters[0] = 9);
     let config = ConsensusConfig { election_ticks: 1, ..ConsensusConfig::new(1) };
     let bad = Consensus::start(&config, 0, good, &genesis).map(|_| ());

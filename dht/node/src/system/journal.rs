@@ -21,6 +21,8 @@ const GROWTH: u64 = 4;
 const GROWTH_BYTES: u64 = 16 << 20;
 /// How many bytes of records are gathered for one write. Beyond, a flush has several.
 const WRITE_BYTES: usize = 4 << 20;
+/// What is kept of that memory: most steps have some hundred bytes.
+const KEPT_BYTES: usize = 64 << 10;
 
 /// The journal, open at its end.
 #[derive(Debug)]
@@ -88,7 +90,7 @@ impl Journal {
         self.end += self.gathered.len() as u64;
         self.gathered.clear();
         // One large record in a long time should not hold its memory.
-        self.gathered.shrink_to(WRITE_BYTES);
+        self.gathered.shrink_to(KEPT_BYTES);
         Ok(())
     }
 

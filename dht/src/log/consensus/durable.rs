@@ -1,5 +1,6 @@
 //! What a voter must find again after it stopped.
 
+use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry as RaftEntry, EntryType, HardState};
 
 use super::super::batch::Batch;
@@ -53,8 +54,8 @@ pub struct Snapshot {
     pub voters: Vec<u64>,
     /// The seats that vote, too, while a change of voters is under way.
     pub outgoing: Vec<u64>,
-    /// The [`Batch`] of the whole history, as bytes.
-    pub history: Vec<u8>,
+    /// The [`Batch`] of the whole history, as bytes: shared by who votes and who keeps it.
+    pub history: Bytes,
 }
 
 /// One step of a voter's durable state. The driver makes it durable, then calls
@@ -303,7 +304,7 @@ impl Snapshot {
     pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, BadBytes> {
         let (index, term) = (from.u64()?, from.u64()?);
         let (voters, outgoing) = (read_seats(from)?, read_seats(from)?);
-        let history = from.blob()?.to_vec();
+        let history = Bytes::copy_from_slice(from.blob()?);
         if history.len() > BATCH_BYTES_MAX {
             return Err(BadBytes::TooLong { what: "history", got: history.len(), max: BATCH_BYTES_MAX });
         }
@@ -315,7 +316,7 @@ impl Snapshot {
         let seats = |voters: &[Voter]| voters.iter().map(|voter| voter.seat).collect();
         let state = history.state();
         let (voters, outgoing) = (seats(state.voters()), seats(state.outgoing()));
-        Self { index, term, voters, outgoing, history: history.since(0).encode() }
+        Self { index, term, voters, outgoing, history: history.since(0).encode().into() }
     }
 
     /// The history that the snapshot holds, verified.
@@ -333,7 +334,7 @@ impl Snapshot {
     }
 
     pub(super) fn to_raft(&self) -> raft::eraftpb::Snapshot {
-        let mut snapshot = raft::eraftpb::Snapshot { data: self.history.clone().into(), ..Default::default() };
+        let mut snapshot = raft::eraftpb::Snapshot { data: self.history.clone(), ..Default::default() };
         let metadata = snapshot.mut_metadata();
         metadata.index = self.index;
         metadata.term = self.term;
@@ -345,7 +346,7 @@ impl Snapshot {
         let metadata = snapshot.get_metadata();
         let conf = metadata.get_conf_state();
         let (voters, outgoing) = (conf.voters.clone(), conf.voters_outgoing.clone());
-        Self { index: metadata.index, term: metadata.term, voters, outgoing, history: snapshot.data.to_vec() }
+        Self { index: metadata.index, term: metadata.term, voters, outgoing, history: snapshot.data.clone() }
     }
 }
 

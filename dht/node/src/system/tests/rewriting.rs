@@ -55,7 +55,7 @@ fn a_journal_does_not_grow_without_bound() {
     let (mut system, mut model) = opened(dir.path(), true);
     let mut lengths = Vec::new();
     for number in 0..70 {
-        let snapshot = Snapshot { index: number, term: 1, history: vec![1; MIB], ..Snapshot::default() };
+        let snapshot = Snapshot { index: number, term: 1, history: vec![1; MIB].into(), ..Snapshot::default() };
         let step = Persist { number, snapshot: Some(snapshot), local: true, entries: Vec::new(), vote: None };
         let op = SystemOp::Persist(1, Box::new(step));
         system.apply(std::slice::from_ref(&op)).expect("a good drive");

@@ -85,7 +85,7 @@ impl Script {
             term: 1,
             voters: vec![1, 2, seat + 3],
             outgoing: Vec::new(),
-            history: vec![7; random.index(40)],
+            history: vec![7; random.index(40)].into(),
         });
         let first = last + 1 - u64::from(random.percent(30) && last > 0);
         let count = random.below(3);
