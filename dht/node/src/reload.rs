@@ -32,7 +32,7 @@ pub(crate) fn reload(node: &Node, commands: &[flume::Sender<Command>], events: &
         node.admission.set_people(&config);
         let history = node.history();
         if node.core.is_some() && history.is_none() {
-            let why = "the other nodes have not told what it says yet: send SIGHUP again in a moment";
+            let why = "the log by which it goes has not come from the other nodes yet: send SIGHUP again in a moment";
             return Err(Error::Map { path: config.map.clone(), why: why.into() });
         }
         let mapped = layout::mapped(&config, &node.id, history.as_ref())?;

@@ -44,7 +44,7 @@ impl Copies {
         }
     }
 
-    /// Bytes of a partition, as far as this node's volumes tell: its tracks by the mean length of those that came.
+    /// Bytes of a partition, as far as this node's volumes tell: its tracks by the mean length of those that are known.
     pub(super) fn partition_bytes_mean(&self) -> u64 {
         let held = self.layout.as_ref().map_or(0, |layout| self.up.iter().map(|up| layout.held_by(up).len()).sum());
         let digests = self.up.iter().flat_map(|up| self.sync.inventory().digests(up));
@@ -115,7 +115,8 @@ impl Core {
 
     pub(super) fn take_volume_up(&mut self, volume: VolumeId, digests: Vec<PartitionDigest>, track_bytes: u64) {
         if track_bytes > 0 {
-            self.copies.repair.learn_lengths(digests.iter().map(|digest| u64::from(digest.tracks)).sum(), track_bytes);
+            let tracks = digests.iter().map(|digest| u64::from(digest.tracks)).sum();
+            self.copies.repair.learn_lengths(Some(volume), tracks, track_bytes);
         }
         let partitions: BTreeSet<Partition> = digests.iter().map(|digest| digest.partition).collect();
         if !self.copies.up.insert(volume) {

@@ -67,7 +67,8 @@ pub enum Input {
         volume: VolumeId,
         /// Its partitions that are not empty.
         digests: Vec<PartitionDigest>,
-        /// How many bytes their tracks have, or 0 where that is not known: so long are tracks, for forecasts.
+        /// How many bytes their tracks have, or 0 where that is not known: tracks of unknown length are taken to be as long, in
+        /// forecasts and in what repair and moves take on at once.
         track_bytes: u64,
     },
     /// A drive is gone, or fenced.

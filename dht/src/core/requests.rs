@@ -152,7 +152,7 @@ impl Core {
         let answer = match (outcome, request.verb) {
             (Done::Stored, Verb::Put | Verb::StandIn) => {
                 if bytes > 0 {
-                    self.copies.repair.learn_lengths(1, bytes);
+                    self.copies.repair.learn_lengths(None, 1, bytes);
                 }
                 self.stored(&request)
             }

@@ -82,8 +82,10 @@ pub const VOTERS_MIN: usize = 3;
 pub const VOTERS_MAX: usize = 7;
 /// The most records that a history keeps behind its newest epoch.
 pub const RECORDS_MAX: usize = 64;
-/// The most bytes of those records together; older ones are forgotten before their time where they are large.
-pub const RECORDS_BYTES_MAX: usize = 4 * MIB;
+/// The most bytes of those records together; older ones are forgotten before their time where they are large. What is kept
+/// decides proposals, so that this may change only with a version of the protocol.
+pub const RECORDS_BYTES_MAX: usize = 32 * MIB;
+const _: () = assert!(RECORDS_BYTES_MAX >= RECORD_BYTES_MAX, "the newest record is always kept");
 /// The most partitions that one change may name.
 pub const MOVES_MAX: usize = 4_096;
 /// The most tokens that were not used yet.

@@ -92,8 +92,8 @@ pub struct Repair {
     /// A poll looked at enough partitions; it goes on from this time.
     go_on_at: u64,
     pulled: (u64, u64),
-    /// Other tracks of which the length is known, and their bytes.
-    seen: (u64, u64),
+    /// Other tracks of which the length is known, and their bytes: those on a volume when it came up, and those put since.
+    seen: BTreeMap<Option<VolumeId>, (u64, u64)>,
     failed: u64,
     dropped: u64,
 }
@@ -119,7 +119,7 @@ impl Repair {
             paused: false,
             go_on_at: 0,
             pulled: (0, 0),
-            seen: (0, 0),
+            seen: BTreeMap::new(),
             failed: 0,
             dropped: 0,
             settings,
@@ -432,14 +432,19 @@ impl Repair {
         starts.min().map_or(timers, |start| timers.min(start.max(self.go_on_at)))
     }
 
-    /// Some tracks have so many bytes together: those of unknown length are taken to be alike.
-    pub(crate) const fn learn_lengths(&mut self, tracks: u64, bytes: u64) {
-        self.seen = (self.seen.0.saturating_add(tracks), self.seen.1.saturating_add(bytes));
+    /// Some tracks have so many bytes together, those of a volume that came up or others: those of unknown length are taken to
+    /// be alike.
+    pub(crate) fn learn_lengths(&mut self, volume: Option<VolumeId>, tracks: u64, bytes: u64) {
+        let seen = self.seen.entry(volume).or_default();
+        let before = if volume.is_some() { (0, 0) } else { *seen };
+        *seen = (before.0.saturating_add(tracks), before.1.saturating_add(bytes));
     }
 
     /// The mean length of the tracks that were seen or came, beside some of the length that the settings say.
     pub(crate) fn track_bytes_mean(&self) -> u64 {
-        let (tracks, bytes) = (self.pulled.0.saturating_add(self.seen.0), self.pulled.1.saturating_add(self.seen.1));
+        let known = self.seen.values().chain([&self.pulled]);
+        let (tracks, bytes) = known
+            .fold((0u64, 0u64), |sum, (tracks, bytes)| (sum.0.saturating_add(*tracks), sum.1.saturating_add(*bytes)));
         let weighed = (self.settings.track_bytes_mean.max(1)).saturating_mul(MEAN_WEIGHT);
         weighed.saturating_add(bytes) / MEAN_WEIGHT.saturating_add(tracks)
     }

@@ -37,7 +37,7 @@ pub(crate) fn wait(
     loop {
         watch(site, load)?;
         if load.broken(Rule::Died) > 0 {
-            return Ok(Err("a process that died would not be there".to_owned()));
+            return Ok(Err("a process died: see above".to_owned()));
         }
         ensure!(!told.load(Ordering::Relaxed), "stopped by a signal");
         load.undecided().into_iter().for_each(|number| drop(load.fulfil(&Wish::Delete(number))));

@@ -153,7 +153,7 @@ fn a_cluster_that_has_just_started_serves_on_when_another_member_comes() {
     }
 }
 
-/// Until then tracks count as long as the settings guess, 30 MB, which is seven times too much here.
+/// The settings guess 30 MB, which is seven times too much here.
 #[test]
 fn a_forecast_goes_by_the_lengths_that_tracks_have() {
     let mut village = stored(4_000);
