@@ -8,8 +8,7 @@ use deadwax_dht::wire::PROTOCOL_VERSION;
 use serde_json::json;
 
 use crate::cli::{Change, Cli, Cluster, Command, Following, Volume};
-use crate::unread::tell;
-use crate::unread::{self, Unread};
+use crate::unread::{self, Unread, tell};
 
 mod cluster_change;
 mod cluster_init;

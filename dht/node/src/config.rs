@@ -35,7 +35,7 @@ const IO_MEMORY_BYTES_MIN: u64 = 8 * MIB;
 ///                                                kept, and again for the voters; some 7 MB a map; what a change leaves in heaps
 /// ```
 ///
-/// so that an idle node holds its slabs, its index, and little else.
+/// so that an idle node holds its slabs, its index, and little else until its map has changed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

@@ -114,10 +114,8 @@ impl Core {
     }
 
     pub(super) fn take_volume_up(&mut self, volume: VolumeId, digests: Vec<PartitionDigest>, track_bytes: u64) {
-        if track_bytes > 0 {
-            let tracks = digests.iter().map(|digest| u64::from(digest.tracks)).sum();
-            self.copies.repair.learn_lengths(Some(volume), tracks, track_bytes);
-        }
+        let tracks = digests.iter().map(|digest| u64::from(digest.tracks)).sum();
+        self.copies.repair.learn_lengths(Some(volume), tracks, track_bytes);
         let partitions: BTreeSet<Partition> = digests.iter().map(|digest| digest.partition).collect();
         if !self.copies.up.insert(volume) {
             self.take_volume_down(volume);

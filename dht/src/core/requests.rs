@@ -151,9 +151,7 @@ impl Core {
         }
         let answer = match (outcome, request.verb) {
             (Done::Stored, Verb::Put | Verb::StandIn) => {
-                if bytes > 0 {
-                    self.copies.repair.learn_lengths(None, 1, bytes);
-                }
+                self.copies.repair.learn_lengths(None, 1, bytes);
                 self.stored(&request)
             }
             (Done::NotHere, Verb::Get | Verb::Pull { .. }) => self.not_here(&request),

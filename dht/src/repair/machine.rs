@@ -432,9 +432,12 @@ impl Repair {
         starts.min().map_or(timers, |start| timers.min(start.max(self.go_on_at)))
     }
 
-    /// Some tracks have so many bytes together, those of a volume that came up or others: those of unknown length are taken to
-    /// be alike.
+    /// Some tracks have so many bytes together, those of a volume that came up or others; 0: it is not known. Those of unknown
+    /// length are taken to be alike.
     pub(crate) fn learn_lengths(&mut self, volume: Option<VolumeId>, tracks: u64, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
         let seen = self.seen.entry(volume).or_default();
         let before = if volume.is_some() { (0, 0) } else { *seen };
         *seen = (before.0.saturating_add(tracks), before.1.saturating_add(bytes));

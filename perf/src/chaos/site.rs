@@ -366,7 +366,7 @@ pub(crate) fn memory_max(process: &str, clients: usize, tracks: usize) -> u64 {
         // The program, its cache, what it knows of tracks, and what is under way.
         return 48 * MIB + CACHE_BYTES + KNOWN_BYTES_MAX + clients as u64 * GATEWAY_REQUEST_BYTES;
     }
-    // As `deadwax_node::Config` says, for one shard, without what it allows for the log: transfers are never all at it at once.
+    // Below what `deadwax_node::Config` says for one shard: nothing is allowed for the log.
     let buffers = IO_MEMORY_BYTES.max(TRANSFERS_MAX * 7 * MIB);
     let receive = TRANSFERS_MAX * 3_380 * KIB;
     48 * MIB + buffers + receive + CONNECTIONS_MAX * 24 * KIB + tracks as u64 * 18
