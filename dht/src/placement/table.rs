@@ -48,6 +48,8 @@ pub(super) struct Table<'a> {
     pub(super) fair: &'a [u64],
     /// The partitions of each volume.
     partitions: Vec<Vec<u16>>,
+    /// Where in its volume's `partitions` each copy of `held` is: of few volumes each has ten thousands.
+    places: Vec<u32>,
     /// The volumes, emptiest first.
     order: BTreeSet<(u64, u32)>,
     /// Partitions that have a holder which they had not before.
@@ -58,6 +60,11 @@ pub(super) struct Table<'a> {
     pub(super) moved: u32,
     /// See [`LOOKS_MAX`].
     looks: usize,
+}
+
+/// Where the next of these comes.
+fn place(partitions: &[u16]) -> u32 {
+    u32::try_from(partitions.len()).expect("a volume has at most a copy of each partition")
 }
 
 impl<'a> Table<'a> {
@@ -79,6 +86,7 @@ impl<'a> Table<'a> {
             ceilings: Vec::new(),
             fair,
             partitions: vec![Vec::new(); fair.len()],
+            places: vec![0; held.volumes.len()],
             order: BTreeSet::new(),
             moving: BTreeSet::new(),
             overridden: vec![false; usize::from(u16::MAX) + 1],
@@ -89,9 +97,12 @@ impl<'a> Table<'a> {
         table.tolerate(tolerance);
         for partition in 0..=u16::MAX {
             table.note(partition);
-            for &volume in table.held.of(partition) {
-                table.counts[volume as usize] += 1;
-                table.partitions[volume as usize].push(partition);
+            let begin = usize::from(partition) * table.held.copies;
+            for at in begin..begin + table.held.copies {
+                let volume = table.held.volumes[at] as usize;
+                table.counts[volume] += 1;
+                table.places[at] = place(&table.partitions[volume]);
+                table.partitions[volume].push(partition);
             }
         }
         table.order = (0..).zip(&table.counts).map(|(volume, _)| (table.fullness(volume), volume)).collect();
@@ -177,23 +188,29 @@ impl<'a> Table<'a> {
 
     pub(super) fn make(&mut self, Move { partition, from, to }: Move) {
         self.moved -= self.arrivals(partition);
-        let at = usize::from(partition) * self.held.copies;
-        let slots = &mut self.held.volumes[at..at + self.held.copies];
-        *slots.iter_mut().find(|volume| **volume == from).expect("who gives a copy has it") = to;
-        for (volume, more) in [(from, false), (to, true)] {
-            self.order.remove(&(self.fullness(volume), volume));
-            let (count, partitions) = (&mut self.counts[volume as usize], &mut self.partitions[volume as usize]);
-            if more {
-                *count += 1;
-                partitions.push(partition);
-            } else {
-                *count -= 1;
-                let at = partitions.iter().position(|other| *other == partition).expect("it has the copy");
-                partitions.swap_remove(at);
-            }
-            self.order.insert((self.fullness(volume), volume));
+        [from, to].iter().for_each(|volume| _ = self.order.remove(&(self.fullness(*volume), *volume)));
+        let at = self.slot(partition, from);
+        self.held.volumes[at] = to;
+        self.counts[to as usize] += 1;
+        let place = place(&self.partitions[to as usize]);
+        self.partitions[to as usize].push(partition);
+        let left = std::mem::replace(&mut self.places[at], place);
+        self.counts[from as usize] -= 1;
+        let others = &mut self.partitions[from as usize];
+        let gone = others.swap_remove(left as usize);
+        debug_assert_eq!(gone, partition, "places lead to the copies that they are of");
+        if let Some(&moved) = others.get(left as usize) {
+            let moved = self.slot(moved, from);
+            self.places[moved] = left;
         }
+        [from, to].iter().for_each(|volume| _ = self.order.insert((self.fullness(*volume), *volume)));
         self.note(partition);
+    }
+
+    /// Where in `held` the copy of `partition` is that `volume` has.
+    fn slot(&self, partition: u16, volume: u32) -> usize {
+        let at = self.held.of(partition).iter().position(|holder| *holder == volume).expect("it has the copy");
+        usize::from(partition) * self.held.copies + at
     }
 
     /// Brings every volume within its bounds, as far as the rules allow.
