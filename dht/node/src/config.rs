@@ -31,8 +31,8 @@ const IO_MEMORY_BYTES_MIN: u64 = 8 * MIB;
 ///   + tracks x 18 bytes                          the engine's index: 10 million tracks, 180 MB
 ///   + 28 MiB                                     with a log, while much is missing or moves: 65,536 tracks that are wanted
 ///                                                (16 MB; more are found again later), and messages that wait for the core
-///   + 96 MiB                                     with a log, once its map has changed: of the last changes 32 MiB at most are
-///                                                kept, and again for the voters; some 7 MB a map; what a change leaves in heaps
+///   + 48 MiB                                     with a log, once its map has changed: the last changes, as bytes 4 MiB at
+///                                                most, and some 7 MB a map; what a change leaves in heaps
 /// ```
 ///
 /// so that an idle node holds its slabs, its index, and little else until its map has changed.

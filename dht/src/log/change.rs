@@ -8,7 +8,7 @@ use super::spec::{
     write_node, write_overrides, write_partitions, write_policy, write_rack, write_spec, write_volume, write_volumes,
 };
 use super::state::{Grant, Token};
-use super::transition::{Move, Stage};
+use super::transition::{Move, Stage, read_moves, write_moves};
 use crate::wire::{PROTOCOL_OF_NODES, PROTOCOL_OF_TOKENS};
 use crate::{MapSpec, Node, NodeId, Override, Policy, TokenName, Volume, VolumeId};
 
@@ -205,7 +205,7 @@ impl Change {
             }
             Self::SetPolicy(policy) => write_policy(out, *policy),
             Self::SetOverrides(overrides) => write_overrides(out, overrides),
-            Self::Begin(moves) => out.list(moves.iter(), |out, each| each.write(out)),
+            Self::Begin(moves) => write_moves(out, moves),
             Self::Advance { partitions, to } => {
                 to.write(out);
                 write_partitions(out, partitions);
@@ -284,7 +284,7 @@ impl Change {
             9 => Self::SetAddress { node: from.node()?, address: from.text()? },
             10 => Self::SetPolicy(read_policy(from)?),
             11 => Self::SetOverrides(read_overrides(from)?),
-            12 => Self::Begin(from.list(10, Move::read)?),
+            12 => Self::Begin(read_moves(from)?),
             13 => {
                 let to = Stage::read(from)?;
                 Self::Advance { partitions: read_partitions(from)?, to }

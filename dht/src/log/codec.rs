@@ -17,7 +17,7 @@ pub enum BadBytes {
     #[error("{0} bytes follow the value")]
     Extra(usize),
     /// A version that this program does not read.
-    #[error("version is {0}: use a newer program")]
+    #[error("version is {0}, which this program does not read: use the one that wrote it, or a newer one")]
     Version(u8),
     /// A tag that means nothing.
     #[error("tag of {what} is {got}")]

@@ -345,8 +345,9 @@ impl History {
         self.moves.note(record.epoch, &touch);
         self.kept.push_back(Kept { record, hash, bytes: bytes.len(), touch });
         self.state = Arc::new(state);
-        while self.kept.len() > RECORDS_MAX || self.kept_bytes > RECORDS_BYTES_MAX {
-            let oldest = self.kept.pop_front().expect("one record is within the bounds");
+        // The newest stays, whatever its length.
+        while self.kept.len() > RECORDS_MAX || (self.kept_bytes > RECORDS_BYTES_MAX && self.kept.len() > 1) {
+            let oldest = self.kept.pop_front().expect("there are several");
             self.kept_bytes -= oldest.bytes;
             let checkpoint = Arc::make_mut(&mut self.checkpoint);
             checkpoint.state =

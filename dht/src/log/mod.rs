@@ -47,6 +47,7 @@ mod change;
 mod codec;
 mod consensus;
 mod history;
+mod lists;
 mod moves;
 mod record;
 mod rules;
@@ -82,10 +83,10 @@ pub const VOTERS_MIN: usize = 3;
 pub const VOTERS_MAX: usize = 7;
 /// The most records that a history keeps behind its newest epoch.
 pub const RECORDS_MAX: usize = 64;
-/// The most bytes of those records together; older ones are forgotten before their time where they are large. What is kept
-/// decides proposals, so that this may change only with a version of the protocol.
-pub const RECORDS_BYTES_MAX: usize = 32 * MIB;
-const _: () = assert!(RECORDS_BYTES_MAX >= RECORD_BYTES_MAX, "the newest record is always kept");
+/// The most bytes of those records together, where there are several; older ones are forgotten before their time where they
+/// are large. In memory each partition that a map puts somewhere takes four times its bytes. What is kept decides proposals,
+/// so that this may change only with a version of the protocol.
+pub const RECORDS_BYTES_MAX: usize = 4 * MIB;
 /// The most partitions that one change may name.
 pub const MOVES_MAX: usize = 4_096;
 /// The most tokens that were not used yet.
@@ -97,6 +98,8 @@ pub const RECORD_BYTES_MAX: usize = STATE_BYTES_MAX + 4 * 1024;
 /// The most bytes of a proposal.
 pub const PROPOSAL_BYTES_MAX: usize = RECORD_BYTES_MAX;
 /// The most bytes of a batch: a checkpoint (its record and its state) and the records after it.
-pub const BATCH_BYTES_MAX: usize = RECORD_BYTES_MAX + STATE_BYTES_MAX + RECORDS_BYTES_MAX + MIB;
+pub const BATCH_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX + STATE_BYTES_MAX + MIB;
+const _: () =
+    assert!(RECORDS_BYTES_MAX <= RECORD_BYTES_MAX, "the records of a batch have no more bytes than the longest");
 /// The most bytes of a message between voters: a snapshot is a batch.
 pub const MESSAGE_BYTES_MAX: usize = BATCH_BYTES_MAX + MIB;

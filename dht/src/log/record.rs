@@ -5,10 +5,10 @@ use super::codec::{BadBytes, Reader, Writer};
 use super::{PROPOSAL_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::NodeId;
 
-/// The version of a record's bytes. 1: the first.
-const RECORD_VERSION: u8 = 1;
-/// The version of a proposal's bytes. 1: the first.
-const PROPOSAL_VERSION: u8 = 1;
+/// The version of a record's bytes. 1: with each list of volumes wherever it is meant; 2: with [numbers](super::lists).
+const RECORD_VERSION: u8 = 2;
+/// The version of a proposal's bytes: as a record's.
+const PROPOSAL_VERSION: u8 = 2;
 
 /// One epoch: what changed, chained to the epoch before it.
 ///

@@ -3,7 +3,7 @@
 use deadwax_track::Partition;
 
 use super::codec::{BadBytes, Reader, Writer};
-use crate::map::VolumeLists;
+use super::lists::{Lists, write_lists};
 use crate::{ClusterId, MapSpec, Node, Override, Policy, Volume, VolumeId};
 
 pub(crate) fn write_spec(out: &mut Writer, spec: &MapSpec) {
@@ -74,15 +74,19 @@ pub(crate) fn read_volume(from: &mut Reader<'_>) -> Result<Volume, BadBytes> {
 }
 
 pub(super) fn write_overrides(out: &mut Writer, overrides: &[Override]) {
-    out.list(overrides.iter(), |out, over| {
+    let numbers = write_lists(out, overrides.iter().map(|over| &*over.volumes));
+    out.list(overrides.iter().zip(numbers), |out, (over, number)| {
         out.u16(over.partition.0);
-        write_volumes(out, &over.volumes);
+        out.u32(number);
     });
 }
 
 pub(super) fn read_overrides(from: &mut Reader<'_>) -> Result<Vec<Override>, BadBytes> {
-    let mut lists = VolumeLists::default();
-    from.list(6, |from| Ok(Override { partition: read_partition(from)?, volumes: lists.one(&read_volumes(from)?) }))
+    let mut lists = Lists::read(from)?;
+    let overrides =
+        from.list(6, |from| Ok(Override { partition: read_partition(from)?, volumes: lists.next(from)? }))?;
+    lists.finish()?;
+    Ok(overrides)
 }
 
 pub(super) fn write_volumes(out: &mut Writer, volumes: &[VolumeId]) {

@@ -8,15 +8,15 @@ use deadwax_track::Partition;
 use super::change::Change;
 use super::codec::{BadBytes, Reader, Writer};
 use super::rules::BadChange;
-use super::spec::{read_partition, read_spec, write_spec};
-use super::transition::{Holders, Transition};
+use super::spec::{read_spec, write_spec};
+use super::transition::{Holders, Transition, read_transitions, write_transitions};
 use super::{STATE_BYTES_MAX, rules};
-use crate::map::{VolumeLists, holders_in};
+use crate::map::holders_in;
 use crate::wire::PROTOCOL_OF_TOKENS;
 use crate::{MapSpec, Node, NodeId, TokenName, VolumeId};
 
-/// The version of a state's bytes. 1: the first.
-const STATE_VERSION: u8 = 1;
+/// The version of a state's bytes. 1: with each list of volumes wherever it is meant; 2: with [numbers](super::lists).
+const STATE_VERSION: u8 = 2;
 
 /// A voter: a node, and the number of its seat.
 ///
@@ -248,10 +248,7 @@ impl State {
         out.u8(self.protocol);
         out.list(self.dead.iter(), Writer::node);
         out.list(self.leaving.iter(), Writer::volume);
-        out.list(self.transitions.iter(), |out, (partition, transition)| {
-            out.u16(partition.0);
-            transition.write(out);
-        });
+        write_transitions(&mut out, &self.transitions);
         if self.protocol >= PROTOCOL_OF_TOKENS {
             let tokens = self.tokens.iter().map(|(name, until_ms)| Token { name: *name, until_ms: *until_ms });
             out.list(tokens, |out, token| token.write(out));
@@ -269,9 +266,7 @@ impl State {
         let (seats, protocol) = (from.u64()?, from.u8()?);
         let dead = rising("dead nodes", from.list(32, Reader::node)?.into_iter().map(|node| (node, ())))?;
         let leaving = rising("leaving volumes", from.list(16, Reader::volume)?.into_iter().map(|id| (id, ())))?;
-        let mut lists = VolumeLists::default();
-        let moves = from.list(11, |from| Ok((read_partition(from)?, Transition::read(from, &mut lists)?)))?;
-        let transitions = rising("transitions", moves.into_iter())?;
+        let transitions = rising("transitions", read_transitions(&mut from)?.into_iter())?;
         let tokens = match protocol {
             PROTOCOL_OF_TOKENS.. => from.list(Token::BYTES, Token::read)?,
             _ => Vec::new(),

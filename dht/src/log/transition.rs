@@ -23,9 +23,9 @@ use std::sync::Arc;
 use deadwax_track::Partition;
 
 use super::codec::{BadBytes, Reader, Writer};
-use super::spec::{read_partition, read_volumes, write_volumes};
+use super::lists::{Lists, write_lists};
+use super::spec::read_partition;
 use crate::VolumeId;
-use crate::map::VolumeLists;
 
 /// How far a transition is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -69,16 +69,42 @@ pub struct Move {
     pub new: Vec<VolumeId>,
 }
 
-impl Move {
-    pub(super) fn write(&self, out: &mut Writer) {
-        out.u16(self.partition.0);
-        write_volumes(out, &self.old);
-        write_volumes(out, &self.new);
-    }
+pub(super) fn write_moves(out: &mut Writer, moves: &[Move]) {
+    let numbers = write_lists(out, moves.iter().flat_map(|each| [&*each.old, &*each.new]));
+    out.list(moves.iter().zip(numbers.chunks(2)), |out, (each, numbers)| {
+        out.u16(each.partition.0);
+        numbers.iter().for_each(|number| out.u32(*number));
+    });
+}
 
-    pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, BadBytes> {
-        Ok(Self { partition: read_partition(from)?, old: read_volumes(from)?, new: read_volumes(from)? })
-    }
+pub(super) fn read_moves(from: &mut Reader<'_>) -> Result<Vec<Move>, BadBytes> {
+    let mut lists = Lists::read(from)?;
+    let moves = from.list(10, |from| {
+        let partition = read_partition(from)?;
+        Ok(Move { partition, old: lists.next(from)?.to_vec(), new: lists.next(from)?.to_vec() })
+    })?;
+    lists.finish()?;
+    Ok(moves)
+}
+
+pub(super) fn write_transitions(out: &mut Writer, transitions: &BTreeMap<Partition, Transition>) {
+    let numbers = write_lists(out, transitions.values().flat_map(|each| [&*each.old, &*each.new]));
+    out.list(transitions.iter().zip(numbers.chunks(2)), |out, ((partition, transition), numbers)| {
+        out.u16(partition.0);
+        transition.stage.write(out);
+        numbers.iter().for_each(|number| out.u32(*number));
+    });
+}
+
+/// Transitions and their partitions, in the order in which they come.
+pub(super) fn read_transitions(from: &mut Reader<'_>) -> Result<Vec<(Partition, Transition)>, BadBytes> {
+    let mut lists = Lists::read(from)?;
+    let transitions = from.list(11, |from| {
+        let (partition, stage) = (read_partition(from)?, Stage::read(from)?);
+        Ok((partition, Transition { stage, old: lists.next(from)?, new: lists.next(from)? }))
+    })?;
+    lists.finish()?;
+    Ok(transitions)
 }
 
 /// A transition that is under way. A partition has one at most.
@@ -93,17 +119,6 @@ pub struct Transition {
 }
 
 impl Transition {
-    pub(super) fn write(&self, out: &mut Writer) {
-        self.stage.write(out);
-        write_volumes(out, &self.old);
-        write_volumes(out, &self.new);
-    }
-
-    pub(super) fn read(from: &mut Reader<'_>, lists: &mut VolumeLists) -> Result<Self, BadBytes> {
-        let stage = Stage::read(from)?;
-        Ok(Self { stage, old: lists.one(&read_volumes(from)?), new: lists.one(&read_volumes(from)?) })
-    }
-
     /// The volumes that must stay in the map while the transition is at this stage.
     pub(super) fn needed(&self) -> impl Iterator<Item = &VolumeId> {
         let old = if self.stage == Stage::Settled { &[][..] } else { &*self.old };

@@ -9,8 +9,8 @@ use crate::log::{
 };
 use crate::{NodeId, TokenName, Volume, VolumeId};
 
-/// The version of a command's bytes. 1: the first.
-const VERSION: u8 = 1;
+/// The version of a command's bytes. As with records: 2, since lists of volumes are numbered.
+const VERSION: u8 = 2;
 /// The most bytes of a command: one with a whole map, like its record. One that needs none has far less.
 pub const COMMAND_BYTES_MAX: usize = RECORD_BYTES_MAX;
 

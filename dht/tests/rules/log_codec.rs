@@ -226,6 +226,34 @@ fn a_value_has_one_form() {
 }
 
 #[test]
+fn a_list_of_volumes_is_written_once_and_named_in_its_order() {
+    let volume = |node: u8| volume_id(node, 1);
+    let over =
+        |partition, nodes: [u8; 3]| Override { partition: Partition(partition), volumes: nodes.map(volume).into() };
+    let change = Change::SetOverrides(vec![over(1, [1, 2, 3]), over(2, [2, 1, 4]), over(3, [1, 2, 3])]);
+    let bytes = record(change.clone()).encode();
+    // From the end: three overrides of a partition and a list, two lists of three volumes, four volumes.
+    let (overrides, lists, volumes) = (bytes.len() - 3 * 6, bytes.len() - 3 * 6 - 4 - 2 * 16, 4 * 16 + 4);
+    assert_eq!(bytes[lists - 4 - volumes..][..4], 4_u32.to_le_bytes());
+    assert_eq!(Record::decode(&bytes), Ok(record(change)));
+    let forged = |at: usize, with: &[u8]| {
+        let mut forged = bytes.clone();
+        forged[at..at + with.len()].copy_from_slice(with);
+        Record::decode(&forged)
+    };
+    let (of_volumes, of_lists) = (Err(BadBytes::Order("volumes of lists")), Err(BadBytes::Order("lists of volumes")));
+    assert_eq!(forged(overrides + 2, &[1]), of_lists, "the second list is named first");
+    assert_eq!(forged(overrides + 8, &[2]), of_lists, "there is no third");
+    assert_eq!(forged(overrides + 8, &[0]), of_lists, "the second is not named");
+    assert_eq!(forged(lists + 4, &[1]), of_volumes, "the second volume is named first");
+    assert_eq!(forged(lists + 16 + 12, &[2]), of_volumes, "the fourth is not named");
+    let second = bytes[lists - 4 - volumes + 4..][..16].to_vec();
+    assert_eq!(forged(lists - 4 - volumes + 4 + 16, &second), of_volumes, "the first two are one");
+    let first = [0_u32, 1, 2].map(u32::to_le_bytes).concat();
+    assert!(forged(lists + 16 + 4, &first).is_err(), "both lists are one");
+}
+
+#[test]
 fn counts_are_not_believed_before_the_bytes_are_there() {
     let mut bytes = record(Change::Finish(vec![Partition(1)])).encode();
     let count = bytes.len() - 6;
@@ -234,10 +262,10 @@ fn counts_are_not_believed_before_the_bytes_are_there() {
     let long = vec![0; BATCH_BYTES_MAX + 1];
     assert!(matches!(Batch::decode(&long), Err(error) if error.to_string().contains("the most is")));
     let mut newer = record(Change::SettleVoters).encode();
-    newer[0] = 2;
-    assert_eq!(Record::decode(&newer), Err(BadBytes::Version(2)));
+    newer[0] = 3;
+    assert_eq!(Record::decode(&newer), Err(BadBytes::Version(3)));
     let last = newer.len() - 1;
-    (newer[0], newer[last]) = (1, 99);
+    (newer[0], newer[last]) = (2, 99);
     assert_eq!(Record::decode(&newer), Err(BadBytes::Tag { what: "change", got: 99 }));
 }
 

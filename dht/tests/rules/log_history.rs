@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use deadwax_dht::log::{
-    BadChange, BadHistory, Batch, Change, Checkpoint, Grant, History, MOVES_MAX, RECORDS_MAX, Record, Refusal, Stage,
-    State, TOKENS_MAX, Thing, Token, Voter,
+    BadChange, BadHistory, Batch, Change, Checkpoint, Grant, History, MOVES_MAX, RECORDS_BYTES_MAX, RECORDS_MAX,
+    Record, Refusal, Stage, State, TOKENS_MAX, Thing, Token, Voter,
 };
-use deadwax_dht::{BadMap, LayoutCache, MapSpec, Override, Policy, TokenName, Volume, VolumeId};
+use deadwax_dht::{BadMap, LayoutCache, MapSpec, Node, NodeId, Override, Policy, TokenName, Volume, VolumeId};
 use deadwax_track::Partition;
 
 use crate::map_log::cluster::{
@@ -65,6 +65,32 @@ fn what_is_kept_is_bounded_and_depends_on_the_chain_alone() {
         }
     }
     assert_eq!(straight.state_at(301).as_ref(), Some(&**straight.state()));
+}
+
+#[test]
+fn of_large_records_fewer_are_kept_and_the_newest_whatever_its_length() {
+    // So many more nodes, with names as long as may be, that three maps are beyond the bound, or that one is.
+    for (nodes, kept) in [(3_000_u16, 2), (9_000, 1)] {
+        let mut known = history(5, 3);
+        let name = |length: usize, number: u16| format!("{number:0length$}");
+        for number in 0..4 {
+            let mut next = MapSpec { epoch: known.epoch(), ..spec(5) };
+            next.nodes.extend((0..nodes).map(|at| {
+                let (mut id, mut volume) = ([0xee; 32], [0xee; 16]);
+                [&mut id[..2], &mut volume[..2]].into_iter().for_each(|bytes| bytes.copy_from_slice(&at.to_le_bytes()));
+                let volumes = vec![Volume { id: VolumeId::from_bytes(volume), weight: 1 + number }];
+                let (rack, address) = (Some(name(255, 7)), name(250, at) + ":7000");
+                Node { id: NodeId::from_bytes(id), rack, address, volumes, ..node(1) }
+            }));
+            push(&mut known, Change::Reshape { spec: Box::new(next) });
+        }
+        let batch = known.since(0);
+        let bytes: usize = batch.records.iter().map(|record| record.encode().len()).sum();
+        assert_eq!(batch.records.len(), kept, "{bytes} bytes");
+        assert_eq!(bytes <= RECORDS_BYTES_MAX, kept > 1, "{bytes} bytes");
+        let again = Batch::decode(&batch.encode()).expect("a batch within its bounds");
+        assert_eq!(History::from_batch(&again).expect("a good batch"), known);
+    }
 }
 
 #[test]

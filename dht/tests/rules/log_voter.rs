@@ -87,7 +87,7 @@ impl Trio {
             }
             let message = match &self.older {
                 Some((older, proposal)) if *older == to => {
-                    Message::decode(&of_version(&message.encode(), proposal, 1, 99)).expect("a message all the same")
+                    Message::decode(&of_version(&message.encode(), proposal, 2, 99)).expect("a message all the same")
                 }
                 _ => message,
             };
@@ -256,7 +256,7 @@ fn a_voter_that_cannot_read_what_was_decided_stops_until_it_runs_a_version_that_
     (0..100).for_each(|_| trio.tick([older]));
     assert!(trio.all[said..].iter().all(|(from, ..)| *from != older));
     assert_eq!(trio.unreadable, [older]);
-    let disk = of_version(&trio.disks[older].encode(), &later.encode(), 99, 1);
+    let disk = of_version(&trio.disks[older].encode(), &later.encode(), 99, 2);
     let disk = Durable::decode(&disk).expect("what was encoded");
     trio.older = None;
     let again = Consensus::start(&ConsensusConfig::new(9), trio.now, disk.clone(), &history(6, 3));

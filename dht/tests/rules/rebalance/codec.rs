@@ -139,8 +139,8 @@ fn what_was_leaving_is_named_once_and_in_order() {
 
 #[test]
 fn commands_are_bounded() {
-    assert_eq!(Command::decode(&[2, 4]), Err(BadBytes::Version(2)));
-    assert_eq!(Command::decode(&[1, 19]), Err(BadBytes::Tag { what: "command", got: 19 }));
+    assert_eq!(Command::decode(&[3, 4]), Err(BadBytes::Version(3)));
+    assert_eq!(Command::decode(&[2, 19]), Err(BadBytes::Tag { what: "command", got: 19 }));
     let long = vec![1; COMMAND_BYTES_MAX + 1];
     assert!(matches!(Command::decode(&long), Err(BadBytes::TooLong { what: "command", .. })));
     let voters = |count| Command::SetVoters(vec![NodeId::from_bytes([1; 32]); count]).encode();
