@@ -4,6 +4,7 @@
 //! numbers, records in the order of their space, in reads of up to 1 MiB. Where a fault shows, the index is asked again
 //! before it counts: a record that was deleted or moved meanwhile is no damage.
 
+mod doubt;
 mod pass;
 
 use std::cell::{Cell, RefCell};
@@ -26,6 +27,7 @@ use crate::segment::Segment;
 use crate::signal::Signal;
 use crate::volume::Inner;
 
+use self::doubt::Doubt;
 pub(crate) use self::pass::scrub_for_ever;
 
 /// How many records does scrub know at a time? Some 1.5 MiB; the listings of a segment with more are read again for the rest.
@@ -50,7 +52,7 @@ pub struct ScrubStatus {
     pub passes: u64,
     /// What was there then has been read since: when the last pass to the end began, or when the volume was empty, in Unix
     /// seconds. What is written later was right when it was written. 0: not known, as its snapshot is lost, or it is of an
-    /// earlier program; then a pass to the end tells.
+    /// earlier program: then a pass to the end tells; or as records that were found damaged are there still.
     pub verified_at: u64,
     /// How much of the records the pass has behind it, in bytes. A little less or more: records come and go.
     pub pass_bytes: u64,
@@ -95,6 +97,7 @@ pub(crate) struct Scrub {
     /// The record that is being checked.
     current: RefCell<Option<Current>>,
     unreadable_in_a_row: Cell<u32>,
+    doubt: Doubt,
     /// The rate that somebody asked for, until the pass ends.
     asked_rate: Cell<Option<u64>>,
     /// Whether the pass under way is to begin anew.
@@ -180,7 +183,8 @@ impl<H: Host> Inner<H> {
             Work::Segment => {
                 let Some(segment) = self.segments.borrow().from(place.segment) else {
                     // Of one that an earlier program began it is not known when.
-                    let verified_at = if place.began_at > 0 { place.began_at } else { place.verified_at };
+                    let verified_at =
+                        if place.began_at > 0 { self.pass_verified(place.began_at) } else { place.verified_at };
                     let passes = place.passes + 1;
                     self.set_scrub_place(ScrubPlace { segment: 0, offset: 0, passes, verified_at, began_at: 0 });
                     self.scrub.place_asked.set(Duration::ZERO);
@@ -196,6 +200,8 @@ impl<H: Host> Inner<H> {
             }
             Work::Records { segment, records, next, more } => {
                 let next = self.check_stretch(&segment, &records, next).await?;
+                // It may have found that nobody knows when the volume was verified.
+                let place = self.scrub_place.get();
                 let at = |offset| ScrubPlace { segment: segment.number, offset, ..place };
                 if let Some(record) = records.get(next.record) {
                     // A record that is half checked is checked again after a restart.
@@ -351,7 +357,7 @@ impl<H: Host> Inner<H> {
             if offset >= batch.from && (known || claimed) && self.owns(&claim.id) {
                 self.scrub.count(|status| status.records_checked += 1);
                 let what = "the record's header is damaged".to_owned();
-                self.found_damaged((claim.id, known), segment, offset, what);
+                self.found_damaged((claim.id, known), segment, (offset, offset), what);
             }
         }
         let records = found.records.into_iter().map(|found| found.record).collect();
@@ -359,12 +365,21 @@ impl<H: Host> Inner<H> {
         Ok(())
     }
 
-    /// `counted`: see [`Damage`](crate::Damage).
-    fn found_damaged(&self, (id, counted): (TrackId, bool), segment: &Segment<H::File>, offset: u64, what: String) {
+    /// `counted`: see [`Damage`](crate::Damage). `record`: where that begins, `offset`: where it is damaged.
+    fn found_damaged(
+        &self,
+        (id, counted): (TrackId, bool),
+        segment: &Segment<H::File>,
+        (record, offset): (u64, u64),
+        what: String,
+    ) {
         self.scrub.count(|status| {
             status.damaged += 1;
             status.pass_damaged += 1;
         });
+        if counted {
+            self.doubt(id, segment.address(record));
+        }
         self.report_of(&Error::Corrupt { id, segment: segment.number, offset, what }, counted);
     }
 
@@ -463,7 +478,7 @@ impl<H: Host> Inner<H> {
             && self.is_ours(segment, record)
         {
             known.damaged = true;
-            self.found_damaged((record.id, true), segment, offset, fault);
+            self.found_damaged((record.id, true), segment, (record.offset, offset), fault);
         }
         *self.scrub.current.borrow_mut() = current;
     }

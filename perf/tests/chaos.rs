@@ -62,7 +62,7 @@ fn chaos(arguments: &[&str]) -> Option<Run> {
         .expect("deadwax-perf runs");
     let said = String::from_utf8_lossy(&output.stderr);
     if said.contains("need networks and drives of our own") {
-        println!("not run: {said}");
+        left_out(&said);
         return None;
     }
     assert!(output.status.success(), "{said}");
@@ -72,7 +72,17 @@ fn chaos(arguments: &[&str]) -> Option<Run> {
     [("puts_acked", 10.0), ("gets_right", 50.0), ("heal_seconds_p99", 0.1)]
         .iter()
         .for_each(|(name, least)| run.at_least(name, *least));
+    if !run.is_staged() {
+        left_out("no networks, drives and clocks of their own: see the first lines of `deadwax-perf chaos`");
+    }
     Some(run)
+}
+
+/// What this machine did not permit is told by whoever runs all tests, as nobody reads what those print that went well.
+fn left_out(why: &str) {
+    println!("not run: {why}");
+    let told = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chaos-left-out");
+    std::fs::write(told, format!("{why}\n")).expect("writes");
 }
 
 /// The report of a run.

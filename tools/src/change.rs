@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use anyhow::Context;
 use deadwax_dht::rebalance::Command;
-use deadwax_dht::{Map, MapSpec, Policy, VolumeId};
+use deadwax_dht::{Map, MapSpec, Node, NodeId, Policy, Volume, VolumeId};
 
-use crate::cli::Change;
+use crate::cli::{Change, Planned};
 use crate::names;
 
 impl Change {
@@ -43,6 +43,29 @@ impl Change {
             Self::Drain { name } => names::node(map, name)?.volumes.iter().map(|volume| volume.id).collect(),
             Self::DrainVolume { volume } => vec![names::volume(map, volume)?.1],
             _ => Vec::new(),
+        })
+    }
+}
+
+impl Planned {
+    /// The command that it is, by the names of `map`. What is not there yet has made-up ids, always the same: how much comes to
+    /// it does not depend on them, but for two parts in a hundred.
+    pub fn command(&self, map: &Map) -> anyhow::Result<Command> {
+        let volume = |(number, weight): (u8, u32)| {
+            let mut id = [0xff; 16];
+            id[0] = number;
+            Volume { id: VolumeId::from_bytes(id), weight }
+        };
+        Ok(match self {
+            Self::Change(change) => change.command(map)?,
+            Self::Join { zone, weights } => {
+                let volumes = (0..=u8::MAX).zip(weights.iter().copied()).map(volume).collect();
+                let (id, address) = (NodeId::from_bytes([0xff; 32]), "new:1".to_owned());
+                Command::AddNode(Node { id, zone: zone.clone(), rack: None, address, volumes })
+            }
+            Self::AddVolume { name, weight } => {
+                Command::AddVolume { node: names::node(map, name)?.id, volume: volume((0, *weight)) }
+            }
         })
     }
 }

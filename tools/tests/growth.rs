@@ -309,6 +309,20 @@ fn what_cannot_be_is_refused_with_its_reason_and_what_was_done_is_undone() {
     assert!(plan.contains("2 nodes cannot hold 3 copies of each track"), "{plan}");
     let plan = told(&["cluster", "plan", "drain", &at, "--node", &at]);
     assert!(plan["shares"].is_array() && plan["unmet"].as_array().is_some_and(|unmet| !unmet.is_empty()), "{plan}");
+    // What is not there yet: a node of two drives takes a copy of all there is, as the others have one each; a drive a part.
+    let epoch = || status(cluster.master_address(1)).0["log"]["epoch"].as_u64();
+    let before = epoch();
+    let joins = told(&["cluster", "plan", "--node", &at, "join", "default", "1000000", "1000000"]);
+    let comes = |plan: &Value| {
+        let shares = plan["shares"].as_array().expect("a list").iter().filter(|share| share["copies_before"] == 0);
+        shares.map(|share| share["copies_after"].as_u64().expect("a number")).collect::<Vec<_>>()
+    };
+    assert!(matches!(comes(&joins)[..], [one, two] if one + two > 40_000), "{joins}");
+    assert!(said(&["cluster", "plan", "--node", &at, "join", "default", "1000000"]).contains("(new)"));
+    let added = told(&["cluster", "plan", "--node", &at, "add-volume", &at, "1000000"]);
+    assert!(matches!(comes(&added)[..], [one] if one > 10_000), "{added}");
+    refused(&["cluster", "plan", "--node", &at, "add-volume", "127.0.0.1:1", "1"], &["no node is", &at]);
+    assert_eq!(epoch(), before, "nothing is done");
     refused(&["cluster", "remove", &at, "--node", &at], &["partitions are on it", "cluster drain"]);
     refused(&["cluster", "apply", "voters", &at, "--node", &at], &["refused"]);
     refused(&["cluster", "drain", "127.0.0.1:1", "--node", &at], &["no node is", &at]);

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -272,6 +273,71 @@ fn scrub_reads_all_that_drives_hold_and_status_says_how_long_ago() {
     assert!(up.run(&["status", "--map", &map, "--verified-within", "1"]).status.success());
     let status = lines(&up.run(&["status", "--json"]));
     assert_eq!(status[0]["nodes"][0]["scrubs"][0]["id"], after["id"]);
+}
+
+/// Flips a bit of these bytes, in whichever segment below `dir` they are.
+fn flip(dir: &Path, bytes: &[u8]) -> bool {
+    let entries = fs::read_dir(dir).expect("lists").map(|entry| entry.expect("one").path());
+    entries.into_iter().any(|path| {
+        if path.is_dir() {
+            return flip(&path, bytes);
+        }
+        let held =
+            if path.extension().is_some_and(|name| name == "segment") { fs::read(&path) } else { Ok(Vec::new()) };
+        let held = held.expect("readable");
+        let Some(at) = held.windows(bytes.len()).position(|window| window == bytes) else { return false };
+        let file = File::options().write(true).open(&path).expect("opens");
+        file.write_all_at(&[held[at] ^ 1], at as u64).expect("written");
+        true
+    })
+}
+
+#[test]
+fn without_a_log_too_what_rotted_is_no_copy_and_a_put_of_it_is_stored_anew() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let up = Up::start(&dir.path().join("data"), &[]);
+    // Nothing that could be compressed, so that it is found.
+    let mut state = 1_u64;
+    let song: Vec<u8> = (0..300_000)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        })
+        .collect();
+    let id = TrackId::of(&song);
+    let put = || {
+        let mut stream = TcpStream::connect(up.gateway).expect("it listens");
+        let length = song.len();
+        write!(
+            stream,
+            "PUT /v1/tracks/{id} HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+        )
+        .and_then(|()| stream.write_all(&song))
+        .expect("sent");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("text");
+        reply.split(' ').nth(1).expect("a status").to_owned()
+    };
+    let map = dir.path().join("data/cluster.toml").display().to_string();
+    let scrub = || up.run(&["scrub", "--map", &map, "--wait", "--json", "--rate", "1000000000000"]);
+    assert_eq!((put(), put()), ("201".to_owned(), "200".to_owned()));
+    assert!(up.run(&["status"]).status.success());
+    assert!(flip(&dir.path().join("data"), &song[200_000..200_032]), "it is in a segment");
+    let found = scrub();
+    let said = lines(&found)[0]["volumes"][0]["scrub"].clone();
+    assert!(
+        found.status.code() == Some(1) && said["damaged"] == 1,
+        "{said} {}",
+        String::from_utf8_lossy(&found.stderr)
+    );
+    let status = up.run(&["status", "--map", &map, "--json"]);
+    assert!(status.status.code() == Some(1) && lines(&status)[0]["copies"]["missing"] == 1, "{:?}", lines(&status));
+    assert_eq!(put(), "201");
+    wait_until("all is there, and read", || up.run(&["status", "--map", &map]).status.success());
+    assert!(scrub().status.success());
+    assert_eq!(raw_get(up.gateway, &format!("/v1/tracks/{id}")), song);
 }
 
 #[test]

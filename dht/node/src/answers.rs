@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use deadwax_dht::VolumeId;
 use deadwax_dht::core::Done;
@@ -11,7 +12,11 @@ use deadwax_track::{Partition, TrackId};
 use crate::driver::{Turn, Wish};
 use crate::refusal::Refusal;
 use crate::shard::{Node, Shard};
-use crate::volumes::LocalVolume;
+use crate::volumes::{LocalVolume, Usage};
+
+/// How often a shard that is busy is asked how it is, and between two times.
+const USAGE_TRIES: u32 = 100;
+const USAGE_RETRY: Duration = Duration::from_millis(20);
 
 /// Tags and manifest of a track.
 pub(crate) async fn info(shard: &Rc<Shard>, wish: Wish) -> Result<Message, Refusal> {
@@ -102,13 +107,24 @@ pub(crate) async fn list(
     Ok(Message::Ids(ids))
 }
 
+/// What each shard has of a volume. One that has much to do is asked again: a node that is busy is not down.
+async fn usage(shard: &Rc<Shard>, volume: usize) -> Result<Vec<Usage>, Refusal> {
+    for _ in 0..USAGE_TRIES {
+        match shard.gather(volume, |volume| async move { volume.usage() }).await {
+            Err(Refusal { code: ErrorCode::Busy, .. }) => glommio::timer::sleep(USAGE_RETRY).await,
+            other => return other,
+        }
+    }
+    Err(Refusal::new(ErrorCode::Busy, "a shard has too much to do to say how it is"))
+}
+
 /// How the node is.
 pub(crate) async fn status(shard: &Rc<Shard>) -> Result<Message, Refusal> {
     let node = Rc::clone(shard).node.clone();
     let all = node.volumes();
     let mut volumes = Vec::with_capacity(all.len());
     for (index, volume) in all.iter().enumerate() {
-        let (parts, refused) = match shard.gather(index, |volume| async move { volume.usage() }).await {
+        let (parts, refused) = match usage(shard, index).await {
             Ok(parts) => (parts, None),
             Err(Refusal { code: ErrorCode::Fenced, message, .. }) => (vec![], Some(message)),
             Err(why) => return Err(why),

@@ -163,11 +163,10 @@ impl LocalVolume {
         };
         let (node, rotten) = (Arc::clone(node), RefCell::default());
         let told = Rc::new(Told { node, id, telling: RefCell::new(Telling::Not), rotten });
-        if here.node.core.is_some() {
-            let hearing = Rc::clone(&told);
-            volume.observe(move |change| hearing.changed(change));
-            glommio::spawn_local(hear_of_damage(volume.clone(), Rc::clone(&told))).detach();
-        }
+        // Without a core, too: what is damaged is no copy, and a put of it is stored anew.
+        let hearing = Rc::clone(&told);
+        volume.observe(move |change| hearing.changed(change));
+        glommio::spawn_local(hear_of_damage(volume.clone(), Rc::clone(&told))).detach();
         Ok((Self { volume, told, guests: Rc::default() }, recovered))
     }
 
@@ -339,8 +338,7 @@ impl LocalVolume {
             id: self.told.id,
             running: status.running,
             passes: status.passes,
-            // Of a clock that was set back since, it is no time ago.
-            verified_s: (status.verified_at > 0).then(|| now.saturating_sub(status.verified_at)),
+            verified_s: seconds_ago(status.verified_at, now),
             pass_bytes: status.pass_bytes,
             all_bytes: status.all_bytes,
             pass_damaged: status.pass_damaged,
@@ -356,6 +354,11 @@ impl LocalVolume {
     pub(crate) async fn close(&self) {
         self.volume.clone().close().await;
     }
+}
+
+/// How long ago `at` is, in Unix seconds, if that is known: 0 is not, nor is what a clock told that was set back since.
+fn seconds_ago(at: u64, now: u64) -> Option<u64> {
+    (at > 0 && at <= now.saturating_add(CLOCK_SLACK_S)).then(|| now.saturating_sub(at))
 }
 
 /// Tells the core of damaged records, as they are found, until the volume is closed.
@@ -392,6 +395,8 @@ impl Troubles {
 
 /// How often a volume that is to be closed looks whether it is still used.
 const UNUSED_RETRY: Duration = Duration::from_millis(10);
+/// By how much a clock may be set back without casting doubt on when a volume was verified, in s.
+const CLOCK_SLACK_S: u64 = 300;
 
 /// What one shard's part of a volume holds.
 pub(crate) struct Usage {
@@ -504,5 +509,13 @@ mod tests {
         assert!(said.message.contains("/v/segments/1"), "{}", said.message);
         assert_eq!(refusal(&why).code, ErrorCode::Internal, "a write that fails says nothing of a copy");
         assert_eq!(unreadable(&deadwax_engine::Error::NotFound(TrackId::of(b"x"))).code, ErrorCode::NotFound);
+    }
+
+    #[test]
+    fn a_time_that_is_yet_to_come_says_nothing_of_when_a_volume_was_verified() {
+        assert_eq!(seconds_ago(0, 1_000), None, "it was never");
+        assert_eq!(seconds_ago(400, 1_000), Some(600));
+        assert_eq!(seconds_ago(1_000 + CLOCK_SLACK_S, 1_000), Some(0));
+        assert_eq!(seconds_ago(1_001 + CLOCK_SLACK_S, 1_000), None, "the clock was a year ahead, and is right again");
     }
 }

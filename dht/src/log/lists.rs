@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::codec::{BadBytes, Reader, Writer};
 use crate::VolumeId;
+use crate::map::COPIES_MAX;
 
 /// Writes what `lists` consist of, and gives each one's number.
 pub(super) fn write_lists<'a>(out: &mut Writer, lists: impl Iterator<Item = &'a [VolumeId]>) -> Vec<u32> {
@@ -59,8 +60,12 @@ impl Lists {
     pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, BadBytes> {
         let volumes = from.list(16, Reader::volume)?;
         let mut named = Named { what: "volumes of lists", of: volumes.len(), seen: 0 };
-        let lists: Vec<Arc<[VolumeId]>> =
-            from.list(4, |from| from.list(4, |from| Ok(volumes[named.next(from)?])).map(Arc::from))?;
+        let lists: Vec<Arc<[VolumeId]>> = from.list(4, |from| {
+            let list = from.list(4, |from| Ok(volumes[named.next(from)?]))?;
+            // Before anything is made of it: a list may be meant often.
+            let (what, got, max) = ("list of volumes", list.len(), usize::from(COPIES_MAX));
+            if got > max { Err(BadBytes::TooLong { what, got, max }) } else { Ok(Arc::from(list)) }
+        })?;
         named.finish()?;
         let once =
             |all: usize, distinct: usize| if all == distinct { Ok(()) } else { Err(BadBytes::Order(named.what)) };

@@ -5,7 +5,8 @@ use super::codec::{BadBytes, Reader, Writer};
 use super::{PROPOSAL_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::NodeId;
 
-/// The version of a record's bytes. 1: with each list of volumes wherever it is meant; 2: with [numbers](super::lists).
+/// The version of a record's bytes. 1, which was never released: with each list of volumes wherever it is meant; 2: with
+/// [numbers](super::lists).
 const RECORD_VERSION: u8 = 2;
 /// The version of a proposal's bytes: as a record's.
 const PROPOSAL_VERSION: u8 = 2;

@@ -78,6 +78,7 @@ pub(super) fn write_moves(out: &mut Writer, moves: &[Move]) {
 }
 
 pub(super) fn read_moves(from: &mut Reader<'_>) -> Result<Vec<Move>, BadBytes> {
+    // A list has 16 volumes at most, so that each move has 50 times its bytes and no more.
     let mut lists = Lists::read(from)?;
     let moves = from.list(10, |from| {
         let partition = read_partition(from)?;

@@ -53,7 +53,7 @@ pub(crate) fn settle(map: &Map) -> Vec<Override> {
     let (roster, wanted) = (map.roster(), map.assignment());
     let fair = fair_shares(roster);
     let before = rendezvous(roster, wanted);
-    let mut table = Table::new(roster, wanted, &before, before.clone(), &fair, SETTLED_TOLERANCE);
+    let mut table = Table::new(roster, wanted, &before, before.clone(), &fair, SETTLED_TOLERANCE).settling();
     table.even_out();
     overrides(roster, wanted, &table.held)
 }

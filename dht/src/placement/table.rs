@@ -19,9 +19,11 @@ impl Holdings {
     }
 }
 
-/// How many copies are looked at, all together, for ways from one volume to another: a bound on time, some seconds.
-/// Clusters in which such ways are needed are small, and need far fewer.
-const LOOKS_MAX: usize = 200_000_000;
+/// How many copies are looked at, all together, for ways from one volume to another: a bound on time, a part of a second,
+/// for a voter that leads is taken for dead after one. Clusters in which such ways are needed are small.
+const LOOKS_MAX: usize = 20_000_000;
+/// The same where a cluster is placed first: some seconds.
+const LOOKS_SETTLING_MAX: usize = 200_000_000;
 
 /// Exactly the fair share, in millionths of it.
 pub(super) const WHOLE_PPM: u64 = 1_000_000;
@@ -59,7 +61,7 @@ pub(super) struct Table<'a> {
     /// Copies on volumes that had them not before.
     pub(super) moved: u32,
     /// See [`LOOKS_MAX`].
-    looks: usize,
+    looks_left: usize,
 }
 
 /// Where the next of these comes.
@@ -91,7 +93,7 @@ impl<'a> Table<'a> {
             moving: BTreeSet::new(),
             overridden: vec![false; usize::from(u16::MAX) + 1],
             moved: 0,
-            looks: 0,
+            looks_left: LOOKS_MAX,
             held,
         };
         table.tolerate(tolerance);
@@ -107,6 +109,12 @@ impl<'a> Table<'a> {
         }
         table.order = (0..).zip(&table.counts).map(|(volume, _)| (table.fullness(volume), volume)).collect();
         table
+    }
+
+    /// Whoever places a cluster first has time.
+    pub(super) const fn settling(mut self) -> Self {
+        self.looks_left = LOOKS_SETTLING_MAX;
+        self
     }
 
     /// From now on, a volume may be off its fair share by `tolerance` thousandths of it, or by one copy.
@@ -308,12 +316,13 @@ impl<'a> Table<'a> {
         while let Some(at) = queue.pop_front() {
             for next in 0..u32::try_from(self.counts.len()).expect("a map has fewer than 2^32 volumes") {
                 let (from, to) = if away { (at, next) } else { (next, at) };
-                if came_from.contains_key(&next) || self.looks > LOOKS_MAX {
+                if came_from.contains_key(&next) || self.looks_left == 0 {
                     continue;
                 }
                 let partitions = &self.partitions[from as usize];
                 let found = partitions.iter().position(|of| self.may(Move { partition: *of, from, to }));
-                self.looks += found.map_or(partitions.len(), |at| at + 1);
+                let looked = found.map_or(partitions.len(), |at| at + 1);
+                self.looks_left = self.looks_left.saturating_sub(looked);
                 if found.is_none() {
                     continue;
                 }

@@ -251,6 +251,15 @@ fn a_list_of_volumes_is_written_once_and_named_in_its_order() {
     assert_eq!(forged(lists - 4 - volumes + 4 + 16, &second), of_volumes, "the first two are one");
     let first = [0_u32, 1, 2].map(u32::to_le_bytes).concat();
     assert!(forged(lists + 16 + 4, &first).is_err(), "both lists are one");
+
+    // One that is long would be meant thousands of times by a few bytes each.
+    let long = |volumes: u8| {
+        let volumes = (1..=volumes).map(volume).collect();
+        let over = Override { partition: Partition(1), volumes };
+        Record::decode(&record(Change::SetOverrides(vec![over])).encode()).map(drop)
+    };
+    assert_eq!(long(16), Ok(()));
+    assert_eq!(long(17), Err(BadBytes::TooLong { what: "list of volumes", got: 17, max: 16 }));
 }
 
 #[test]

@@ -64,6 +64,7 @@ impl<H: Host> Volume<H> {
     /// How far scrub is, and what it found since the volume was opened. From memory.
     #[must_use]
     pub fn scrub_status(&self) -> ScrubStatus {
+        self.inner.settle_doubt();
         let ScrubPlace { segment, offset, passes, verified_at, .. } = self.inner.scrub_place.get();
         let (pass_bytes, all_bytes) = self.inner.passed_bytes();
         ScrubStatus { segment, offset, passes, verified_at, pass_bytes, all_bytes, ..self.inner.scrub.status.get() }

@@ -169,6 +169,45 @@ fn when_everything_was_read_last_is_kept_across_restarts() {
 }
 
 #[test]
+fn while_damage_is_there_nobody_knows_when_a_volume_was_verified_nor_after_a_restart() {
+    let (dir, config) = volume_dir();
+    let (track, other) = (audio(1, 300_000), audio(2, 5_000));
+    let (id, bytes) = (TrackId::of(&track), track.len() as u64);
+    run(async {
+        let (volume, _) = open(&config).await;
+        for track in [&track, &other] {
+            put(&volume, track).await.expect("puts");
+        }
+        let path = &segments(dir.path())[0];
+        let at = find(path, b"DWXRECRD").expect("a record") + 4096 + 2 * 65_536 + 5;
+        let byte = std::fs::read(path).expect("reads")[usize::try_from(at).expect("small")];
+        overwrite(path, at, &[byte ^ 4]);
+        for _ in 0..2 {
+            assert_eq!(volume.scrub_pass(FAST).await.expect("scrubs").damaged, 1);
+            assert_eq!(volume.scrub_status().verified_at, 0);
+        }
+        volume.close().await;
+    });
+    run(async {
+        let (volume, _) = open(&config).await;
+        assert_eq!(volume.scrub_status().verified_at, 0, "whoever opens it has heard of no damage");
+        let before = unix_seconds();
+        volume.scrub_pass(FAST).await.expect("scrubs");
+        assert_eq!(volume.scrub_status().verified_at, 0);
+        let mut writer = volume.put_anew(id, bytes, &Tags::default()).await.expect("begins");
+        writer.write(&track).await.expect("writes");
+        writer.finish().await.expect("stores");
+        assert!(volume.scrub_status().verified_at >= before, "all else was read");
+        volume.close().await;
+    });
+    run(async {
+        let (volume, _) = open(&config).await;
+        assert!(volume.scrub_status().verified_at > 0);
+        volume.close().await;
+    });
+}
+
+#[test]
 fn a_pass_that_is_asked_for_begins_anew_and_at_the_rate_that_is_asked_for() {
     let (_dir, config) = volume_dir();
     run(async {

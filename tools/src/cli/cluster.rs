@@ -235,6 +235,7 @@ and the changes that have names of their own a line {\"epoch\",\"settled\",\"for
 
 Examples:
   deadwax cluster plan weight 3f09c1d2 4000
+  deadwax cluster plan join london 4000 4000
   deadwax cluster apply --wait drain 10.0.0.3:7881";
 
 /// Shows what a change would move.
@@ -249,7 +250,32 @@ pub struct ClusterPlan {
     pub json: bool,
     /// What.
     #[command(subcommand)]
-    pub change: Change,
+    pub change: Planned,
+}
+
+/// What can be asked about.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Planned {
+    /// A change that `apply` makes.
+    #[command(flatten)]
+    Change(Change),
+    /// What a node would get that joins
+    Join {
+        /// In which zone
+        zone: String,
+        /// The shares of its drives, which `cluster join` sets to their GiB
+        #[arg(value_name = "WEIGHT", required = true, value_parser = clap::value_parser!(u32).range(1..))]
+        weights: Vec<u32>,
+    },
+    /// What a drive would get that a node has more
+    AddVolume {
+        /// Which node
+        #[arg(value_name = "NODE")]
+        name: String,
+        /// The drive's share, which `volume add` sets to its GiB
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+        weight: u32,
+    },
 }
 
 /// Makes a change.
@@ -329,7 +355,8 @@ pub struct ClusterFinalise {
 #[command(after_help = "\
 Weights, zones, racks, addresses and policy become those of the epoch, and so does what is drained; nodes and drives that it
 had come back. Those that came since are drained, and stay in the map until they are removed. Who is dead stays dead
-(`apply alive`). The last 64 epochs are known.
+(`apply alive`). The last 64 epochs are known, fewer where their records have more than 4 MiB; while much moves there is one
+a second.
 With --json it prints what `deadwax cluster apply --json` does.
 
 Example:

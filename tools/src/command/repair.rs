@@ -154,6 +154,11 @@ async fn wait(client: &Client, targets: &mut [Target], shown: bool) -> anyhow::R
         if copies.missing > 0 {
             bail!("{} of {} copies are missing: `deadwax status` names them", copies.missing, copies.expected);
         }
+        if !copies.exact {
+            bail!(
+                "holders differ, and did not say in time in what: not all copies are known to be there; `deadwax status` tells more"
+            );
+        }
     }
     Ok(())
 }

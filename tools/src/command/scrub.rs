@@ -127,7 +127,9 @@ impl Target {
             })?;
             // To the second, as it is told.
             let since = now.verified_s.is_some_and(|ago| ago <= elapsed.as_secs() + 1);
-            let is_read = since && now.passes > began.passes;
+            // Nobody knows of it while damage is there.
+            let found = now.verified_s.is_none() && now.pass_damaged > 0 && !now.running;
+            let is_read = (since || found) && now.passes > began.passes;
             if !is_read && !now.running {
                 bail!("volume {} of {address} was not read to the end: its master's log says why", began.id);
             }

@@ -1,5 +1,6 @@
 //! Fetching a track from another node: it is read there, proved, and made durable on a volume of this node.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +17,10 @@ use crate::refusal::Refusal;
 use crate::shard::{Node, Shard};
 use crate::volumes::{Admitted, Writer};
 
-/// How long a pull may take: a track of 512 MiB needs 4.5 MB/s.
-const PULL: Duration = Duration::from_secs(120);
+/// How often it is looked whether a pull comes on, and how many bytes are to have come each time: whoever sends fewer holds a
+/// place that others could have.
+const LOOK: Duration = Duration::from_secs(120);
+const LOOK_BYTES_MIN: u64 = 8 << 20;
 /// When a source that is busy is asked again, or the own shard, in ms.
 const BUSY_MS: u64 = 2_000;
 
@@ -51,25 +54,33 @@ pub(super) fn failed(node: &Node, pull: &Pull) {
 async fn on_shard(shard: Rc<Shard>, volume: usize, pull: Pull, address: Arc<str>) -> Ended {
     let host = shard.host.clone();
     let fetch = async move {
-        let mut bytes = 0;
-        let fetching = async {
-            let result = fetch(&shard, volume, &pull, &address, &mut bytes).await;
-            (result, false)
+        let moved = Cell::new(0);
+        let slow = async {
+            let mut before = 0;
+            loop {
+                sleep(LOOK).await;
+                if moved.get() < before + LOOK_BYTES_MIN {
+                    break;
+                }
+                before = moved.get();
+            }
+            let (from, bytes) = (pull.node.short(), moved.get() - before);
+            tracing::warn!(track = %pull.track, from, bytes, seconds = LOOK.as_secs(), "a pull is too slow");
+            Err(PullError::Unreachable)
         };
-        let late = async {
-            sleep(PULL).await;
-            (Err(PullError::Unreachable), true)
-        };
-        let (result, late) = futures_lite::future::or(fetching, late).await;
-        if late {
-            tracing::warn!(track = %pull.track, from = pull.node.short(), seconds = PULL.as_secs(), "a pull took too long");
-        }
-        (bytes, result)
+        let result = futures_lite::future::or(fetch(&shard, volume, &pull, &address, &moved), slow).await;
+        (moved.get(), result)
     };
     host.run(Priority::Repair, fetch).await
 }
 
-async fn fetch(shard: &Rc<Shard>, volume: usize, pull: &Pull, address: &str, moved: &mut u64) -> Result<(), PullError> {
+async fn fetch(
+    shard: &Rc<Shard>,
+    volume: usize,
+    pull: &Pull,
+    address: &str,
+    moved: &Cell<u64>,
+) -> Result<(), PullError> {
     let node = &shard.node;
     let _working = shard.node.working();
     // The bound on transfers bounds their memory, whoever asks for them.
@@ -104,24 +115,24 @@ async fn fetch(shard: &Rc<Shard>, volume: usize, pull: &Pull, address: &str, mov
 }
 
 /// Takes the track's bytes in; durable, and proved against the id, on return.
-async fn stream(peer: &mut Peer, mut writer: Writer, bytes: u64, moved: &mut u64) -> Result<(), PullError> {
+async fn stream(peer: &mut Peer, mut writer: Writer, bytes: u64, moved: &Cell<u64>) -> Result<(), PullError> {
     loop {
         let header = peer.socket.header().await.map_err(|why| ended(&why.into()))?;
         let count = header.payload_bytes();
         if header.kind != Kind::Data {
             let received = peer.socket.receive_after(header).await.map_err(|why| ended(&why.into()))?;
             match heard(received).map_err(|why| ended(&why))? {
-                Message::End if *moved == bytes => break,
+                Message::End if moved.get() == bytes => break,
                 other => return Err(ended(&unexpected(&other))),
             }
         }
-        if count as u64 > bytes - *moved {
+        if count as u64 > bytes - moved.get() {
             return Err(PullError::Corrupt);
         }
         peer.socket.payload(&header).await.map_err(|why| ended(&why.into()))?;
         writer.write(peer.socket.bytes(count)).await.map_err(|why| unstored(&why))?;
         peer.socket.consume(count);
-        *moved += count as u64;
+        moved.set(moved.get() + count as u64);
     }
     writer.finish().await.map(drop).map_err(|why| unstored(&why))
 }
