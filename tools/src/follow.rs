@@ -16,12 +16,14 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const LINE_EVERY: Duration = Duration::from_secs(10);
 /// For how long nobody may answer.
 const SILENT_MAX: Duration = Duration::from_secs(120);
+/// For how long nothing may change: longer than the half hour after which a node that is silent counts as dead.
+const STILL_MAX: Duration = Duration::from_secs(3_600);
 
 /// Stays until `emptied` hold nothing by a map of `epoch` or later, or, where none are to be emptied, until nothing moves.
 /// Shows how far it is on the standard error.
 pub async fn follow(client: &Client, epoch: u64, emptied: &[VolumeId]) -> anyhow::Result<()> {
     let mut line = Line::new();
-    let mut heard = Instant::now();
+    let (mut heard, mut came_on, mut was) = (Instant::now(), Instant::now(), None);
     loop {
         let status = client.core_status().await.filter(|status| status.moves.is_some());
         if status.is_some() {
@@ -42,6 +44,14 @@ pub async fn follow(client: &Client, epoch: u64, emptied: &[VolumeId]) -> anyhow
         if let Some(moves) = stuck.filter(|moves| moves.left() == 0) {
             line.end();
             bail!("what it asks for cannot move: {}", moves.stall.as_deref().unwrap_or("nobody says why"));
+        }
+        let is = (held, status.as_ref().map(|status| (status.epoch, status.tracks_left, status.bytes_left)));
+        if was.replace(is) != Some(is) {
+            came_on = Instant::now();
+        } else if came_on.elapsed() > STILL_MAX {
+            line.end();
+            let how = status.as_ref().map_or_else(|| "nobody leads".to_owned(), moving);
+            bail!("nothing has changed for {} minutes: {how}; what was begun goes on", STILL_MAX.as_secs() / 60);
         }
         line.show(&status.map_or_else(|| "nobody leads at the moment".to_owned(), |status| sentence(&status, held)));
         tokio::time::sleep(ASK_EVERY).await;

@@ -58,6 +58,10 @@ pub(crate) fn warnings(nodes: &[NodeReport], within_s: u64) -> Vec<String> {
             let (dir, address) = (&volume.dir, &node.address);
             match node.scrubs.iter().find(|scrub| scrub.id == volume.id) {
                 None => warnings.push(format!("node {address} does not say when volume {dir} was verified")),
+                Some(VolumeScrub { verified_s: None, pass_damaged: damaged @ 1.., .. }) => warnings.push(format!(
+                    "volume {dir} of node {address} has records that are damaged, {damaged} were found: `deadwax repair` has them \
+                     made anew from other copies; where there are none, put the tracks again"
+                )),
                 Some(VolumeScrub { verified_s: None, .. }) => warnings.push(format!(
                     "nobody knows when volume {dir} of node {address} was verified last: it is once all of it has been read, \
                      which `deadwax scrub` does now"

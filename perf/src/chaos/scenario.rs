@@ -21,7 +21,7 @@ pub(crate) struct Scenario {
     faults: &'static [(u64, u64, Fault)],
 }
 
-const SCENARIOS: [Scenario; 7] = [
+const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "removed-segment",
         about: "A segment's file is removed under a running master, which went on acknowledging puts into it",
@@ -85,6 +85,14 @@ const SCENARIOS: [Scenario; 7] = [
             (10_000, 13_000, Fault::Network(NetworkFault::CutFront { node: 2 })),
         ],
     },
+    Scenario {
+        name: "site-gone-for-minutes",
+        about: "Sites are cut apart, and a master is stopped, for longer than all that anybody waits for but the half hour",
+        faults: &[
+            (4_000, 134_000, Fault::Network(NetworkFault::CutZones)),
+            (6_000, 136_000, Fault::Process(ProcessFault::Stop { node: 4 })),
+        ],
+    },
 ];
 
 const fn kill(node: usize) -> Fault {
@@ -135,8 +143,8 @@ mod tests {
     use super::super::schedule::clash;
     use super::*;
 
-    /// A test of all of them is to take minutes.
-    const LONGEST_MS: u64 = 20_000;
+    /// A run of all of them is to take minutes.
+    const LONGEST_MS: u64 = 140_000;
 
     #[test]
     fn scenarios_are_short_and_could_have_been_drawn() {

@@ -13,7 +13,8 @@ use super::operator::OperatorFault;
 use super::processes::ProcessFault;
 use crate::tracks::Random;
 
-/// A stop that outlasts every timeout of nodes and clients, of which the longest is 30 s.
+/// A stop that outlasts every timeout of a request, of which the longest is 30 s. The scenario `site-gone-for-minutes` outlasts
+/// what comes after them: leases, and the looks at a slow pull.
 const STOP_LONG_MS: u64 = 32_000;
 /// How long something claimed is left alone between two faults.
 const PAUSE_MS: u64 = 300;
