@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use deadwax_track::Partition;
 
+use super::MOVES_MAX;
 use super::codec::{BadBytes, Reader, Writer};
 use super::lists::{Lists, write_lists};
 use super::spec::read_partition;
@@ -78,9 +79,14 @@ pub(super) fn write_moves(out: &mut Writer, moves: &[Move]) {
 }
 
 pub(super) fn read_moves(from: &mut Reader<'_>) -> Result<Vec<Move>, BadBytes> {
-    // A list has 16 volumes at most, so that each move has 50 times its bytes and no more.
     let mut lists = Lists::read(from)?;
+    let mut got = 0;
     let moves = from.list(10, |from| {
+        got += 1;
+        // A move has up to 50 times its bytes.
+        if got > MOVES_MAX {
+            return Err(BadBytes::TooLong { what: "list of moves", got, max: MOVES_MAX });
+        }
         let partition = read_partition(from)?;
         Ok(Move { partition, old: lists.next(from)?.to_vec(), new: lists.next(from)?.to_vec() })
     })?;

@@ -5,8 +5,8 @@
 use std::fmt::Debug;
 
 use deadwax_dht::log::{
-    BATCH_BYTES_MAX, BadBytes, Batch, Change, Consensus, ConsensusConfig, Durable, Effect, Entry, Grant, Message,
-    Persist, Proposal, Record, Snapshot, Stage, State, Token, Vote,
+    BATCH_BYTES_MAX, BadBytes, Batch, Change, Consensus, ConsensusConfig, Durable, Effect, Entry, Grant, MOVES_MAX,
+    Message, Persist, Proposal, Record, Snapshot, Stage, State, Token, Vote,
 };
 use deadwax_dht::{Override, Policy, TokenName, Volume};
 use deadwax_track::Partition;
@@ -259,6 +259,12 @@ fn a_list_of_volumes_is_written_once_and_named_in_its_order() {
         Record::decode(&record(Change::SetOverrides(vec![over])).encode()).map(drop)
     };
     assert_eq!(long(16), Ok(()));
+    let many = |count: usize| {
+        let moves = vec![move_to(&history(5, 3), Partition(7), [1, 2, 3]); count];
+        Record::decode(&record(Change::Begin(moves)).encode()).map(drop)
+    };
+    assert_eq!(many(MOVES_MAX), Ok(()));
+    assert!(matches!(many(MOVES_MAX + 1), Err(BadBytes::TooLong { what: "list of moves", .. })));
     assert_eq!(long(17), Err(BadBytes::TooLong { what: "list of volumes", got: 17, max: 16 }));
 }
 
