@@ -51,15 +51,15 @@ impl Planned {
     /// The command that it is, by the names of `map`. What is not there yet has made-up ids, always the same: how much comes to
     /// it does not depend on them, but for two parts in a hundred.
     pub fn command(&self, map: &Map) -> anyhow::Result<Command> {
-        let volume = |(number, weight): (u8, u32)| {
+        let volume = |(number, weight): (u16, u32)| {
             let mut id = [0xff; 16];
-            id[0] = number;
+            id[..2].copy_from_slice(&number.to_le_bytes());
             Volume { id: VolumeId::from_bytes(id), weight }
         };
         Ok(match self {
             Self::Change(change) => change.command(map)?,
             Self::Join { zone, weights } => {
-                let volumes = (0..=u8::MAX).zip(weights.iter().copied()).map(volume).collect();
+                let volumes = (0..=u16::MAX).zip(weights.iter().copied()).map(volume).collect();
                 let (id, address) = (NodeId::from_bytes([0xff; 32]), "new:1".to_owned());
                 Command::AddNode(Node { id, zone: zone.clone(), rack: None, address, volumes })
             }

@@ -2,6 +2,7 @@
 //! the record counts like any other until a pass comes by it again, which may take weeks.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 
 use deadwax_track::TrackId;
 
@@ -16,7 +17,7 @@ const DAMAGED_MAX: usize = 65_536;
 #[derive(Default)]
 pub(super) struct Doubt {
     /// By id and address.
-    damaged: RefCell<Vec<(TrackId, u64)>>,
+    damaged: RefCell<HashSet<(TrackId, u64)>>,
     /// When the volume was verified, once they are gone.
     verified_at: Cell<u64>,
 }
@@ -24,14 +25,13 @@ pub(super) struct Doubt {
 impl<H: Host> Inner<H> {
     /// The record of `id` at `address` is damaged.
     pub(super) fn doubt(&self, id: TrackId, address: u64) {
-        self.settle_doubt();
         let (place, doubt) = (self.scrub_place.get(), &self.scrub.doubt);
         let mut damaged = doubt.damaged.borrow_mut();
         if damaged.is_empty() {
             doubt.verified_at.set(place.verified_at);
         }
-        if damaged.len() < DAMAGED_MAX && !damaged.contains(&(id, address)) {
-            damaged.push((id, address));
+        if damaged.len() < DAMAGED_MAX {
+            damaged.insert((id, address));
         }
         drop(damaged);
         self.set_scrub_place(ScrubPlace { verified_at: 0, ..place });

@@ -143,8 +143,9 @@ mod tests {
     use super::super::schedule::clash;
     use super::*;
 
-    /// A run of all of them is to take minutes.
-    const LONGEST_MS: u64 = 140_000;
+    /// A test of all of them is to take minutes; but for the one that is to last.
+    const LONGEST_MS: u64 = 20_000;
+    const LASTS: (&str, u64) = ("site-gone-for-minutes", 140_000);
 
     #[test]
     fn scenarios_are_short_and_could_have_been_drawn() {
@@ -153,8 +154,9 @@ mod tests {
         for scenario in SCENARIOS {
             let storm = scenario.storm(true);
             assert!(storm.is_sorted_by_key(|planned| planned.from_ms), "{}", scenario.name);
+            let longest_ms = if scenario.name == LASTS.0 { LASTS.1 } else { LONGEST_MS };
             for (index, one) in storm.iter().enumerate() {
-                assert!(one.from_ms < one.until_ms && one.until_ms <= LONGEST_MS, "{}: {one}", scenario.name);
+                assert!(one.from_ms < one.until_ms && one.until_ms <= longest_ms, "{}: {one}", scenario.name);
                 let apart = storm[index + 1..].iter().all(|other| !clash(one, other));
                 assert!(apart, "{}: {one} and another claim the same", scenario.name);
             }
