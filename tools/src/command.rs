@@ -15,6 +15,7 @@ mod cluster_init;
 mod cluster_issuer;
 mod cluster_join;
 mod cluster_rejoin;
+mod cluster_rollback;
 mod cluster_token;
 mod completions;
 mod doctor;
@@ -28,6 +29,7 @@ mod rm;
 mod salvage;
 mod scrub;
 mod status;
+mod unserved;
 mod up;
 mod verify;
 mod volume;
@@ -106,10 +108,7 @@ fn cluster(command: Cluster) -> anyhow::Result<bool> {
                 Following { wait: false, json: finalise.json },
             ))
         }
-        Cluster::Rollback(back) => {
-            let change = Change::Rollback { epoch: back.epoch };
-            asynchronous(cluster_change::apply(&change, &back.masters, back.following))
-        }
+        Cluster::Rollback(back) => asynchronous(cluster_rollback::run(back)),
     }
 }
 

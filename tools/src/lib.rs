@@ -20,6 +20,7 @@ pub mod children;
 pub mod cli;
 pub mod cluster;
 pub mod command;
+pub mod difference;
 pub mod download;
 pub mod follow;
 pub mod heap;

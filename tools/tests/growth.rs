@@ -240,6 +240,11 @@ fn a_drive_is_added_and_retired_while_its_master_runs() {
         let serving = node(now, at).and_then(|node| node["volumes"].as_array()).into_iter().flatten();
         is_settled(now, healthy) && serving.filter(|volume| volume["state"] == "serving").count() == 1
     });
+    // Back to when it held its share: who plans it hears that the drive is not there.
+    let plan = told(&["cluster", "plan", "--node", &name, "rollback", &now["epoch"].to_string()]);
+    let warnings = plan["warnings"].as_array().expect("a list");
+    let warning = warnings.first().and_then(Value::as_str).unwrap_or_default();
+    assert!(warnings.len() == 1 && warning.contains(volume) && warning.contains("wait until it serves"), "{plan}");
 }
 
 #[test]
@@ -304,7 +309,15 @@ fn what_cannot_be_is_refused_with_its_reason_and_what_was_done_is_undone() {
     assert_eq!(drained(), Some(1));
     said(&["cluster", "rollback", &epoch.to_string(), "--node", &at]);
     assert_eq!(drained(), Some(0), "a drain is undone, too");
-    refused(&["cluster", "rollback", "999", "--node", &at], &["epochs are known from"]);
+    let words = ["epochs are known from", "999 is none of them", "r7, then none"];
+    refused(&["cluster", "rollback", "999", "--node", &at], &words);
+    let list = said(&["cluster", "rollback", "--list", "--node", &at]);
+    for part in [format!("rack of node {at}: none, then r7"), format!("node {at} drained")] {
+        assert!(list.contains(&part), "no {part:?} in\n{list}");
+    }
+    let list = told(&["cluster", "rollback", "--list", "--node", &at]);
+    let changes = |at: usize| list["epochs"][at]["changes"].as_array().map(Vec::len);
+    assert!(list["oldest"].as_u64() <= Some(epoch) && (changes(0), changes(1)) == (Some(0), Some(1)), "{list}");
     let plan = said(&["cluster", "plan", "drain", &at, "--node", &at]);
     assert!(plan.contains("2 nodes cannot hold 3 copies of each track"), "{plan}");
     let plan = told(&["cluster", "plan", "drain", &at, "--node", &at]);

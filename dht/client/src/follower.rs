@@ -87,6 +87,12 @@ impl Client {
         known.layout().cloned()
     }
 
+    /// The chain that [`newest`](Self::newest) goes by; none where it was not asked for yet, or the cluster has no log.
+    #[must_use]
+    pub fn history(&self) -> Option<History> {
+        locked(&self.inner.follower.history).clone()
+    }
+
     /// Has the map of `epoch`, of which a node told, fetched where it is newer, and does not wait for it.
     pub(crate) fn follow_behind(&self, epoch: u64) {
         if epoch > self.epoch() {

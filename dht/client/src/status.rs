@@ -112,6 +112,14 @@ impl Client {
         Ok(reply)
     }
 
+    /// How this node of the map says that its drives are; an error where it does not answer.
+    pub async fn volumes_of(&self, node: &NodeId) -> Result<Vec<VolumeStatus>, Failure> {
+        match self.ask_by_name(node, &Message::Status).await? {
+            Message::NodeStatus(status) => Ok(status.volumes),
+            other => Err(failure(other)),
+        }
+    }
+
     /// Asks every node how it is and what it holds, and compares. Takes [`status_ms`](crate::ClientConfig::status_ms)
     /// or so at most; what did not answer by then counts as down, and the whole never fails. By the newest map that a node
     /// tells of, where it can be fetched in time; else that is fetched for the next time.

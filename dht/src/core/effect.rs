@@ -206,11 +206,15 @@ pub enum CommandRefused {
         /// Whether some of it, or all, may be done: this node led when it was given, and proposed a record of it.
         begun: bool,
     },
-    /// The epoch to roll back to is not kept any more, or never was.
-    #[error("epochs are known from {oldest} on")]
+    /// What the epoch to roll back to was is not known any more, or there was none yet.
+    #[error("cannot roll back to epoch {to}: epochs are known from {oldest} to {newest}")]
     Forgotten {
-        /// The oldest that is.
+        /// Which.
+        to: u64,
+        /// The oldest that is known.
         oldest: u64,
+        /// The newest.
+        newest: u64,
     },
     /// The planner says why.
     #[error(transparent)]

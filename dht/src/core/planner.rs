@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::effect::{CommandRefused, Effect};
 use super::planted::Bug;
 use super::{Core, Part};
-use crate::log::{Outcome, Proposal, ProposeError, Ticket};
+use crate::log::{Earlier, Outcome, Proposal, ProposeError, Ticket};
 use crate::rebalance::{self, Command, Decision, Rebalance, Synced};
 use crate::{Layout, NodeId, PartitionBytes};
 
@@ -113,13 +113,13 @@ impl Core {
     pub(super) fn take_command(&mut self, number: u64, command: Command, forecast: bool, time_ms: u64) {
         let refuse = |why| Effect::Answer { number, result: Err(why) };
         let command = match (command, self.history()) {
-            (Command::RollBack { to, .. }, Some(history)) => match history.state_at(to) {
-                Some(state) => {
-                    let (spec, leaving) = (Box::new(state.spec().clone()), state.leaving().clone());
-                    Command::RollBack { to, spec, leaving }
-                }
-                None => return self.effects.push(refuse(CommandRefused::Forgotten { oldest: history.oldest() })),
-            },
+            (Command::RollBack { to, .. }, Some(history)) if self.planner.rebalance.is_some() => {
+                let Some(Earlier { spec, leaving }) = history.earlier(to) else {
+                    let (oldest, newest) = (history.earliest(), history.epoch());
+                    return self.effects.push(refuse(CommandRefused::Forgotten { to, oldest, newest }));
+                };
+                Command::RollBack { to, spec: Box::new(spec), leaving }
+            }
             (command, _) => command,
         };
         let not_leader = self.not_leader(false);

@@ -6,10 +6,11 @@ use super::codec::{BadBytes, Reader, Writer};
 use super::history::BadHistory;
 use super::record::Record;
 use super::state::{BadState, State};
+use super::undo::Undos;
 use super::{BATCH_BYTES_MAX, RECORDS_MAX};
 
-/// The version of a batch's bytes. 1: the first.
-const BATCH_VERSION: u8 = 1;
+/// The version of a batch's bytes. 1, which was never released: without what was before changes; 2: with it.
+const BATCH_VERSION: u8 = 2;
 
 /// A state, and the record that made it: where a chain can be taken up without what was before.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,6 +19,8 @@ pub struct Checkpoint {
     pub record: Record,
     /// The state after it.
     pub state: State,
+    /// What was before changes up to it. Nothing but the sender's word says so.
+    pub(super) undos: Undos,
 }
 
 impl Checkpoint {
@@ -57,6 +60,7 @@ impl Batch {
         if let Some(checkpoint) = &self.checkpoint {
             out.blob(&checkpoint.record.encode());
             out.blob(&checkpoint.state.encode());
+            checkpoint.undos.write(&mut out);
         }
         out.list(self.records.iter(), |out, record| out.blob(&record.encode()));
         out.finish()
@@ -69,7 +73,9 @@ impl Batch {
         from.version(BATCH_VERSION)?;
         let checkpoint = if from.bool("checkpoint")? {
             let record = Record::decode(from.blob()?)?;
-            Some(Arc::new(Checkpoint { record, state: State::decode(from.blob()?)? }))
+            let state = State::decode(from.blob()?)?;
+            let undos = Undos::read(&mut from, record.epoch)?;
+            Some(Arc::new(Checkpoint { record, state, undos }))
         } else {
             None
         };

@@ -12,6 +12,7 @@ use super::record::{Proposal, Record};
 use super::rules::BadChange;
 use super::state::State;
 use super::touch::{Thing, Touch};
+use super::undo::{Earlier, Undo, Undos};
 use super::{RECORD_BYTES_MAX, RECORDS_BYTES_MAX, RECORDS_MAX, STATE_BYTES_MAX};
 use crate::wire::PROTOCOL_VERSION;
 use crate::{BadMap, ClusterId, Map, MapSpec, NodeId};
@@ -121,6 +122,7 @@ struct Kept {
     hash: [u8; 32],
     bytes: usize,
     touch: Arc<Touch>,
+    undo: Option<Arc<Undo>>,
 }
 
 /// The verified chain of epochs of one cluster: a checkpoint, the last [`RECORDS_MAX`] records after it, and the state
@@ -151,7 +153,8 @@ impl History {
         let state = State::genesis(&spec, &voters, protocol)?;
         let change = Change::Genesis { spec: Box::new(spec), voters, protocol };
         let record = Record { epoch: state.epoch(), previous: [0; 32], state: state.hash(), change };
-        Ok(Self::begin(Arc::new(Checkpoint { record, state })))
+        let undos = Undos::since(state.epoch());
+        Ok(Self::begin(Arc::new(Checkpoint { record, state, undos })))
     }
 
     fn begin(checkpoint: Arc<Checkpoint>) -> Self {
@@ -237,6 +240,34 @@ impl History {
             state = state.after(&kept.record.change).expect("checked when the record was taken");
         }
         Some(state)
+    }
+
+    /// The oldest epoch of which [`earlier`](Self::earlier) is known: further back than records are kept.
+    #[must_use]
+    pub fn earliest(&self) -> u64 {
+        self.checkpoint.undos.since
+    }
+
+    /// The epochs since the [`earliest`](Self::earliest) that changed what a rollback brings back, rising.
+    #[must_use]
+    pub fn changed_at(&self) -> Vec<u64> {
+        self.undos().map(|undo| undo.epoch).collect()
+    }
+
+    /// What a rollback to `epoch` brings back, whatever has moved since; none where it is not known any more, or not yet.
+    #[must_use]
+    pub fn earlier(&self, epoch: u64) -> Option<Earlier> {
+        if epoch < self.earliest() || epoch > self.epoch() {
+            return None;
+        }
+        let mut earlier = Earlier::now(&self.state);
+        self.undos().rev().take_while(|undo| undo.epoch > epoch).for_each(|undo| earlier.take_back(undo));
+        earlier.spec.epoch = epoch;
+        Some(earlier)
+    }
+
+    fn undos(&self) -> impl DoubleEndedIterator<Item = &Undo> {
+        self.checkpoint.undos.iter().chain(self.kept.iter().filter_map(|kept| kept.undo.as_deref()))
     }
 
     /// The change that brings back the map of `to`, an epoch that is kept.
@@ -343,7 +374,8 @@ impl History {
         let hash = *blake3::hash(&bytes).as_bytes();
         self.kept_bytes += bytes.len();
         self.moves.note(record.epoch, &touch);
-        self.kept.push_back(Kept { record, hash, bytes: bytes.len(), touch });
+        let undo = if touch.moves_all() { Undo::between(&self.state, &state).map(Arc::new) } else { None };
+        self.kept.push_back(Kept { record, hash, bytes: bytes.len(), touch, undo });
         self.state = Arc::new(state);
         // The newest stays, whatever its length.
         while self.kept.len() > RECORDS_MAX || (self.kept_bytes > RECORDS_BYTES_MAX && self.kept.len() > 1) {
@@ -353,6 +385,9 @@ impl History {
             checkpoint.state =
                 checkpoint.state.after(&oldest.record.change).expect("checked when the record was taken");
             checkpoint.record = Arc::unwrap_or_clone(oldest.record);
+            if let Some(undo) = oldest.undo {
+                checkpoint.undos.push(undo);
+            }
             self.checkpoint_hash = oldest.hash;
         }
     }

@@ -34,6 +34,7 @@
 //! - *A voter cannot read what was decided:* it is of a later version. The voter stops until it runs that version,
 //!   and its node with it.
 //! - *A node was away for long:* [`History::since`] gives a checkpoint and the records after it.
+//! - *A change was wrong, and much has moved since:* [`History::earlier`] says what was before it, which outlasts records.
 //! - *Bytes are forged, or of another chain:* a typed error; nothing is changed.
 //!
 //! **Randomness.** Only a voter's election timeout is random, and comes from the seed in [`ConsensusConfig`]. The crate
@@ -55,6 +56,7 @@ mod spec;
 mod state;
 mod touch;
 mod transition;
+mod undo;
 
 pub use batch::{Batch, Checkpoint};
 pub use change::Change;
@@ -74,6 +76,7 @@ pub(crate) use spec::{
 pub use state::{BadState, Grant, State, Token, Voter};
 pub use touch::Thing;
 pub use transition::{Holders, Move, Stage, Transition};
+pub use undo::Earlier;
 
 const MIB: usize = 1 << 20;
 
@@ -87,6 +90,11 @@ pub const RECORDS_MAX: usize = 64;
 /// are large. In memory each partition that a map puts somewhere takes four times its bytes. What is kept decides proposals,
 /// so that this may change only with a version of the protocol.
 pub const RECORDS_BYTES_MAX: usize = 4 * MIB;
+/// Of how many operators' changes a checkpoint keeps what was before them, beside the records that come after it.
+pub const UNDOS_MAX: usize = 64;
+/// The most bytes of that together, where there are several: one of a node has some hundred, and one of all nodes of the
+/// largest map some MiB.
+pub const UNDOS_BYTES_MAX: usize = 4 * MIB;
 /// The most partitions that one change may name.
 pub const MOVES_MAX: usize = 4_096;
 /// The most tokens that were not used yet.
@@ -97,9 +105,11 @@ pub const STATE_BYTES_MAX: usize = 24 * MIB;
 pub const RECORD_BYTES_MAX: usize = STATE_BYTES_MAX + 4 * 1024;
 /// The most bytes of a proposal.
 pub const PROPOSAL_BYTES_MAX: usize = RECORD_BYTES_MAX;
-/// The most bytes of a batch: a checkpoint (its record and its state) and the records after it.
-pub const BATCH_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX + STATE_BYTES_MAX + MIB;
+/// The most bytes of a batch: a checkpoint (its record, its state, and what was before changes: of one change no more than a
+/// state has, and who came) and the records after it.
+pub const BATCH_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX + 2 * STATE_BYTES_MAX + 2 * MIB;
 const _: () =
     assert!(RECORDS_BYTES_MAX <= RECORD_BYTES_MAX, "the records of a batch have no more bytes than the longest");
+const _: () = assert!(UNDOS_BYTES_MAX <= STATE_BYTES_MAX, "several changes have no more bytes than the longest");
 /// The most bytes of a message between voters: a snapshot is a batch.
 pub const MESSAGE_BYTES_MAX: usize = BATCH_BYTES_MAX + MIB;

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 
 use deadwax_dht::log::{
     BATCH_BYTES_MAX, BadBytes, Batch, Change, Consensus, ConsensusConfig, Durable, Effect, Entry, Grant, MOVES_MAX,
-    Message, Persist, Proposal, Record, Snapshot, Stage, State, Token, Vote,
+    Message, Persist, Proposal, RECORDS_MAX, Record, Snapshot, Stage, State, Token, Vote,
 };
 use deadwax_dht::{Override, Policy, TokenName, Volume};
 use deadwax_track::Partition;
@@ -154,6 +154,20 @@ fn later_state() -> deadwax_dht::log::History {
     history
 }
 
+/// A checkpoint with all that can have been before changes.
+fn changed() -> Batch {
+    let mut history = history(5, 3);
+    push(&mut history, Change::SetPolicy(Policy { copies: 3, write_quorum: 2, zones_min: 1 }));
+    push(&mut history, Change::SetLeaving { volumes: vec![volume_id(5, 2), volume_id(5, 1)], leaving: true });
+    push(&mut history, Change::AddNode(node(9)));
+    push(&mut history, Change::SetLeaving { volumes: vec![volume_id(5, 1)], leaving: false });
+    push(&mut history, Change::RemoveNode(node_id(4)));
+    for number in 0..RECORDS_MAX {
+        push(&mut history, Change::SetDead { node: node_id(5), dead: number % 2 == 0 });
+    }
+    Batch { records: Vec::new(), ..history.since(0) }
+}
+
 fn values() -> Vec<(String, Vec<u8>)> {
     let mut values: Vec<(String, Vec<u8>)> =
         changes().into_iter().map(|(name, change)| (format!("record, {name}"), record(change).encode())).collect();
@@ -162,6 +176,7 @@ fn values() -> Vec<(String, Vec<u8>)> {
     values.push(("state, of protocol 4".to_owned(), later_state().state().encode()));
     values.push(("batch of records".to_owned(), state().since(1).encode()));
     values.push(("batch with a checkpoint".to_owned(), state().since(0).encode()));
+    values.push(("batch with what was before changes".to_owned(), changed().encode()));
     values.push(("step".to_owned(), persist().encode()));
     values.push(("durable state".to_owned(), durable().encode()));
     values.push(("message".to_owned(), message().encode()));

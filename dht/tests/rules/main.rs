@@ -9,6 +9,7 @@ mod get_plan;
 mod golden;
 mod liveness;
 mod log_codec;
+mod log_earlier;
 mod log_history;
 mod log_voter;
 mod map_file;

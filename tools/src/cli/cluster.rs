@@ -230,8 +230,9 @@ pub struct ClusterJoin {
 const CHANGES_HELP: &str = "\
 Nodes are named by their address or the first digits of their id, volumes by the first digits of theirs, as `deadwax status`
 shows them.
-With --json `plan` prints its forecast as a line, {\"shares\":[...],\"bytes_to_move\",\"bytes_unavoidable\",\"unmet\",...}; `apply`
-and the changes that have names of their own a line {\"epoch\",\"settled\",\"forecast\"}, settled being that --wait saw all move.
+With --json `plan` prints its forecast as a line, {\"shares\":[...],\"bytes_to_move\",\"bytes_unavoidable\",\"unmet\",...,
+\"warnings\"}; `apply` and the changes that have names of their own a line {\"epoch\",\"settled\",\"forecast\",\"warnings\"}, settled
+being that --wait saw all move. A warning names a node or a volume that gets copies and is not known to serve.
 
 Examples:
   deadwax cluster plan weight 3f09c1d2 4000
@@ -354,16 +355,24 @@ pub struct ClusterFinalise {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Weights, zones, racks, addresses and policy become those of the epoch, and so does what is drained; nodes and drives that it
-had come back. Those that came since are drained, and stay in the map until they are removed. Who is dead stays dead
-(`apply alive`). The last 64 epochs are known, fewer where their records have more than 4 MiB; while much moves there is one
-a second.
-With --json it prints what `deadwax cluster apply --json` does.
+had come back, on which copies wait that do not serve: it is warned of each. Those that came since are drained, and stay in the map
+until they are removed. Who is dead stays dead (`apply alive`). The last 64 changes can be taken back, and more where they
+are recent, whatever has moved since.
+With --json it prints what `deadwax cluster apply --json` does; with --list a line {\"oldest\",\"newest\",
+\"epochs\":[{\"epoch\",\"changes\":[\"...\"]},...]}: any epoch from the oldest on can be gone back to, and one in between is
+as the one before it in the list.
 
-Example:
+Examples:
+  deadwax cluster rollback --list
+  deadwax cluster plan rollback 17
   deadwax cluster rollback 17 --wait")]
 pub struct ClusterRollback {
     /// The epoch
-    pub epoch: u64,
+    #[arg(required_unless_present = "list")]
+    pub epoch: Option<u64>,
+    /// Show which epochs there are, and what each changed; nothing is done
+    #[arg(long, conflicts_with_all = ["epoch", "wait"])]
+    pub list: bool,
     /// Which masters.
     #[command(flatten)]
     pub masters: Masters,

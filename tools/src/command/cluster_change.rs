@@ -10,8 +10,8 @@ use deadwax_dht::{Map, NodeId};
 use deadwax_dht_client::{Client, CommandDone, CommandError};
 use serde::Serialize;
 
-use super::say;
-use crate::cli::{Change, ClusterPlan, Following, Masters};
+use super::{cluster_rollback, say, unserved};
+use crate::cli::{Change, ClusterPlan, Following, Masters, Planned};
 use crate::follow;
 use crate::masters::newest;
 use crate::progress::size;
@@ -25,14 +25,33 @@ pub(super) async fn plan(plan: ClusterPlan) -> anyhow::Result<bool> {
     let client = plan.masters.client(None).await?;
     let layout = newest(&client).await?;
     let command = plan.change.command(layout.map())?;
-    refuse_living(&client, &command).await?;
+    let change = if let Planned::Change(change) = &plan.change { Some(change) } else { None };
+    refuse_mistakes(&client, change, &command).await?;
     let forecast = forecast(&client, &command).await?;
+    let warnings = warnings(&client, layout.map(), change, &forecast).await;
     if plan.json {
-        say(serde_json::to_string(&forecast)?)?;
+        let mut line = serde_json::to_value(&forecast)?;
+        line["warnings"] = serde_json::to_value(&warnings)?;
+        say(line)?;
     } else {
         table(layout.map(), &forecast).iter().try_for_each(say)?;
+        warnings.iter().try_for_each(warn)?;
     }
     Ok(true)
+}
+
+fn warn(warning: &String) -> anyhow::Result<()> {
+    say(format_args!("warning: {warning}"))
+}
+
+/// What a change of what there is, or was, gives copies to and is not known to serve.
+async fn warnings(client: &Client, map: &Map, change: Option<&Change>, forecast: &ForecastReport) -> Vec<String> {
+    let Some(change) = change else { return Vec::new() };
+    let returning = match (change, client.history()) {
+        (Change::Rollback { epoch }, Some(history)) => history.earlier(*epoch).map(|earlier| earlier.spec.nodes),
+        _ => None,
+    };
+    unserved::warnings(client, map, &returning.unwrap_or_default(), forecast).await
 }
 
 /// A change that was made, for programs.
@@ -42,6 +61,7 @@ struct Applied<'a> {
     /// Whether all that it moves has moved; else nobody waited for that.
     settled: bool,
     forecast: &'a ForecastReport,
+    warnings: &'a [String],
 }
 
 /// Makes a change: shows what it moves, has it carried out, and stays where that is wanted.
@@ -50,10 +70,12 @@ pub(super) async fn apply(change: &Change, masters: &Masters, following: Followi
     let layout = newest(&client).await?;
     let command = change.command(layout.map())?;
     let emptied = change.emptied(layout.map())?;
-    refuse_living(&client, &command).await?;
+    refuse_mistakes(&client, Some(change), &command).await?;
     let forecast = forecast(&client, &command).await?;
+    let warnings = warnings(&client, layout.map(), Some(change), &forecast).await;
     if !following.json {
         table(layout.map(), &forecast).iter().try_for_each(say)?;
+        warnings.iter().try_for_each(warn)?;
     }
     let epoch = carry_out(&client, &command).await?;
     if !following.json {
@@ -65,15 +87,19 @@ pub(super) async fn apply(change: &Change, masters: &Masters, following: Followi
         say("What it moves is moving now: `deadwax status` shows how far it is.")?;
     }
     match (following.json, following.wait) {
-        (true, settled) => say(serde_json::to_string(&Applied { epoch, settled, forecast: &forecast })?)?,
+        (true, settled) => {
+            say(serde_json::to_string(&Applied { epoch, settled, forecast: &forecast, warnings: &warnings })?)?;
+        }
         (false, true) => say("All has moved.")?,
         (false, false) => {}
     }
     Ok(true)
 }
 
-/// What a node that answers has would count no more if it were called dead: that is a mistake, and neither planned nor done.
-async fn refuse_living(client: &Client, command: &Command) -> anyhow::Result<()> {
+/// What is neither planned nor done. An epoch that is not known cannot be gone back to. What a node that answers has would count
+/// no more if it were called dead: that is a mistake.
+async fn refuse_mistakes(client: &Client, change: Option<&Change>, command: &Command) -> anyhow::Result<()> {
+    change.map_or(Ok(()), |change| cluster_rollback::check(client, change))?;
     if let Command::SetDead { node, dead: true } = command
         && client.epoch_of(node).await.is_some()
     {

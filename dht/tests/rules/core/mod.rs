@@ -3,6 +3,7 @@
 mod bytes;
 mod haste;
 mod peers;
+mod rollback;
 mod takedowns;
 mod tokens;
 mod versions;

@@ -7,7 +7,7 @@ use deadwax_dht::core::{
     Alarm, CommandRefused, Core, CoreConfig, CoreSettings, Destination, Done, Effect, Envelope, Finished, Input, Kept,
     ReceiptReport, Refused, Request, Verb,
 };
-use deadwax_dht::log::{Durable, History};
+use deadwax_dht::log::{Batch, Durable, History};
 use deadwax_dht::rebalance::{Answer, Command, Progress};
 use deadwax_dht::takedown::{Spread, Standing, Takedown};
 use deadwax_dht::wire::{PROTOCOL_VERSION, PartitionDigest, Protocols, Unfit};
@@ -207,8 +207,10 @@ impl Village {
     /// The process of a house ends, and the next one begins with what its drives have.
     pub(crate) fn restart(&mut self, at: usize) {
         let house = &self.houses[at];
+        let bytes = house.core.history().map(|history| history.since(0).encode());
+        let read = |bytes: Vec<u8>| History::from_batch(&Batch::decode(&bytes).expect("as it was")).expect("as it was");
         let kept = Kept {
-            history: house.core.history().cloned(),
+            history: bytes.map(read),
             voter: house.durable.clone(),
             takedowns: house.takedowns.clone(),
             standing: house.standing,
