@@ -125,8 +125,8 @@ struct Kept {
     undo: Option<Arc<Undo>>,
 }
 
-/// The verified chain of epochs of one cluster: a checkpoint, the last [`RECORDS_MAX`] records after it, and the state
-/// that they lead to.
+/// The verified chain of epochs of one cluster: a checkpoint, with what was before the last changes up to it, the last
+/// [`RECORDS_MAX`] records after it, and the state that they lead to.
 ///
 /// What is kept depends on the chain alone: two histories at the same epoch of the same chain are equal in all they
 /// say, but for how far back [`moved_since`](Self::moved_since) knows. That is what lets every voter decide a proposal

@@ -355,9 +355,9 @@ pub struct ClusterFinalise {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Weights, zones, racks, addresses and policy become those of the epoch, and so does what is drained; nodes and drives that it
-had come back, on which copies wait that do not serve: it is warned of each. Those that came since are drained, and stay in the map
-until they are removed. Who is dead stays dead (`apply alive`). The last 64 changes can be taken back, and more where they
-are recent, whatever has moved since.
+had come back: copies that are to lie on one that does not serve wait, so each such is named first. Those that came since are
+drained, and stay in the map until they are removed. Who is dead stays dead (`apply alive`). The last 64 changes can be taken
+back, whatever has moved since.
 With --json it prints what `deadwax cluster apply --json` does; with --list a line {\"oldest\",\"newest\",
 \"epochs\":[{\"epoch\",\"changes\":[\"...\"]},...]}: any epoch from the oldest on can be gone back to, and one in between is
 as the one before it in the list.
