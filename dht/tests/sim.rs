@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use deadwax_dht_sim::{Scale, Scenario, Summary, run};
+use deadwax_dht_sim::{FaultKind, Probe, Scale, Scenario, Summary, run};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
@@ -61,4 +61,18 @@ fn a_hundred_nodes_hold_for_an_hour() {
     let report = run(&Scenario { scale, ..scenario(1) });
     println!("{} events, {} steps in {} simulated s", report.events, report.steps, report.time / 1_000_000);
     assert!(report.violations.is_empty(), "{report}");
+}
+
+/// Nobody types anything: 40 minutes after it went out all that it held has its copies elsewhere. Back again it has copies again,
+/// and is compared with the others before it counts.
+#[test]
+fn a_drive_that_stays_out_on_a_node_that_lives_is_given_up_by_itself() {
+    for shape in ["6 in 2 zones", "4 in 1 zone"] {
+        for seed in 0..3 {
+            let only = vec![FaultKind::DriveAway];
+            let report = run(&Scenario { only, shape: Some(shape), ..Scenario::new(seed) });
+            assert!(report.violations.is_empty(), "{report}");
+            assert_eq!(report.probes.count(Probe::DriveGivenUp), 1, "{shape}, seed {seed}: it was not given up");
+        }
+    }
 }

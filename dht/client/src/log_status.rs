@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use deadwax_dht::liveness::SILENCE_MS;
 use deadwax_dht::log::State;
-use deadwax_dht::wire::{CoreStatus, MoveStatus};
+use deadwax_dht::wire::{CoreStatus, MoveStatus, VolumeState};
 use deadwax_dht::{Layout, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +132,7 @@ impl LogStatus {
         warnings.extend(self.dead.iter().map(|node| {
             format!("node {} is declared dead: remove it, or declare it alive when it is back", address(node))
         }));
+        warnings.extend(layout.into_iter().flat_map(|layout| given_up(nodes, layout)));
         warnings.extend(unsaid(nodes));
         if let Some(leader) = self.leader.as_ref().filter(|_| self.moves.is_none()) {
             warnings.push(format!(
@@ -178,6 +180,29 @@ impl LogStatus {
     }
 }
 
+/// Volumes that leave and are out, while their nodes live: the cluster gave them up, or an operator did.
+fn given_up(nodes: &[NodeReport], layout: &Layout) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for node in nodes.iter().filter(|node| node.up) {
+        let volumes = layout.map().node(&node.id).map_or(&[][..], |node| &node.volumes);
+        for volume in volumes.iter().map(|volume| volume.id) {
+            let mut said = node.volumes.iter().filter(|said| said.id == volume);
+            if !layout.state().leaving().contains(&volume) || said.any(|said| said.state != VolumeState::Fenced) {
+                continue;
+            }
+            warnings.push(format!(
+                "volume {volume} of node {} is given up, as it was out for {} minutes, or was drained: its copies are made anew \
+                 elsewhere, {} of its partitions are left; when it is back `deadwax cluster apply undrain-volume {volume}` gives \
+                 it copies again, and where it is replaced `deadwax volume retire {volume}` takes it out of the map",
+                node.address,
+                SILENCE_MS / 60_000,
+                layout.held_by(&volume).len(),
+            ));
+        }
+    }
+    warnings
+}
+
 /// Nodes that are up, and do not say how they stand.
 fn unsaid(nodes: &[NodeReport]) -> impl Iterator<Item = String> {
     nodes.iter().filter(|node| node.up && node.core.is_none()).map(|node| {
@@ -203,4 +228,74 @@ fn leaving(layout: &Layout) -> Leaving {
     let state: &State = layout.state();
     let partitions = state.leaving().iter().map(|volume| layout.held_by(volume).len() as u64).sum();
     Leaving { volumes: state.leaving().len() as u64, partitions }
+}
+
+#[cfg(test)]
+mod tests {
+    use deadwax_dht::log::{Change, History, Proposal, Ticket};
+    use deadwax_dht::wire::VolumeStatus;
+    use deadwax_dht::{ClusterId, LayoutCache, MAP_VERSION, MapSpec, Node, Policy, Volume, VolumeId};
+
+    use super::*;
+
+    #[test]
+    fn a_volume_that_leaves_and_is_out_is_named_with_what_to_do_when_it_is_back() {
+        let id = |at: u8, drive: u8| VolumeId::from_bytes([16 * at + drive; 16]);
+        let node = |at: u8| Node {
+            id: NodeId::from_bytes([at; 32]),
+            zone: "here".into(),
+            rack: None,
+            address: format!("10.0.0.{at}:7881"),
+            volumes: (0..2).map(|drive| Volume { id: id(at, drive), weight: 1 }).collect(),
+        };
+        let policy = Policy { copies: 1, write_quorum: 1, zones_min: 1 };
+        let (version, cluster, nodes) = (MAP_VERSION, ClusterId::from_bytes([1; 16]), (1..=3).map(node).collect());
+        let spec = MapSpec { version, cluster, epoch: 1, policy, nodes, overrides: vec![] };
+        let voters: Vec<NodeId> = (1..=3).map(|at| NodeId::from_bytes([at; 32])).collect();
+        let ticket = Ticket { node: voters[0], number: 1 };
+        let mut history = History::genesis(spec, voters).expect("a good genesis");
+        let change = Change::SetLeaving { volumes: vec![id(1, 0), id(1, 1), id(2, 0), id(3, 0)], leaving: true };
+        let record = history.decide(&Proposal { ticket, base: 1, change }).expect("they may leave");
+        history.append(&record).expect("it comes next");
+        let layout = LayoutCache::for_many().begin(&history, &history.map().expect("a map")).expect("a layout");
+        let volume = |id, state| VolumeStatus {
+            id,
+            dir: String::new(),
+            capacity_bytes: 0,
+            free_bytes: 0,
+            tracks: 0,
+            track_bytes: 0,
+            record_bytes: 0,
+            takedowns: 0,
+            state,
+            reason: None,
+        };
+        let report = |at: u8, up, volumes| NodeReport {
+            id: NodeId::from_bytes([at; 32]),
+            address: format!("10.0.0.{at}:7881"),
+            zone: "here".to_owned(),
+            up,
+            error: None,
+            version: String::new(),
+            uptime_s: 0,
+            epoch: 0,
+            shards: 0,
+            resident_bytes: 0,
+            volumes,
+            scrubs: vec![],
+            counters: BTreeMap::new(),
+            core: None,
+            core_error: None,
+        };
+        let nodes = [
+            report(1, true, vec![volume(id(1, 0), VolumeState::Fenced), volume(id(1, 1), VolumeState::Serving)]),
+            report(2, true, vec![volume(id(2, 1), VolumeState::Fenced)]),
+            report(3, false, vec![]),
+        ];
+        let told = given_up(&nodes, &layout);
+        assert_eq!(told.len(), 2, "{told:?}");
+        for (warning, volume) in told.iter().zip([id(1, 0), id(2, 0)]) {
+            assert!(warning.contains(&format!("apply undrain-volume {volume}` gives it copies again")), "{warning}");
+        }
+    }
 }

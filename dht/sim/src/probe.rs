@@ -83,6 +83,7 @@ probes! {
     RolledBack = "nodes rolled back to the version before",
     Finalised = "clusters finalised at the next version",
     Deaths = "nodes declared dead",
+    DriveGivenUp = "drives given up whose copies were all made anew elsewhere",
     Crashes = "crashes",
     TornWrites = "writes under way at a crash",
     SystemWritesLost = "steps of a system drive lost in a crash",

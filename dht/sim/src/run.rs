@@ -27,7 +27,7 @@ const WARM_UP: Micros = 75 * SECOND;
 pub struct Scenario {
     /// The seed.
     pub seed: u64,
-    /// Only these kinds of fault; empty: all.
+    /// Only these kinds of fault; empty: all. [`FaultKind::DriveAway`] alone strikes once.
     pub only: Vec<FaultKind>,
     /// A small cluster by its name in [`Report::topology`]; none: drawn by the seed.
     pub shape: Option<&'static str>,
@@ -312,7 +312,7 @@ pub fn run(scenario: &Scenario) -> Report {
     {
         world.bug = scenario.bug;
     }
-    let long = scenario.scale.is_none() && random.below(32) == 0;
+    let long = scenario.scale.is_none() && random.below(32) == 0 || scenario.only == [FaultKind::DriveAway];
     let eras = if long || scenario.scale.is_some() { 1 } else { 1 + u64::from(random.percent(30)) };
     world.run_state = Some(Run {
         phase: Phase::WarmUp,

@@ -193,6 +193,7 @@ impl Core {
             Message::Receipts(receipts) => self.take_receipts(&receipts),
             Message::Synced(synced) => self.take_synced(from, &synced),
             Message::Knows => self.take_knows(from, envelope.epoch),
+            Message::Out(out) => self.take_out(from, &out),
             Message::SpokenAsk => self.take_spoken_ask(from),
             Message::Spoken(speakers) => self.take_spoken(from, &speakers),
             // Two that compare under different holders would find what is not there; the one that is behind is told,

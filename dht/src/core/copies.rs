@@ -124,6 +124,7 @@ impl Core {
         self.copies.sync.open_volume(self.now, volume, digests);
         self.begin_sweep(volume, partitions);
         self.touch(Part::Sync);
+        self.touch(Part::Outages);
     }
 
     pub(super) fn take_volume_down(&mut self, volume: VolumeId) {
@@ -135,6 +136,7 @@ impl Core {
             self.copies.equal.retain(|(own, _), _| *own != volume);
             self.touch(Part::Sync);
             self.touch(Part::Repair);
+            self.touch(Part::Outages);
         }
     }
 

@@ -189,12 +189,13 @@ impl Core {
         (equal == living.len() && equal >= needed) || hasty
     }
 
-    fn tell_voters(&mut self, layout: &Layout, message: &Message) {
+    pub(super) fn tell_voters(&mut self, layout: &Layout, message: &Message) {
         let voters: Vec<NodeId> = layout.state().voters().iter().map(|voter| voter.node).collect();
         for voter in voters {
             if voter == self.config.node {
                 match message {
                     Message::Synced(synced) => self.take_synced(voter, synced),
+                    Message::Out(out) => self.take_out(voter, out),
                     _ => self.take_knows(voter, layout.epoch()),
                 }
             } else {

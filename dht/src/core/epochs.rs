@@ -294,6 +294,7 @@ impl Core {
         self.renew_receipts(&layout);
         self.renew_copies(&layout);
         self.renew_duties(&layout);
+        self.touch(Part::Outages);
         self.tell_planner_of_layout(&layout);
     }
 

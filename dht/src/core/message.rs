@@ -4,7 +4,7 @@ use deadwax_track::TrackId;
 
 use crate::log::{BadBytes, BadState, Batch, Reader, Writer};
 use crate::routing::{Answered, Asked};
-use crate::wire::{PROTOCOL_OF_NODES, PROTOCOL_VERSION};
+use crate::wire::{PROTOCOL_OF_NODES, PROTOCOL_VERSION, VOLUMES_PER_NODE_MAX};
 use crate::{NodeId, VolumeId, liveness, log, rebalance, sync, takedown};
 
 /// The version of an envelope's bytes. 1: the first.
@@ -36,6 +36,7 @@ const _: () = assert!(takedown::Answer::BYTES_MAX <= log::MESSAGE_BYTES_MAX);
 ///   6 epochs           batch               14 superseded       life u64
 ///   7 takedown ask     number u64, ask     15 spoken ask       —
 ///   8 takedown answer  number u64, answer  16 spoken           count u32, 37 each: node 32, protocol u8, age u32
+///                                          17 out              volumes: count u32, 16 each
 /// ```
 ///
 /// Bytes that are none are an error: drop them; whoever waits for an answer asks again. The first two bytes keep their
@@ -88,6 +89,9 @@ pub enum Message {
     SpokenAsk,
     /// These, as the sender has lately heard from themselves. At most [`SPEAKERS_MAX`].
     Spoken(Vec<Speaker>),
+    /// To voters: of the sender's drives that the map has, just these are out, for a while already. At most
+    /// [`VOLUMES_PER_NODE_MAX`].
+    Out(Vec<VolumeId>),
 }
 
 /// What a node was heard to speak.
@@ -154,7 +158,8 @@ impl Message {
             | Self::Knows
             | Self::Superseded(_)
             | Self::SpokenAsk
-            | Self::Spoken(_) => PROTOCOL_OF_NODES,
+            | Self::Spoken(_)
+            | Self::Out(_) => PROTOCOL_OF_NODES,
         }
     }
 
@@ -176,6 +181,7 @@ impl Message {
             Self::Superseded(_) => 14,
             Self::SpokenAsk => 15,
             Self::Spoken(_) => 16,
+            Self::Out(_) => 17,
         }
     }
 
@@ -213,6 +219,7 @@ impl Message {
                 out.u8(speaker.protocol);
                 out.u32(speaker.age_ms);
             }),
+            Self::Out(volumes) => out.list(volumes.iter(), Writer::volume),
         }
     }
 
@@ -253,6 +260,7 @@ impl Message {
                 };
                 Self::Spoken(bounded("speakers", from.list(37, speaker)?, SPEAKERS_MAX)?)
             }
+            17 => Self::Out(bounded("volumes", from.list(16, Reader::volume)?, VOLUMES_PER_NODE_MAX)?),
             got => return Err(BadBytes::Tag { what: "envelope", got }.into()),
         };
         from.finish()?;

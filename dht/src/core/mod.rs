@@ -10,7 +10,7 @@
 //!
 //! **Where to start.** [`Input`] and [`Effect`] are all there is between the two. Inside, each file of this folder owns
 //! one concern and the machines of this crate that it needs: `epochs.rs` the map and its log, `contacts.rs` who is
-//! there and who knows whom, `versions.rs` what they speak, `requests.rs` puts and gets, `copies.rs` anti-entropy and
+//! there and who knows whom, `outages.rs` which drives are out, `versions.rs` what they speak, `requests.rs` puts and gets, `copies.rs` anti-entropy and
 //! repair, `takedowns.rs`, `planner.rs` what the leader of the log plans. [`Core::status`] shows how it stands.
 //!
 //! **The way of a request.** [`Input::Request`], answered by [`Effect::Go`] or [`Effect::Refuse`]; the driver moves the
@@ -37,6 +37,7 @@ mod effect;
 mod epochs;
 mod input;
 mod message;
+mod outages;
 mod planner;
 mod planted;
 mod receipting;
@@ -54,6 +55,7 @@ pub use self::epochs::EPOCHS_MAX;
 use self::epochs::Epochs;
 pub use self::input::{Done, Input, Request, Verb};
 pub use self::message::{BadEnvelope, ENVELOPE_BYTES_MAX, Envelope, Message, RECEIPTS_MAX, SPEAKERS_MAX, Speaker};
+use self::outages::OwnOutages;
 use self::planner::Planner;
 #[cfg(feature = "planted")]
 pub use self::planted::Bug;
@@ -64,6 +66,7 @@ use self::takedowns::Takedowns;
 use self::versions::Versions;
 use crate::NodeId;
 use crate::admission::Admission;
+use crate::liveness::Outages;
 
 /// The machines that have time of their own. Each is polled when it was told something, and when its time has come.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -78,10 +81,11 @@ enum Part {
     Repair,
     Requests,
     Duties,
+    Outages,
     Planner,
 }
 
-const PARTS: [Part; 11] = [
+const PARTS: [Part; 12] = [
     Part::Voter,
     Part::Epochs,
     Part::Liveness,
@@ -92,6 +96,7 @@ const PARTS: [Part; 11] = [
     Part::Repair,
     Part::Requests,
     Part::Duties,
+    Part::Outages,
     Part::Planner,
 ];
 
@@ -115,6 +120,9 @@ pub struct Core {
     copies: Copies,
     requests: Requests,
     duties: Duties,
+    /// Drives of other nodes, where this one votes.
+    outages: Outages,
+    own_outages: OwnOutages,
     planner: Planner,
     /// When each part is due, in ms.
     due: [u64; PARTS.len()],
@@ -143,6 +151,8 @@ impl Core {
             copies: Copies::new(now, &config),
             requests: Requests::new(Admission::new(&config.settings.admission)),
             duties: Duties::default(),
+            outages: Outages::default(),
+            own_outages: OwnOutages::default(),
             planner: Planner::default(),
             due: [now; PARTS.len()],
             touched: 0,
@@ -233,6 +243,7 @@ impl Core {
                 Part::Repair => self.poll_repair(),
                 Part::Requests => self.poll_requests(),
                 Part::Duties => self.poll_duties(),
+                Part::Outages => self.poll_outages(),
                 Part::Planner => self.poll_planner(),
             };
             // A part that is due at once has done what it could in this step.

@@ -60,6 +60,7 @@ impl Core {
             self.planner.seats_at = self.now + SEATS_MS;
             self.planner.rebalance = Some(rebalance);
             self.tell_planner_of_silence();
+            self.tell_planner_of_outages();
         }
         self.touch(Part::Planner);
     }

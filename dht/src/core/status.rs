@@ -18,6 +18,7 @@ impl Core {
             absence: if each.standing.is_dead() { Absence::Dead } else { Absence::Down },
             silent_ms: each.silent_ms,
         });
+        let held = brakes.iter().map(|brake| brake.sentence(self.now));
         CoreStatus {
             epoch: self.epoch(),
             leader: self.voter().and_then(Consensus::leader),
@@ -28,7 +29,7 @@ impl Core {
             up: up as u64,
             down: down as u64,
             not_up: not_up.collect(),
-            brakes: brakes.iter().take(BRAKES_MAX).map(|brake| sentence(brake.sentence(self.now))).collect(),
+            brakes: held.chain(self.outages.sentences(self.now)).take(BRAKES_MAX).map(sentence).collect(),
         }
     }
 

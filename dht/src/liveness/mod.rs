@@ -17,7 +17,8 @@
 //! system: whoever writes to a suspect tells it so. In place of its self-awareness, time that this node missed does not
 //! pass.
 //!
-//! **Where to start.** [`Liveness`]; it composes SWIM, the [`Standing`] of each node, and a [`Brake`] for a zone.
+//! **Where to start.** [`Liveness`]; it composes SWIM, the [`Standing`] of each node, and a [`Brake`] for a zone. Drives that
+//! are out while their nodes live are by themselves (`outages.rs`): they are out by their nodes' own word.
 //!
 //! **Absent on purpose.** Sockets, and proof of who sent a datagram: the driver has that (a connection's key).
 
@@ -29,6 +30,7 @@ mod herald;
 mod identity;
 mod machine;
 mod others;
+mod outages;
 mod peer;
 mod report;
 mod runtime;
@@ -40,5 +42,6 @@ pub use brake::{Brake, MASS_WINDOW_MS, mass};
 pub use cells::{CELL_NODES_MAX, Cells};
 pub use datagram::{BadDatagram, DATAGRAM_BYTES_MAX, check};
 pub use machine::{Effect, Liveness, LivenessSettings, SILENCE_MS};
+pub(crate) use outages::{LAPSE_MS, Outages, TOLD_MS};
 pub use peer::{FAILING_MS, FAILURES_MAX};
 pub use report::{DeadBy, DownBy, NodeReport, Report, Standing};

@@ -96,7 +96,8 @@ pub enum Change {
         /// Whether it is dead.
         dead: bool,
     },
-    /// Drives that shall be emptied, or need not be any more. Each keeps what it holds until transitions have moved it.
+    /// An operator's word, or that of a leader that knew of drives to be out for 30 minutes while their nodes live: these shall
+    /// be emptied, or need not be any more. Each keeps what it holds until transitions have moved it.
     SetLeaving {
         /// Which drives, 1 to [`MOVES_MAX`](super::MOVES_MAX), each once.
         volumes: Vec<VolumeId>,

@@ -27,6 +27,9 @@
 //!   waited for as any other, for the lease at most, before readers are done with the old holders.
 //! - *A node is silent for 30 minutes:* it is declared dead, unless its zone is braked. Where a zone is braked, nothing
 //!   begins on account of its dead, either.
+//! - *A drive is out for 30 minutes while its node lives:* it is to leave from then on, as by an operator's word, unless so many
+//!   went at once that its zone is braked, or too few nodes have others. It has copies again by an operator's word only, as one
+//!   that comes and goes would have them moved each time.
 //! - *A node that votes is removed:* another gets its seat first, and its record waits until that is settled.
 //! - *A node that is named as a voter is down, or new:* it gets no seat before it was heard of at an epoch.
 //! - *A node is too old, or not heard, where the cluster is to be finalised:* nothing comes of it, and it is named.

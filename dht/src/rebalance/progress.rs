@@ -13,7 +13,7 @@ pub struct Progress {
     pub synced: usize,
     /// Arrived; the old copies are to be released.
     pub settled: usize,
-    /// Waiting: a holder is dead.
+    /// Waiting: a holder is dead, or a drive that is lost and leaves.
     pub waiting_copies: usize,
     /// Waiting: zones or racks are not as they could be.
     pub waiting_zones: usize,
@@ -23,7 +23,7 @@ pub struct Progress {
     pub waiting_balance: usize,
     /// Held by a brake: a holder was declared dead in a zone where a mass vanished, or shares are off for that reason.
     pub braked: usize,
-    /// No live copy is left: only its dead holders could bring it back.
+    /// No live copy is left: only its dead holders, or lost drives, could bring it back.
     pub lost: usize,
     /// Something changed since the last plan: there may be more to move.
     pub planning: bool,
@@ -38,6 +38,13 @@ pub enum Stall {
     TooFewNodes {
         /// How many nodes are left.
         nodes: usize,
+        /// How many copies there are.
+        copies: u8,
+    },
+    /// So many drives were out for too long, and cannot leave: too few nodes have others.
+    Kept {
+        /// How many drives.
+        drives: usize,
         /// How many copies there are.
         copies: u8,
     },
@@ -73,6 +80,10 @@ impl Stall {
         match self {
             Self::TooFewNodes { nodes, copies } => format!(
                 "{nodes} nodes are neither dead nor leaving, too few for {copies} copies: there is nowhere to move to, add nodes"
+            ),
+            Self::Kept { drives, copies } => format!(
+                "{drives} drives are lost, and too few nodes have others for {copies} copies: nothing is made anew elsewhere, \
+                 replace them or add nodes"
             ),
             Self::NoDecision { since_ms } => format!(
                 "a change is not decided for {} s: a majority of the voters may be missing",

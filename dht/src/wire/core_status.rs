@@ -43,8 +43,8 @@ pub struct CoreStatus {
     pub down: u64,
     /// Those that are not, [`NOT_UP_MAX`] at most.
     pub not_up: Vec<NotUp>,
-    /// The zones where a mass vanished at once, so that nothing moves on their account; one sentence each, [`BRAKES_MAX`] at
-    /// most.
+    /// The zones where a mass of nodes, or of drives, vanished at once, so that nothing moves on their account; one sentence
+    /// each, [`BRAKES_MAX`] at most.
     pub brakes: Vec<String>,
 }
 
@@ -78,7 +78,7 @@ pub struct MoveStatus {
     pub synced: u64,
     /// Arrived; the old copies are to be released.
     pub settled: u64,
-    /// Waiting: a holder is dead.
+    /// Waiting: a holder is dead, or a drive that is lost and leaves.
     pub waiting_copies: u64,
     /// Waiting: zones or racks are not as they could be.
     pub waiting_zones: u64,

@@ -525,7 +525,8 @@ pub struct VolumeAdd {
 /// Retires a drive.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without --wait it begins, and says what is left; run again, it goes on.
+Without --wait it begins, and says what is left; run again, it goes on. A drive that fails, and stays out for 30 minutes, is
+emptied without it; then this takes it out of the map. Taken back: `deadwax cluster apply undrain-volume`.
 With --json it is a line {\"volume\",\"node\",\"partitions_left\",\"removed\"}; removed: it may go from the settings.
 
 Example:

@@ -200,7 +200,10 @@ fn log_lines(cluster: &ClusterStatus, log: &LogStatus) -> Vec<String> {
     lines.push(format!("moves: {}", follow::moving(log)));
     if log.leaving.volumes > 0 {
         let (volumes, copies) = (log.leaving.volumes, log.leaving.partitions);
-        lines.push(format!("drained: {volumes} volumes, with {copies} copies of partitions still on them"));
+        lines.push(format!(
+            "drained: {volumes} volumes, with {copies} copies of partitions still on them; `deadwax cluster apply undrain-volume \
+             VOLUME` gives one copies again"
+        ));
     }
     lines
 }

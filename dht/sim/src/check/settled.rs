@@ -105,7 +105,7 @@ impl World {
         None
     }
 
-    fn unsettled_tracks(&self, layout: &Layout) -> Option<String> {
+    pub(crate) fn unsettled_tracks(&self, layout: &Layout) -> Option<String> {
         let drives = || self.hosts.iter().filter(|host| host.is_member()).flat_map(|host| &host.drives);
         for (number, track) in self.oracle.tracks.iter().enumerate().filter(|(_, track)| track.tried) {
             let id = &track.id;

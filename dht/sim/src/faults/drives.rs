@@ -5,12 +5,13 @@ use deadwax_dht::{Volume, VolumeId};
 
 use super::{Active, FaultKind};
 use crate::drive::{Drive, State};
+use crate::probe::Probe;
 use crate::world::World;
 
 impl World {
     pub(super) fn begin_drive(&mut self, active: &mut Active) -> bool {
         let one = match active.kind {
-            FaultKind::Rot | FaultKind::DriveLost => self.victim(),
+            FaultKind::Rot | FaultKind::DriveLost | FaultKind::DriveAway => self.victim(),
             _ => self.some_member(),
         };
         let Some(one) = one.filter(|host| self.has_drive(*host)) else { return false };
@@ -40,7 +41,7 @@ impl World {
             FaultKind::DriveFull => drive.full = true,
             FaultKind::DriveSlow => drive.slow = random.between(5, 60),
             FaultKind::SystemSlow => self.hosts[one as usize].system.slow = random.between(10, 200),
-            FaultKind::DriveOut => {
+            FaultKind::DriveOut | FaultKind::DriveAway => {
                 drive.state = State::Out;
                 self.volume_down(one, volume);
             }
@@ -66,8 +67,25 @@ impl World {
                 drive.state = State::Serving;
                 self.volume_up(host, active.drive);
             }
+            FaultKind::DriveAway => self.take_back(host, active.drive),
             FaultKind::DriveLost => self.replace_drive(host, active.drive),
             _ => {}
+        }
+    }
+
+    /// A drive comes back that the cluster gave up: nothing is left to move from it, and it has copies again by an operator's
+    /// word.
+    fn take_back(&mut self, host: u32, index: usize) {
+        let volume = self.hosts[host as usize].drives[index].id;
+        let layout = self.layout();
+        let is_given_up = layout.state().leaving().contains(&volume);
+        if is_given_up && layout.held_by(&volume).is_empty() && self.unsettled_tracks(&layout).is_none() {
+            self.hit(Probe::DriveGivenUp);
+        }
+        self.hosts[host as usize].drives[index].state = State::Serving;
+        self.volume_up(host, index);
+        if is_given_up {
+            self.command("take a drive back", [Command::DrainVolume { volume, drain: false }]);
         }
     }
 

@@ -89,6 +89,7 @@ kinds! {
     DriveSlow = "a drive is slow", Drive, 4;
     DriveOut = "a drive hangs and comes back", Drive, 4;
     DriveLost = "a drive is lost and replaced", Drive, 2;
+    DriveAway = "a drive is out for more than 30 minutes, and comes back", Drive, 0;
     SystemSlow = "a system drive is slow", Drive, 3;
     Skew = "a clock runs fast or slow", Clock, 4;
     JumpAhead = "a wall clock jumps ahead", Clock, 3;

@@ -114,6 +114,13 @@ impl Faults {
         FaultKind::Crash
     }
 
+    /// What lasts for more than 30 minutes: drawn only as the first fault of a long era.
+    fn draw_long(&mut self) -> FaultKind {
+        let away =
+            if self.only.is_empty() { self.random.percent(50) } else { self.only.contains(&FaultKind::DriveAway) };
+        if away { FaultKind::DriveAway } else { FaultKind::Silence }
+    }
+
     fn may(&self, kind: FaultKind, long: bool) -> bool {
         (self.map_changes || !kind.changes_map())
             && (self.only.is_empty() || self.only.contains(&kind))
@@ -138,7 +145,8 @@ impl World {
         for turn in 0..count {
             let first = silent && turn == 0;
             let kind = match turn {
-                0 if silent => FaultKind::Silence,
+                0 if silent => self.faults.draw_long(),
+                _ if self.faults.only == [FaultKind::DriveAway] => continue,
                 // Large clusters have few faults; one of them is to bring an epoch.
                 0 if self.topology.is_large() => FaultKind::Weight,
                 _ => self.faults.draw(long),
@@ -148,6 +156,7 @@ impl World {
             let most = self.now + length - at;
             let lasts = match kind {
                 FaultKind::Silence => 33 * MINUTE,
+                FaultKind::DriveAway => 40 * MINUTE,
                 FaultKind::Cloned => self.faults.random.between(100 * SECOND, 200 * SECOND),
                 FaultKind::PartlyCut => self.faults.random.between(80 * SECOND, most.max(150 * SECOND)),
                 _ => self.faults.random.between(8 * SECOND, most.min(3 * MINUTE)),

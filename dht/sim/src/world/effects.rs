@@ -34,6 +34,7 @@ pub(crate) const fn tag(message: &Message) -> (u64, &'static str) {
         Message::Superseded(_) => (15, "superseded"),
         Message::SpokenAsk => (17, "spoken?"),
         Message::Spoken(_) => (18, "spoken"),
+        Message::Out(_) => (19, "out"),
         #[allow(unreachable_patterns, reason = "for what comes")]
         _ => (16, "other"),
     }

@@ -1,5 +1,6 @@
 //! The machine.
 
+mod drives;
 mod finalise;
 mod seats;
 mod turns;
@@ -69,6 +70,7 @@ enum Purpose {
     Begin(Vec<Move>),
     Step(Vec<Partition>),
     Dead(NodeId),
+    GiveUp,
     Seats,
     Command,
 }
@@ -84,9 +86,9 @@ struct Pending {
 /// The planner of a voter that leads. Made when it begins to lead, dropped when it does no more.
 ///
 /// **How to drive it.** Tell what happens ([`set_layout`](Self::set_layout), [`set_silent`](Self::set_silent),
-/// [`handle_synced`](Self::handle_synced), [`decided`](Self::decided), [`command`](Self::command), and, where
-/// [`named_voters`](Self::named_voters) or [`finalises`](Self::finalises) asks for it,
-/// [`set_eligible`](Self::set_eligible) or [`set_speakers`](Self::set_speakers)), call
+/// [`set_out`](Self::set_out), [`handle_synced`](Self::handle_synced), [`decided`](Self::decided),
+/// [`command`](Self::command), and, where [`named_voters`](Self::named_voters) or [`finalises`](Self::finalises) asks for
+/// it, [`set_eligible`](Self::set_eligible) or [`set_speakers`](Self::set_speakers)), call
 /// [`poll`](Self::poll) after each and when [`next_deadline`](Self::next_deadline) has come, and carry out what it
 /// gives. Equal inputs give equal effects. Where nothing is to be done there is no deadline.
 ///
@@ -120,6 +122,9 @@ pub struct Rebalance {
     /// What the nodes speak, as of the last turn that depends on it.
     speakers: BTreeMap<NodeId, u8>,
     silent: BTreeSet<NodeId>,
+    /// The drives that are out while their nodes live, and those of them that are to leave.
+    out: BTreeSet<VolumeId>,
+    lost: BTreeSet<VolumeId>,
     braked: BTreeSet<String>,
     /// The target may be another than the queue says.
     stale: bool,
@@ -144,7 +149,7 @@ impl Rebalance {
         let mut new = Self {
             settings,
             known: map.clone(),
-            facts: Facts::of(&state, &Facts::default(), now),
+            facts: Facts::of(&state, &Facts::default(), &BTreeSet::new(), now),
             motions: Motions::new(settings.lease_ms),
             queue: Queue::default(),
             rules: None,
@@ -159,6 +164,8 @@ impl Rebalance {
             seats_lost: BTreeMap::new(),
             speakers: BTreeMap::new(),
             silent: BTreeSet::new(),
+            out: BTreeSet::new(),
+            lost: BTreeSet::new(),
             braked: BTreeSet::new(),
             stale: true,
             plan_at: now,
@@ -186,7 +193,7 @@ impl Rebalance {
         let (was, is) = (self.state.spec(), state.spec());
         let alike = was.nodes == is.nodes && was.policy == is.policy;
         if !alike || self.state.dead() != state.dead() || self.state.leaving() != state.leaving() {
-            self.facts = Facts::of(&state, &self.facts, now);
+            self.facts = Facts::of(&state, &self.facts, &self.out, now);
             self.forget_target();
         }
         (self.map, self.state) = (map, state);
@@ -277,6 +284,7 @@ impl Rebalance {
         }
         if self.commands.is_empty() {
             self.declare_dead(now);
+            self.give_up(now);
             self.plan(now);
             self.flush(now);
         }
@@ -332,6 +340,10 @@ impl Rebalance {
             let nodes = Wish::of(&self.state).effective().nodes.len();
             return Some(Stall::TooFewNodes { nodes, copies: self.state.spec().policy.copies });
         }
+        let drives = self.kept();
+        if drives > 0 {
+            return Some(Stall::Kept { drives, copies: self.state.spec().policy.copies });
+        }
         if self.queue.braked() > 0 {
             return Some(Stall::Brake { zones: self.braked.clone() });
         }
@@ -379,7 +391,7 @@ impl Rebalance {
             match &pending.purpose {
                 Purpose::Begin(moves) => self.busy.extend(moves.iter().map(|each| each.partition)),
                 Purpose::Step(partitions) => self.busy.extend(partitions),
-                Purpose::Dead(_) | Purpose::Seats | Purpose::Command => {}
+                Purpose::Dead(_) | Purpose::GiveUp | Purpose::Seats | Purpose::Command => {}
             }
         }
         let undecided = self.pending.values().filter_map(|pending| match &pending.purpose {
@@ -401,7 +413,8 @@ impl Rebalance {
     /// Sets the time of the next batch if there is something for it: at once, where nothing is left to wait for.
     fn arm(&mut self, now: u64) {
         let may_begin = self.queue.has_runnable() && self.motions.loaded() < self.settings.moving_max;
-        if may_begin || self.motions.is_due() || self.undeclared().next().is_some() {
+        let is_to_say = self.undeclared().next().is_some() || !self.given_up().is_empty();
+        if may_begin || self.motions.is_due() || is_to_say {
             let is_whole = self.motions.are_all_due() && self.pending.is_empty();
             let at = if is_whole { now.max(self.rested_at) } else { now.saturating_add(self.settings.batch_ms) };
             self.flush_at = Some(self.flush_at.map_or(at, |before| before.min(at)));

@@ -106,6 +106,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("knows", Message::Knows),
         ("spoken ask", Message::SpokenAsk),
         ("spoken", Message::Spoken(vec![Speaker { node: id(2), protocol: 3, age_ms: 0x0d0c }])),
+        ("out", Message::Out(vec![volume(4), volume(5)])),
         // The one that ends a core comes last.
         ("superseded", Message::Superseded(0x0a0b)),
     ]

@@ -1,6 +1,7 @@
 //! The core as a whole, in a world without faults: what each of its parts is for happens, and by itself.
 
 mod bytes;
+mod drives;
 mod haste;
 mod peers;
 mod rollback;

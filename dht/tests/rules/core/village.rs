@@ -56,6 +56,8 @@ pub(crate) struct Village {
     history: History,
     /// What each house's program speaks; the last, all houses beyond.
     pub(crate) spoken: Vec<Protocols>,
+    /// How many drives a house has, beyond the first three.
+    drives: u8,
     /// What comes to a volume at once, where partitions are small; of cores that start from now on.
     pub(crate) volume_moving_bytes: u64,
     /// The length of each track, as volumes tell it when they come up.
@@ -81,16 +83,21 @@ pub(crate) fn key(number: usize) -> NodeKey {
     NodeKey::from_bytes(&[u8::try_from(number + 1).expect("few"); 32])
 }
 
-fn node(number: usize) -> Node {
+/// Those beyond the first three have so many drives.
+fn node(number: usize, drives: u8) -> Node {
     // The first three hold nearly everything, so that what the others take part in is little and quick.
     let weight = if number < 3 { 1_000 } else { 10 };
-    let volume = VolumeId::from_bytes([u8::try_from(number + 1).expect("few"); 16]);
+    let volume = |drive| {
+        let mut id = [u8::try_from(number + 1).expect("few"); 16];
+        id[15] += drive;
+        Volume { id: VolumeId::from_bytes(id), weight }
+    };
     Node {
         id: key(number).node_id(),
         zone: if number.is_multiple_of(2) { "even" } else { "odd" }.to_owned(),
         rack: None,
         address: format!("10.0.0.{number}:7000"),
-        volumes: vec![Volume { id: volume, weight }],
+        volumes: (0..if number < 3 { 1 } else { drives }).map(|drive| volume(16 * drive)).collect(),
     }
 }
 
@@ -99,14 +106,23 @@ impl Village {
         Self::finalised_at(PROTOCOL_VERSION, nodes, voters, vec![Protocols::BUILD])
     }
 
+    /// One in which all nodes but the first three have so many drives.
+    pub(crate) fn with_drives(nodes: usize, voters: usize, drives: u8) -> Self {
+        Self::found(PROTOCOL_VERSION, nodes, voters, vec![Protocols::BUILD], drives)
+    }
+
     /// One that begins at this version of the protocol; `spoken` by its houses, as [`spoken`](Self::spoken) is.
     pub(crate) fn finalised_at(protocol: u8, nodes: usize, voters: usize, spoken: Vec<Protocols>) -> Self {
+        Self::found(protocol, nodes, voters, spoken, 1)
+    }
+
+    fn found(protocol: u8, nodes: usize, voters: usize, spoken: Vec<Protocols>, drives: u8) -> Self {
         let spec = MapSpec {
             version: MAP_VERSION,
             cluster: CLUSTER,
             epoch: 1,
             policy: Policy::default(),
-            nodes: (0..nodes).map(node).collect(),
+            nodes: (0..nodes).map(|number| node(number, drives)).collect(),
             overrides: Vec::new(),
         };
         let map = Map::settled(spec).expect("a good map");
@@ -117,6 +133,7 @@ impl Village {
             houses: Vec::new(),
             history,
             spoken,
+            drives,
             volume_moving_bytes: 0,
             track_bytes: 0,
             layouts: LayoutCache::for_many(),
@@ -145,7 +162,7 @@ impl Village {
     }
 
     fn build(&mut self, number: usize, kept: Kept) {
-        let node = node(number);
+        let node = node(number, self.drives);
         let volumes: Vec<VolumeId> = node.volumes.iter().map(|volume| volume.id).collect();
         let standing = kept.standing;
         let house = House {
@@ -167,7 +184,7 @@ impl Village {
     }
 
     fn core(&self, number: usize, kept: Kept) -> Core {
-        let node = node(number);
+        let node = node(number, self.drives);
         let mut settings = CoreSettings::default();
         settings.rebalance.volume_moving_bytes = self.volume_moving_bytes;
         let config = CoreConfig {
@@ -191,17 +208,20 @@ impl Village {
 
     fn begin(&mut self, at: usize) {
         self.act(at, Input::Tick);
-        for volume in self.houses[at].volumes.clone() {
-            let mut digests = BTreeMap::new();
-            for track in &self.houses[at].disk[&volume] {
-                let empty = PartitionDigest { partition: track.partition(), tracks: 0, digest: [0; 16] };
-                let of = digests.entry(track.partition()).or_insert(empty);
-                of.tracks += 1;
-                of.digest.iter_mut().zip(track.as_bytes()).for_each(|(sum, byte)| *sum ^= byte);
-            }
-            let track_bytes = self.houses[at].disk[&volume].len() as u64 * self.track_bytes;
-            self.act(at, Input::VolumeUp { volume, digests: digests.into_values().collect(), track_bytes });
+        self.houses[at].volumes.clone().into_iter().for_each(|volume| self.volume_up(at, volume));
+    }
+
+    /// A drive comes up, with what is on it.
+    pub(crate) fn volume_up(&mut self, at: usize, volume: VolumeId) {
+        let mut digests = BTreeMap::new();
+        for track in &self.houses[at].disk[&volume] {
+            let empty = PartitionDigest { partition: track.partition(), tracks: 0, digest: [0; 16] };
+            let of = digests.entry(track.partition()).or_insert(empty);
+            of.tracks += 1;
+            of.digest.iter_mut().zip(track.as_bytes()).for_each(|(sum, byte)| *sum ^= byte);
         }
+        let track_bytes = self.houses[at].disk[&volume].len() as u64 * self.track_bytes;
+        self.act(at, Input::VolumeUp { volume, digests: digests.into_values().collect(), track_bytes });
     }
 
     /// The process of a house ends, and the next one begins with what its drives have.
