@@ -13,8 +13,8 @@
 //!
 //! **Where to start.** [`Client`]: [`put`](Client::put), [`get`](Client::get), [`info`](Client::info),
 //! [`presence`](Client::presence), [`issue`](Client::issue), [`takedowns`](Client::takedowns), [`feed`](Client::feed),
-//! [`follow_tracks`](Client::follow_tracks), [`status`](Client::status); operators change the cluster by [`command`](Client::command) and have
-//! drives checked by [`scrub`](Client::scrub), a new node comes by
+//! [`follow_tracks`](Client::follow_tracks), [`status`](Client::status); operators change the cluster by
+//! [`command`](Client::command) and have drives checked by [`scrub`](Client::scrub), a new node comes by
 //! [`join`](Client::join). The rules are state machines
 //! of `deadwax-dht`; this crate drives them with sockets and a clock.
 //!
