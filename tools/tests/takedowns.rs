@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use cluster::http::{self, Reply};
 use cluster::{Cluster, Random, wait_until};
 use deadwax_dht::Map;
-use deadwax_dht_client::{Client, ClientConfig, Cursor, TrackCursor};
+use deadwax_dht_client::{Client, ClientConfig, Cursor, SeenTracks, TrackCursor, TrackFollower};
 use deadwax_track::{Partition, TrackId};
 use serde_json::Value;
 
@@ -163,6 +163,74 @@ fn the_feeds_give_each_track_and_each_takedown_once_over_restarts() {
     assert_eq!(ask(cluster.gateway(), "DELETE", &path(&more), &[]).status, 202);
     let (news, _) = runtime.block_on(client().takedowns(&cursor, Duration::from_secs(20))).expect("a node answers");
     assert_eq!(news.iter().map(|record| record.track).collect::<Vec<_>>(), [more]);
+}
+
+#[test]
+fn a_follower_is_given_what_is_new_over_restarts_and_while_a_master_is_away() {
+    let _turn = turn();
+    let mut cluster = Cluster::start();
+    let mut random = Random::new(3);
+    let mut stored: Vec<TrackId> = (0..30).map(|_| store(&cluster, &random.bytes(20_000))).collect();
+    cluster.wait_until_copied();
+    let map = Arc::new(Map::load(&cluster.dir().join("cluster.toml")).expect("a map"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    // A reader, as it is after a restart: with what it kept, if anything.
+    let reader = |kept: Option<&[u8]>| {
+        let seen = kept.map(|kept| SeenTracks::decode(kept).expect("what was kept"));
+        Client::new(Arc::clone(&map), ClientConfig::default()).follow_tracks(seen.unwrap_or_default())
+    };
+    let mut follower = reader(None);
+    stored.sort_unstable();
+    assert_eq!(runtime.block_on(pass(&mut follower)), stored);
+    assert_eq!(runtime.block_on(pass(&mut follower)), [], "nothing changed");
+
+    // All that there is of its partition comes with a new track, and nothing else.
+    let with = |stored: &[TrackId], new: TrackId| {
+        let there = stored.iter().copied().filter(|id| id.partition() == new.partition());
+        let mut ids: Vec<TrackId> = there.chain([new]).collect();
+        ids.sort_unstable();
+        ids
+    };
+    let new = store(&cluster, &random.bytes(20_000));
+    cluster.wait_until_copied();
+    let kept = follower.seen().encode();
+    let mut follower = reader(Some(&kept));
+    assert_eq!(runtime.block_on(pass(&mut follower)), with(&stored, new));
+    stored.push(new);
+
+    cluster.kill_master(0);
+    let new = store(&cluster, &random.bytes(20_000));
+    assert_eq!(runtime.block_on(pass(&mut follower)), with(&stored, new), "two of three have it");
+    stored.push(new);
+    // Back, it lacks that one for a while: whatever it says nothing is read twice for it, nor afterwards.
+    cluster.start_master(0);
+    cluster.wait_until_all_up();
+    for _ in 0..2 {
+        assert_eq!(runtime.block_on(pass(&mut follower)), [], "the others have what was seen");
+        cluster.wait_until_copied();
+    }
+    let kept = follower.seen().encode();
+    (0..3).for_each(|master| cluster.kill_master(master));
+    (0..3).for_each(|master| cluster.start_master(master));
+    cluster.wait_until_all_up();
+    assert_eq!(runtime.block_on(pass(&mut reader(Some(&kept)))), [], "after a restart of all");
+}
+
+/// What one pass gives, by rising id. One that could not compare or read everything is followed by another.
+async fn pass(follower: &mut TrackFollower) -> Vec<TrackId> {
+    let (mut ids, began) = (Vec::new(), Instant::now());
+    loop {
+        match follower.next().await {
+            Ok(Some(tracks)) => ids.extend(tracks.iter().map(|track| track.id)),
+            Ok(None) => break,
+            Err(why) => {
+                assert!(began.elapsed() < Duration::from_secs(120), "{why}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    ids.sort_unstable();
+    ids
 }
 
 /// At most about `most` tracks from the cursor on, and the cursor behind them. Waits for holders that may not answer yet.

@@ -13,8 +13,8 @@
 //!
 //! **Where to start.** [`Client`]: [`put`](Client::put), [`get`](Client::get), [`info`](Client::info),
 //! [`presence`](Client::presence), [`issue`](Client::issue), [`takedowns`](Client::takedowns), [`feed`](Client::feed),
-//! [`status`](Client::status); operators change the cluster by [`command`](Client::command) and have
-//! drives checked by [`scrub`](Client::scrub), a new node comes by
+//! [`follow_tracks`](Client::follow_tracks), [`status`](Client::status); operators change the cluster by
+//! [`command`](Client::command) and have drives checked by [`scrub`](Client::scrub), a new node comes by
 //! [`join`](Client::join). The rules are state machines
 //! of `deadwax-dht`; this crate drives them with sockets and a clock.
 //!
@@ -39,11 +39,14 @@ mod read;
 mod repair;
 mod scrub;
 mod secure;
+mod seen_tracks;
 mod shortfall;
 mod status;
 mod takedown;
 mod takedown_log;
 mod track_feed;
+mod track_follower;
+mod track_pages;
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,11 +67,13 @@ pub use join::Joined;
 pub use log_status::{Leaving, LogStatus};
 pub use put::{Put, PutWriter, Stored};
 pub use read::{Presence, TrackInfo};
+pub use seen_tracks::{BadSeenTracks, SeenTracks};
 pub use shortfall::{Lacking, SHORTFALLS_MAX, Shortfall};
 pub use status::{ClusterStatus, NodeReport};
 pub use takedown::TakeDown;
 pub use takedown_log::{BadCursor, Cursor, Issued, Report};
 pub use track_feed::{TrackCursor, TrackFeed, TrackPage};
+pub use track_follower::TrackFollower;
 
 use background::Background;
 use follower::Follower;

@@ -4,6 +4,7 @@ mod at_once;
 mod commands;
 mod core_status;
 mod epochs;
+mod following;
 mod peer;
 mod secure;
 mod stand_ins;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deadwax_dht::wire::{ErrorCode, Kind};
 use deadwax_dht::{Map, MapSpec, Node, Policy, Volume};
-use deadwax_dht_client::{Client, ClientConfig, Error, Presence, Put, Stored, TrackCursor};
+use deadwax_dht_client::{Client, ClientConfig, Error, Presence, Put, SeenTracks, Stored, TrackCursor};
 use deadwax_track::{ByteRange, Tags, TrackId};
 use peer::{CLUSTER, Fault, Peer};
 
@@ -590,5 +591,6 @@ fn futures_may_cross_threads() {
     sent(&|client| client.takedown(1));
     sent(&|client| client.takedowns(Box::leak(Box::default()), std::time::Duration::ZERO));
     sent(&|client| Box::leak(Box::new(client.feed(0..=1, TrackCursor::After(id)))).next());
+    sent(&|client| Box::leak(Box::new(client.follow_tracks(SeenTracks::default()))).next());
     sent(&|client| client.status());
 }

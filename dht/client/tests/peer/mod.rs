@@ -348,8 +348,12 @@ impl Served {
             }
             Message::Feed(feed) if state.says_of_feeds.is_some() => state.says_of_feeds.expect("it is some")(feed),
             Message::Feed(Feed::Tracks { partition, after, limit, .. }) => {
-                let wanted = |id: &TrackId| id.partition() == *partition && after.is_none_or(|after| *id > after);
-                let tracks = state.tracks.iter().filter(|(id, _)| wanted(id)).take((*limit).min(5) as usize);
+                let mut lowest = [0; 32];
+                lowest[..2].copy_from_slice(&partition.0.to_be_bytes());
+                let there = state.tracks.range(TrackId::from_bytes(lowest)..);
+                let there = there.take_while(|(id, _)| id.partition() == *partition);
+                let tracks =
+                    there.filter(|(id, _)| after.is_none_or(|after| **id > after)).take((*limit).min(5) as usize);
                 let tracks: Vec<_> = tracks
                     .map(|(id, (bytes, tags))| ListedTrack { id: *id, bytes: bytes.len() as u64, tags: tags.clone() })
                     .collect();
