@@ -252,7 +252,8 @@ impl Core {
         let (since, usable) = (message.since(), self.protocol());
         assert!(since <= usable, "a message that came with protocol {since}, where {usable} may be used: {message:?}");
         let (protocol, epoch, life) = (self.config.protocols.newest(), self.epoch(), self.config.life);
-        let envelope = Box::new(Envelope { protocol, epoch, life, message });
+        let line = self.history().map_or(0, |history| history.state().line_at(epoch));
+        let envelope = Box::new(Envelope { protocol, epoch, line, life, message });
         self.effects.push(Effect::Send { to, envelope });
     }
 }

@@ -1,11 +1,13 @@
 //! How a core stands, for operators.
 
-use super::Core;
+use super::{Alarm, Core};
 use crate::liveness::Report;
 use crate::log::Consensus;
 use crate::rebalance::{Progress, Stall};
 use crate::repair::{RepairStatus, Stall as Waits};
-use crate::wire::{Absence, BRAKES_MAX, CoreStatus, MoveStatus, NOT_UP_MAX, NotUp, PullStatus, RepairReport, sentence};
+use crate::wire::{
+    Absence, CoreStatus, MoveStatus, NOT_UP_MAX, NotUp, PullStatus, RepairReport, WARNINGS_MAX, sentence,
+};
 
 impl Core {
     /// How it stands, as of the last step. Takes time by what is in motion and the nodes that are not up: for who asks.
@@ -18,6 +20,8 @@ impl Core {
             absence: if each.standing.is_dead() { Absence::Dead } else { Absence::Down },
             silent_ms: each.silent_ms,
         });
+        let parted = self.parted().map(|node| Alarm::OtherLog { node }.to_string());
+        let brakes = brakes.iter().map(|brake| brake.sentence(self.now));
         CoreStatus {
             epoch: self.epoch(),
             leader: self.voter().and_then(Consensus::leader),
@@ -28,7 +32,7 @@ impl Core {
             up: up as u64,
             down: down as u64,
             not_up: not_up.collect(),
-            brakes: brakes.iter().take(BRAKES_MAX).map(|brake| sentence(brake.sentence(self.now))).collect(),
+            warnings: parted.chain(brakes).take(WARNINGS_MAX).map(sentence).collect(),
         }
     }
 

@@ -10,6 +10,7 @@ mod golden;
 mod liveness;
 mod log_codec;
 mod log_history;
+mod log_refound;
 mod log_voter;
 mod map_file;
 mod map_log;

@@ -3,6 +3,7 @@
 mod bytes;
 mod haste;
 mod peers;
+mod refound;
 mod takedowns;
 mod tokens;
 mod versions;
