@@ -1,6 +1,6 @@
 //! `deadwax cluster refound`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -9,6 +9,7 @@ use deadwax_dht_client::{Client, ClientConfig};
 use deadwax_dht_tls::{Identity, load_key};
 use deadwax_node::{Config, Refounding};
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use super::say;
 use crate::cli::ClusterRefound;
@@ -25,8 +26,7 @@ pub(super) async fn run(refound: ClusterRefound) -> anyhow::Result<bool> {
     let identity = config.tls.then(|| load_key(&config.dir.join("node.key"))).transpose()?;
     let asked = ClientConfig { identity: identity.map(|key| Identity::new(&key)), ..ClientConfig::default() };
     let client = Client::new(Arc::clone(&map), asked);
-    refuse_living(&client, &map, &lost).await?;
-    compare(&client, &refounding, &left, refound.ignore_silent).await?;
+    compare(&client, &refounding, &lost, &left, refound.ignore_silent).await?;
     if !refound.json {
         let names = |nodes: &mut dyn Iterator<Item = &Node>| {
             nodes.map(|node| node.address.as_str()).collect::<Vec<_>>().join(", ")
@@ -78,30 +78,32 @@ fn lost(refound: &ClusterRefound, map: &Map) -> anyhow::Result<BTreeSet<NodeId>>
     Ok(lost)
 }
 
-/// Whoever answers is not lost, and may be most of those that vote, with others.
-async fn refuse_living(client: &Client, map: &Map, lost: &BTreeSet<NodeId>) -> anyhow::Result<()> {
-    for node in map.nodes().iter().filter(|node| lost.contains(&node.id)) {
-        if client.epoch_of(&node.id).await.is_some() {
-            bail!("node {} answers, so it is not lost: leave it out, or end its process for good first", node.address);
-        }
+/// Whoever answers is not lost, and may be most of those that vote, with others. Those that are left know no more than this
+/// one: refused where they do, or do not say.
+async fn compare(
+    client: &Client,
+    refounding: &Refounding,
+    lost: &BTreeSet<NodeId>,
+    left: &[&Node],
+    ignore_silent: bool,
+) -> anyhow::Result<()> {
+    let (own, map) = (refounding.history().epoch(), client.map());
+    let epochs = epochs(client, &map).await;
+    if let Some(node) = map.nodes().iter().find(|node| lost.contains(&node.id) && epochs.contains_key(&node.id)) {
+        bail!("node {} answers, so it is not lost: leave it out, or end its process for good first", node.address);
     }
-    Ok(())
-}
-
-/// The others that are left know no more than this one, which is refused where they do, or do not say.
-async fn compare(client: &Client, refounding: &Refounding, left: &[&Node], ignore_silent: bool) -> anyhow::Result<()> {
-    let own = refounding.history().epoch();
-    let mut silent = Vec::new();
-    for node in left.iter().filter(|node| node.id != refounding.node()) {
-        match client.epoch_of(&node.id).await {
-            Some(epoch) if epoch > own => bail!(
-                "node {} knows epoch {epoch}, and this one only {own}: run it there, or start this one until it has heard of it",
-                node.address
-            ),
-            Some(_) => {}
-            None => silent.push(node.address.as_str()),
-        }
+    let others = || left.iter().filter(|node| node.id != refounding.node());
+    if let Some((node, epoch)) =
+        others().filter_map(|node| Some((node, epochs.get(&node.id)?))).max_by_key(|each| each.1)
+        && *epoch > own
+    {
+        bail!(
+            "node {} knows epoch {epoch}, and this one only {own}: run it there, or start this one until it has heard of it",
+            node.address
+        );
     }
+    let silent = others().filter(|node| !epochs.contains_key(&node.id)).map(|node| node.address.as_str());
+    let silent: Vec<&str> = silent.collect();
     if !silent.is_empty() && !ignore_silent {
         bail!(
             "{} do not answer, and may know more than this one: start them, name them with --lost where they are lost, too, or \
@@ -110,4 +112,14 @@ async fn compare(client: &Client, refounding: &Refounding, left: &[&Node], ignor
         );
     }
     Ok(())
+}
+
+/// The newest epoch of each node that answers.
+async fn epochs(client: &Client, map: &Map) -> BTreeMap<NodeId, u64> {
+    let mut asking = JoinSet::new();
+    for node in map.nodes().iter().map(|node| node.id) {
+        let client = client.clone();
+        asking.spawn(async move { Some((node, client.epoch_of(&node).await?)) });
+    }
+    asking.join_all().await.into_iter().flatten().collect()
 }
