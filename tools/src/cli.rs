@@ -11,8 +11,8 @@ mod cluster;
 
 pub use self::cluster::{
     Change, Cluster, ClusterApply, ClusterDrain, ClusterFinalise, ClusterInit, ClusterIssuer, ClusterJoin, ClusterPlan,
-    ClusterRejoin, ClusterRemove, ClusterRollback, ClusterToken, Following, Masters, Planned, Volume, VolumeAdd,
-    VolumeRetire,
+    ClusterRefound, ClusterRejoin, ClusterRemove, ClusterRollback, ClusterToken, Following, Masters, Planned, Volume,
+    VolumeAdd, VolumeRetire,
 };
 use crate::http::GatewayUrl;
 

@@ -14,6 +14,7 @@ mod cluster_change;
 mod cluster_init;
 mod cluster_issuer;
 mod cluster_join;
+mod cluster_refound;
 mod cluster_rejoin;
 mod cluster_rollback;
 mod cluster_token;
@@ -87,6 +88,7 @@ fn cluster(command: Cluster) -> anyhow::Result<bool> {
     match command {
         Cluster::Init(init) => cluster_init::run(&init),
         Cluster::Rejoin(rejoin) => cluster_rejoin::run(&rejoin),
+        Cluster::Refound(refound) => asynchronous(cluster_refound::run(refound)),
         Cluster::Issuer(issuer) => cluster_issuer::run(&issuer),
         Cluster::Join(join) => asynchronous(cluster_join::run(join)),
         Cluster::Token(token) => asynchronous(cluster_token::run(token)),

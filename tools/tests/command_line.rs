@@ -88,7 +88,9 @@ fn every_command_has_help_with_an_example() {
         let help = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && help.contains("Example"), "{command}: {help}");
     }
-    for command in ["init", "join", "plan", "apply", "drain", "remove", "rollback", "finalise", "rejoin", "issuer"] {
+    let cluster =
+        ["init", "join", "plan", "apply", "drain", "remove", "rollback", "finalise", "refound", "rejoin", "issuer"];
+    for command in cluster {
         let output = deadwax(&["cluster", command, "--help"]);
         assert!(String::from_utf8_lossy(&output.stdout).contains("Example"), "cluster {command}");
     }
@@ -138,7 +140,7 @@ fn why_a_command_fails_is_a_line_of_json_where_that_is_wanted() {
     let at = ["--gateway", "http://127.0.0.1:9"];
     let node = ["--node", "127.0.0.1:9"];
     let config = ["--config", &missing];
-    let all: [(&[&str], &[&str], i32); 20] = [
+    let all: [(&[&str], &[&str], i32); 21] = [
         (&["up"], &["--data", &file], 1),
         (&["import", &file], &at, 1),
         (&["status"], &at, 1),
@@ -156,6 +158,7 @@ fn why_a_command_fails_is_a_line_of_json_where_that_is_wanted() {
         (&["cluster", "remove", "a"], &node, 1),
         (&["cluster", "rollback", "1"], &node, 1),
         (&["cluster", "finalise"], &node, 1),
+        (&["cluster", "refound", "--lost", "a"], &config, 1),
         (&["cluster", "rejoin"], &config, 1),
         (&["cluster", "issuer"], &config, 1),
         (&["volume", "add", &missing], &config, 1),

@@ -1,4 +1,4 @@
-//! A cluster that grows and shrinks while it is read from, by the command line, as real processes.
+//! A cluster that grows and shrinks while it is read from, and that loses a site, by the command line, as real processes.
 
 mod cluster;
 
@@ -83,14 +83,19 @@ fn is_settled(now: &Value, healthy: bool) -> bool {
 
 /// A cluster with a log, and tracks in it. Its gateway keeps nothing: each read is of the masters.
 fn stored() -> (Cluster, BTreeMap<TrackId, Vec<u8>>) {
-    let mut cluster = Cluster::start();
+    stored_in(&["here"; 3], TRACKS)
+}
+
+/// The same, of a master in each of these zones, and with so many tracks.
+fn stored_in(zones: &[&str], count: u64) -> (Cluster, BTreeMap<TrackId, Vec<u8>>) {
+    let mut cluster = Cluster::start_in(zones, &[]);
     let settings = cluster.dir().join("gateway/gateway.toml");
     let text = std::fs::read_to_string(&settings).expect("the settings are there");
     std::fs::write(&settings, format!("cache_bytes = 0\n{text}")).expect("written");
     cluster.kill_gateway();
     cluster.start_gateway();
     let mut tracks = BTreeMap::new();
-    for seed in 0..TRACKS {
+    for seed in 0..count {
         let bytes = Random::new(seed).bytes(20_000 + 1_000 * usize::try_from(seed).expect("small"));
         let began = Instant::now();
         let reply = loop {
@@ -202,6 +207,73 @@ fn node(now: &Value, address: SocketAddr) -> Option<&Value> {
 
 fn tracks_of(node: &Value) -> u64 {
     node["volumes"].as_array().into_iter().flatten().filter_map(|volume| volume["tracks"].as_u64()).sum()
+}
+
+/// Refusals come first: nothing was done by then, or the rest could not be.
+#[test]
+fn a_site_is_lost_with_most_of_those_that_vote_and_the_other_site_goes_on() {
+    let _turn = turn();
+    let (mut cluster, tracks) = stored_in(&["a", "a", "a", "b", "b", "b"], 20);
+    cluster.wait_until_copied();
+    let at = cluster.master_address(3);
+    let (name, config) = (at.to_string(), cluster.master_config(3).to_str().expect("UTF-8").to_owned());
+    let refound = ["cluster", "refound", "--config", &config];
+    let without = |more: &[&'static str]| [&refound[..], more].concat();
+    for index in 0..3 {
+        cluster.kill_master(index);
+    }
+    refused(&without(&["--lost-zone", "a", "--yes"]), &["in use by another process"]);
+    cluster.kill_master(3);
+    refused(&without(&["--lost-zone", "c", "--yes"]), &["no node is in a zone", "there are a, b"]);
+    refused(&without(&["--lost-zone", "b", "--yes"]), &["of 5 nodes that vote 3 are not lost", "apply voters"]);
+    refused(&without(&["--lost-zone", "a", "--lost-zone", "b", "--yes"]), &["cannot be lost"]);
+    refused(&without(&["--lost-zone", "a"]), &["nothing is done yet", "--yes"]);
+    cluster.start_master(0);
+    let answers = || deadwax(&without(&["--lost-zone", "a"])).stderr;
+    cluster::wait_until("a master that answers is not lost", || {
+        String::from_utf8_lossy(&answers()).contains("answers, so it is not lost")
+    });
+    cluster.kill_master(0);
+    cluster.kill_master(4);
+    refused(&without(&["--lost-zone", "a", "--yes"]), &["do not answer", "--ignore-silent"]);
+    cluster.start_master(4);
+    cluster::wait_until("all that are left answer", || {
+        String::from_utf8_lossy(&answers()).contains("nothing is done yet")
+    });
+    let done = told(&without(&["--lost-zone", "a", "--yes"]));
+    assert!(done["epoch"].as_u64() > Some(1) && done["lost"].as_array().map(Vec::len) == Some(3), "{done}");
+    cluster.start_master(3);
+    until("three vote, of those that are left", at, |now, _| {
+        now["log"]["voters"].as_array().map(Vec::len) == Some(3)
+            && now["log"]["dead"].as_array().map(Vec::len) == Some(3)
+    });
+    told(&["cluster", "apply", "zones-min", "1", "--node", &name]);
+    for (id, bytes) in &tracks {
+        cluster::wait_until("it can be read", || {
+            let reply = cluster.get(id);
+            assert!(reply.status == 503 || reply.status == 200 && reply.body == *bytes, "{id}: {}", reply.status);
+            reply.status == 200
+        });
+    }
+    let mut fresh = (1_000..).map(|seed| Random::new(seed).bytes(30_000));
+    let began = Instant::now();
+    let put = fresh.by_ref().filter(|bytes| {
+        assert!(began.elapsed() < MOVED, "puts do not succeed");
+        cluster.post(&[], bytes).status == 201
+    });
+    assert_eq!(put.take(5).count(), 5);
+    // The machine of one that is lost comes back, with what is on its drives and without what it kept of the log.
+    let first = cluster.master_config(0).to_str().expect("UTF-8").to_owned();
+    std::fs::remove_dir_all(cluster.dir().join("master-1/system")).expect("removed");
+    said(&["cluster", "rejoin", "--config", &first]);
+    cluster.start_master(0);
+    let back = cluster.master_address(0).to_string();
+    until("it has heard of the log", cluster.master_address(0), |now, _| {
+        let own = node(now, cluster.master_address(0)).is_some_and(|node| node["up"] == true);
+        own && now["log"]["voters"].as_array().map(Vec::len) == Some(3)
+    });
+    told(&["cluster", "apply", "alive", &back, "--node", &name]);
+    until("it is no more dead", at, |now, _| now["log"]["dead"].as_array().map(Vec::len) == Some(2));
 }
 
 #[test]

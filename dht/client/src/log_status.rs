@@ -173,8 +173,8 @@ impl LogStatus {
                 warnings.push(format!("node {} lacks {} tracks: {stall}", node.address, core.pulls.tracks_left));
             }
         }
-        let brakes: BTreeSet<&String> = cores().flat_map(|(_, core)| &core.brakes).collect();
-        warnings.extend(brakes.into_iter().cloned());
+        let said: BTreeSet<&String> = cores().flat_map(|(_, core)| &core.warnings).collect();
+        warnings.extend(said.into_iter().cloned());
         warnings.extend(unseen(nodes));
         warnings
     }

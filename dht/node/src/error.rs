@@ -151,6 +151,9 @@ pub enum Error {
     /// There is a state already where one was to be made.
     #[error("{0} holds a system state already: this node is in a cluster, or was told to join one")]
     SystemTaken(PathBuf),
+    /// The cluster's log cannot begin anew at this node, or need not.
+    #[error("the log is not begun anew: {0}")]
+    Refounding(String),
     /// The system drive refuses. Where it did so to a write, what is durable is not known: the process must end.
     #[error("{doing} system state {path}: {why}")]
     SystemIo {

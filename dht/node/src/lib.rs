@@ -11,7 +11,7 @@
 //! `shard` the way between shards, `volumes` the edge to the engine, `layout` which volumes there are, `reload` how
 //! they change while the node runs, `accord` how shards agree on a drive that fails, `revival` how one that hung comes
 //! back, `driver` the core of the cluster's
-//! rules, `system` what it remembers, [`found`] how a cluster begins, `admission` who may connect, `operators` what they
+//! rules, `system` what it remembers, [`found`] how a cluster begins and [`Refounding`] how anew, `admission` who may connect, `operators` what they
 //! may ask, `issuers` who may take tracks down, `takedowns` what clients ask of their log.
 //!
 //! **Absent on purpose.** Tokens of clients, who are named by their keys. Without [`Config::tls`] nobody is asked who he is, and
@@ -36,6 +36,7 @@ mod issuers;
 mod layout;
 mod operators;
 mod parcel;
+mod refounding;
 mod refusal;
 mod reload;
 mod revival;
@@ -54,5 +55,6 @@ pub use error::Error;
 pub use founding::{found, founding_voters, rejoin};
 pub use init::{Place, init};
 pub use issuers::make_issuer;
+pub use refounding::Refounding;
 pub use run::{Ready, Stopper, run};
 pub use volumes::VolumeRecovery;

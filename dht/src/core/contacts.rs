@@ -158,6 +158,9 @@ impl Core {
         if !self.is_alive(from, address, &envelope) {
             return;
         }
+        if self.is_of_other_log(&envelope) {
+            return self.take_other_log(from, envelope.epoch);
+        }
         let same = match envelope.message {
             Message::Epochs(_) | Message::Behind(_) => true,
             _ => self.compare_epochs(from, envelope.epoch),
@@ -184,7 +187,7 @@ impl Core {
                 self.touch(Part::Router);
             }
             Message::Behind(epoch) => self.take_behind(from, address, epoch),
-            Message::Epochs(batch) => self.take_batch(&batch),
+            Message::Epochs(batch) => self.take_epochs(from, envelope.line, &batch),
             Message::Superseded(life) if life > self.config.life && self.is_credible(life) => self.halt(life),
             Message::Superseded(_) => {}
             Message::TakedownAsk(number, ask) => self.take_takedown_ask(from, number, &ask),

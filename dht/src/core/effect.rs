@@ -149,7 +149,7 @@ pub enum Effect {
     Alarm(Alarm),
 }
 
-/// Something about takedowns that no node can mend. The text says what to do.
+/// Something that no node can mend. The text says what to do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Alarm {
     /// An issuer signed two takedowns of one number: both are followed.
@@ -161,6 +161,12 @@ pub enum Alarm {
     Stranger {
         /// Its public key.
         issuer: [u8; 32],
+    },
+    /// A node has another log of the map than this one: most voters were called lost, one that was left began a log anew, and
+    /// they are back and have decided something; or two began one. Nothing is taken from it.
+    OtherLog {
+        /// Which node.
+        node: NodeId,
     },
 }
 
@@ -179,6 +185,13 @@ impl fmt::Display for Alarm {
                 "takedowns of issuer {} came and are dropped, so this node may serve what was taken down: add that key to \
                  `issuers` in its settings and restart it; if it is no issuer of this cluster, look who sent them",
                 IssuerKey::from_bytes(*issuer)
+            ),
+            Self::OtherLog { node } => write!(
+                f,
+                "node {} has another log of the map, and nothing is taken from it: a log was begun anew (`deadwax cluster \
+                 refound`) without it, or it took part in another that was. Of the two logs one must go: on each node that has \
+                 that one end the master, remove `system/` beside its key, and run `deadwax cluster rejoin`; its tracks stay",
+                node.short()
             ),
         }
     }

@@ -1,11 +1,12 @@
 //! The map and its log: the node's history, its voter, and how epochs spread.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::message::Envelope;
 use super::message::Message;
 use super::planted::Bug;
-use super::{Core, Destination, Effect, Part};
+use super::{Alarm, Core, Destination, Effect, Part};
 use crate::log::{Batch, Change, Consensus, ConsensusConfig, Durable, History, RECORDS_MAX, Record};
 use crate::log::{Effect as VoterEffect, Proposal, ProposeError, Voter};
 use crate::random::Random;
@@ -24,6 +25,10 @@ const ANSWERED_MAX: u8 = 4;
 pub const EPOCHS_MAX: usize = 4;
 /// The most nodes of which it is remembered what they were told, and how often they were answered.
 const TOLD_MAX: usize = 256;
+/// The most logs of which it is remembered that they are others, and the most nodes that have one.
+const OTHERS_MAX: usize = 64;
+/// For how long a node that was heard to have another log is named as such, in ms.
+const OTHERS_MS: u64 = 60_000;
 
 /// The history, and the voter where the node has a seat.
 pub(super) struct Epochs {
@@ -45,6 +50,10 @@ pub(super) struct Epochs {
     /// Since when each node's questions are counted, and how many were answered.
     answered: BTreeMap<NodeId, (u64, u8)>,
     random: Random,
+    /// The names of logs whose records do not follow this one's, though their epochs do.
+    others: BTreeSet<u64>,
+    /// When each node was heard last that has another log.
+    parted: BTreeMap<NodeId, u64>,
 }
 
 /// Makes room for one more node: the oldest goes.
@@ -71,6 +80,8 @@ impl Epochs {
             told: BTreeMap::new(),
             answered: BTreeMap::new(),
             random: Random(0),
+            others: BTreeSet::new(),
+            parted: BTreeMap::new(),
         }
     }
 
@@ -164,6 +175,48 @@ impl Core {
         }
     }
 
+    /// Whether whoever sent this has another log of the map, as far as can be told.
+    pub(super) fn is_of_other_log(&self, envelope: &Envelope) -> bool {
+        let Some(state) = self.history().map(History::state) else { return false };
+        let Envelope { epoch, line, .. } = *envelope;
+        if epoch <= state.epoch() {
+            return epoch > 0 && line != state.line_at(epoch);
+        }
+        // Its epochs come after those at which this log was begun anew.
+        let is_earlier = line == 0 || state.refounded().iter().any(|each| state.line_at(each.epoch) == line);
+        (is_earlier && line != state.line_at(u64::MAX)) || self.epochs.others.contains(&line)
+    }
+
+    /// A node has another log. It cannot tell where it is the further one, unless it is given records that do not follow.
+    pub(super) fn take_other_log(&mut self, node: NodeId, epoch: u64) {
+        if epoch < self.epoch() {
+            self.compare_epochs(node, epoch);
+        }
+        let (now, parted) = (self.now, &mut self.epochs.parted);
+        if parted.len() < OTHERS_MAX || parted.contains_key(&node) {
+            parted.insert(node, now);
+        }
+        self.effects.push(Effect::Alarm(Alarm::OtherLog { node }));
+    }
+
+    /// The nodes that were lately heard to have another log.
+    pub(super) fn parted(&self) -> impl Iterator<Item = NodeId> {
+        let lately = |at: &u64| self.now.saturating_sub(*at) < OTHERS_MS;
+        self.epochs.parted.iter().filter(move |(_, at)| lately(at)).map(|(node, _)| *node)
+    }
+
+    /// Takes records from a node, if they are of this log.
+    pub(super) fn take_epochs(&mut self, from: NodeId, line: u64, batch: &Batch) {
+        if self.history().is_some_and(|history| history.parts_from(batch)) {
+            let own = self.history().map(|history| history.state().line_at(u64::MAX));
+            if own != Some(line) && self.epochs.others.len() < OTHERS_MAX {
+                self.epochs.others.insert(line);
+            }
+            return self.take_other_log(from, u64::MAX);
+        }
+        self.take_batch(batch);
+    }
+
     /// Takes records from a peer: those that follow wait for their turn.
     pub(super) fn take_batch(&mut self, batch: &Batch) {
         if self.epochs.leads_to(batch) {
@@ -212,6 +265,10 @@ impl Core {
                 break;
             }
             self.epochs.came += 1;
+            if matches!(one.records[0].change, Change::Refound { .. }) {
+                // So many members are gone that what they had may be with any one of those that are left.
+                self.forget_takedown_members();
+            }
             self.take_epoch();
         }
         if self.epoch() > before {

@@ -7,11 +7,11 @@ use crate::routing::{Answered, Asked};
 use crate::wire::{PROTOCOL_OF_NODES, PROTOCOL_VERSION, VOLUMES_PER_NODE_MAX};
 use crate::{NodeId, VolumeId, liveness, log, rebalance, sync, takedown};
 
-/// The version of an envelope's bytes. 1: the first.
-const VERSION: u8 = 1;
+/// The version of an envelope's bytes. 1: the first; 2: with the name of the sender's log.
+const VERSION: u8 = 2;
 /// The bytes before the message's own.
 const HEADER_BYTES: usize = TAG_AT + 1;
-const TAG_AT: usize = 1 + 1 + 8 + 8;
+const TAG_AT: usize = 1 + 1 + 8 + 8 + 8;
 /// The tag of records of the map's log.
 const EPOCHS: u8 = 6;
 /// The most bytes of an envelope: a voter's message with a snapshot is the largest.
@@ -27,7 +27,7 @@ const _: () = assert!(takedown::Answer::BYTES_MAX <= log::MESSAGE_BYTES_MAX);
 /// A message with what every message says of its sender.
 ///
 /// ```text
-/// version u8 │ protocol u8 │ epoch u64 │ life u64 │ tag u8 │ the message, to the end
+/// version u8 │ protocol u8 │ epoch u64 │ line u64 │ life u64 │ tag u8 │ the message, to the end
 ///   1 swim             its datagram         9 receipts ask     volume 16, tracks: count u32, 32 each
 ///   2 raft             its message         10 receipts         count u32, 153 each
 ///   3 seek             asked               11 sync             its message
@@ -48,6 +48,8 @@ pub struct Envelope {
     pub protocol: u8,
     /// The sender's epoch; 0: it has no map.
     pub epoch: u64,
+    /// The name of its log ([`State::line_at`](log::State::line_at)): of one that was begun anew it is another.
+    pub line: u64,
     /// When the sender's process started, in ms since 1970: of two processes of one name, the later one is the node.
     pub life: u64,
     /// What it says.
@@ -281,6 +283,7 @@ impl Envelope {
         out.u8(VERSION);
         out.u8(self.protocol);
         out.u64(self.epoch);
+        out.u64(self.line);
         out.u64(self.life);
         out.u8(self.message.tag());
         self.message.write(&mut out);
@@ -310,11 +313,11 @@ impl Envelope {
     fn read(newest: u8, bytes: &[u8]) -> Result<Self, BadEnvelope> {
         let mut from = Reader::new(bytes, "envelope", ENVELOPE_BYTES_MAX)?;
         from.version(VERSION)?;
-        let (protocol, epoch, life, tag) = (from.u8()?, from.u64()?, from.u64()?, from.u8()?);
+        let (protocol, epoch, line, life, tag) = (from.u8()?, from.u64()?, from.u64()?, from.u64()?, from.u8()?);
         let message = Message::read(tag, from)?;
         if message.since() > newest {
             return Err(BadBytes::Tag { what: "envelope", got: tag }.into());
         }
-        Ok(Self { protocol, epoch, life, message })
+        Ok(Self { protocol, epoch, line, life, message })
     }
 }

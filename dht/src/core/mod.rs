@@ -25,7 +25,7 @@
 //! **What happens on each failure.** *Messages are lost, doubled, late:* each machine asks again. *The process dies:* a
 //! new core starts from what its driver kept ([`Kept`]); a voter that lost its state gives its seat up; a volume says
 //! nothing of absence until it has compared itself with the others. *A second process of the same name:* the older one
-//! halts.
+//! halts. *A node of another log of the map*, as one was begun anew: nothing is taken from it, and an operator is told.
 //!
 //! **Absent on purpose.** Bytes of tracks, sockets, drives. The rules of a client: [`PutQuorum`](crate::PutQuorum),
 //! [`GetPlan`](crate::GetPlan).
@@ -263,7 +263,8 @@ impl Core {
         let (since, usable) = (message.since(), self.protocol());
         assert!(since <= usable, "a message that came with protocol {since}, where {usable} may be used: {message:?}");
         let (protocol, epoch, life) = (self.config.protocols.newest(), self.epoch(), self.config.life);
-        let envelope = Box::new(Envelope { protocol, epoch, life, message });
+        let line = self.history().map_or(0, |history| history.state().line_at(epoch));
+        let envelope = Box::new(Envelope { protocol, epoch, line, life, message });
         self.effects.push(Effect::Send { to, envelope });
     }
 }

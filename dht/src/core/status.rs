@@ -1,11 +1,13 @@
 //! How a core stands, for operators.
 
-use super::Core;
+use super::{Alarm, Core};
 use crate::liveness::Report;
 use crate::log::Consensus;
 use crate::rebalance::{Progress, Stall};
 use crate::repair::{RepairStatus, Stall as Waits};
-use crate::wire::{Absence, BRAKES_MAX, CoreStatus, MoveStatus, NOT_UP_MAX, NotUp, PullStatus, RepairReport, sentence};
+use crate::wire::{
+    Absence, CoreStatus, MoveStatus, NOT_UP_MAX, NotUp, PullStatus, RepairReport, WARNINGS_MAX, sentence,
+};
 
 impl Core {
     /// How it stands, as of the last step. Takes time by what is in motion and the nodes that are not up: for who asks.
@@ -18,6 +20,7 @@ impl Core {
             absence: if each.standing.is_dead() { Absence::Dead } else { Absence::Down },
             silent_ms: each.silent_ms,
         });
+        let parted = self.parted().map(|node| Alarm::OtherLog { node }.to_string());
         let held = brakes.iter().map(|brake| brake.sentence(self.now));
         CoreStatus {
             epoch: self.epoch(),
@@ -29,7 +32,7 @@ impl Core {
             up: up as u64,
             down: down as u64,
             not_up: not_up.collect(),
-            brakes: held.chain(self.outages.sentences(self.now)).take(BRAKES_MAX).map(sentence).collect(),
+            warnings: parted.chain(held).chain(self.outages.sentences(self.now)).take(WARNINGS_MAX).map(sentence).collect(),
         }
     }
 

@@ -135,6 +135,14 @@ pub enum Change {
         /// The map, with the node that comes. Its epoch is the one that it was planned at, the newest.
         spec: Box<MapSpec>,
     },
+    /// The log begins anew, as most of those who vote are lost for good. It comes of no decision of theirs: an operator has
+    /// the node that is named write it behind its own history ([`History::refound`](super::History::refound)).
+    Refound {
+        /// The only voter, in a new seat, until it gives others seats.
+        voter: NodeId,
+        /// The nodes that are lost: dead from here on.
+        lost: Vec<NodeId>,
+    },
 }
 
 impl Change {
@@ -175,7 +183,8 @@ impl Change {
             | Self::SetLeaving { .. }
             | Self::Reshape { .. }
             | Self::RollBack { .. }
-            | Self::Finalise { .. } => PROTOCOL_OF_NODES,
+            | Self::Finalise { .. }
+            | Self::Refound { .. } => PROTOCOL_OF_NODES,
             Self::SetTokens(_) | Self::Admit { .. } => PROTOCOL_OF_TOKENS,
         }
     }
@@ -235,6 +244,10 @@ impl Change {
                 token.write(out);
                 write_spec(out, spec);
             }
+            Self::Refound { voter, lost } => {
+                out.node(voter);
+                out.list(lost.iter(), Writer::node);
+            }
         }
     }
 
@@ -265,6 +278,7 @@ impl Change {
             Self::Finalise { .. } => 23,
             Self::SetTokens(_) => 24,
             Self::Admit { .. } => 25,
+            Self::Refound { .. } => 26,
         }
     }
 
@@ -302,6 +316,7 @@ impl Change {
             23 => Self::Finalise { protocol: from.u8()? },
             24 => Self::SetTokens(from.list(Token::BYTES, Token::read)?),
             25 => Self::Admit { token: TokenName::read(from)?, spec: Box::new(read_spec(from)?) },
+            26 => Self::Refound { voter: from.node()?, lost: from.list(32, Reader::node)? },
             got => return Err(BadBytes::Tag { what: "change", got }),
         })
     }

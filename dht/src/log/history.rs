@@ -7,6 +7,7 @@ use deadwax_track::Partition;
 
 use super::batch::{Batch, Checkpoint};
 use super::change::Change;
+use super::consensus::{Consensus, ConsensusConfig, Durable};
 use super::moves::Moves;
 use super::record::{Proposal, Record};
 use super::rules::BadChange;
@@ -28,7 +29,8 @@ pub enum BadHistory {
         /// The one that was offered.
         got: u64,
     },
-    /// Another record of that epoch is known here: one of the two nodes is faulty. An operator must look.
+    /// Another record of that epoch is known here, or another log was begun anew: one of the two nodes is faulty, or of those
+    /// that were called lost. An operator must look.
     #[error("record of epoch {epoch} is not the one that is known here")]
     Fork {
         /// Which epoch.
@@ -315,6 +317,9 @@ impl History {
             }
             let epoch = checkpoint.record.epoch;
             if epoch > before {
+                if !self.state.may_lead_to(&checkpoint.state) {
+                    return Err(BadHistory::Fork { epoch });
+                }
                 *self = Self::from_batch(batch)?;
                 return Ok(self.epoch() - before);
             }
@@ -330,6 +335,34 @@ impl History {
             }
         }
         Ok(self.epoch() - before)
+    }
+
+    /// Whether a peer's records are of another log than these, as far as can be told without a look at all of them: then
+    /// [`catch_up`](Self::catch_up) takes none that come after.
+    #[must_use]
+    pub fn parts_from(&self, batch: &Batch) -> bool {
+        let is_other = |epoch: u64, hash: &[u8; 32]| self.hash(epoch).is_some_and(|known| known != *hash);
+        let checkpoint = batch.checkpoint.as_ref().is_some_and(|checkpoint| match checkpoint.record.epoch {
+            epoch if epoch > self.epoch() => !self.state.may_lead_to(&checkpoint.state),
+            epoch => is_other(epoch, &checkpoint.record.hash()),
+        });
+        let parts = |record: &Arc<Record>| is_other(record.epoch.saturating_sub(1), &record.previous);
+        checkpoint || batch.records.iter().any(parts)
+    }
+
+    /// The history in which the log begins anew at `voter`, without those that are `lost`; and its record, behind those that
+    /// are here. `seat`: what the node's voter had, if it had a seat: what that knows to be decided comes first.
+    pub fn refound(&self, seat: Option<Durable>, voter: NodeId, lost: Vec<NodeId>) -> Result<Self, Refusal> {
+        let mut history = self.clone();
+        let decided = seat.and_then(|seat| Consensus::start(&ConsensusConfig::new(0), 0, seat, self).ok());
+        let decided = decided.map(|decided| decided.history().since(self.epoch()));
+        if let Some(decided) = decided.filter(|decided| !self.parts_from(decided)) {
+            // What cannot be taken is left out: nobody has heard of it from this node.
+            let _ = history.catch_up(&decided);
+        }
+        let (record, state) = history.successor(&Change::Refound { voter, lost })?;
+        history.push(Arc::new(record), state);
+        Ok(history)
     }
 
     /// Whether this very record, not one that equals it, is kept. The hash of one with a whole map takes milliseconds,
@@ -428,11 +461,18 @@ impl History {
                 return Err(BadChange::RollBack { to: *to, epoch: newest }.into());
             }
         }
-        let state = self.state.after(&proposal.change)?;
+        if matches!(proposal.change, Change::Refound { .. }) {
+            return Err(BadChange::Refound.into());
+        }
+        self.successor(&proposal.change)
+    }
+
+    /// The record of this change, and the state after it.
+    fn successor(&self, change: &Change) -> Result<(Record, State), Refusal> {
+        let state = self.state.after(change)?;
         let bytes = state.encode();
         let hash = *blake3::hash(&bytes).as_bytes();
-        let change = proposal.change.clone();
-        let record = Record { epoch: state.epoch(), previous: self.head(), state: hash, change };
+        let record = Record { epoch: state.epoch(), previous: self.head(), state: hash, change: change.clone() };
         let lengths = [("map", bytes.len(), STATE_BYTES_MAX), ("record", record.encode().len(), RECORD_BYTES_MAX)];
         match lengths.into_iter().find(|(_, got, max)| got > max) {
             Some((what, got, max)) => Err(Refusal::TooLong { what, got, max }),

@@ -27,6 +27,10 @@
 //!
 //! - *Fewer than a majority of voters are there:* no change is decided. Every history stays and answers, so that reads
 //!   and writes go on at the last epoch.
+//! - *They are lost for good:* an operator has one node that is left write [`Change::Refound`] behind its history
+//!   ([`History::refound`]), by which it is the only voter, in a new seat; others learn of it as of any record, and it gives
+//!   them seats. What it did not know to be decided is not of this log. Whoever does decides on with the lost ones, should
+//!   they come back, or two refound, has *another* log, of another name ([`State::line_at`]), and neither takes records of it.
 //! - *A message is lost, comes twice or late:* Raft sends it again. Nothing depends on order.
 //! - *A voter stops:* it goes on from its [`Durable`] state. One that has lost it must not vote in its old seat, and
 //!   does not, since each seat names the process that may begin it ([`Voter::life`]): it
@@ -73,14 +77,14 @@ pub(crate) use spec::{
     read_node, read_policy, read_rack, read_spec, read_volume, write_node, write_policy, write_rack, write_spec,
     write_volume,
 };
-pub use state::{BadState, Grant, State, Token, Voter};
+pub use state::{BadState, Grant, Refounding, State, Token, Voter};
 pub use touch::Thing;
 pub use transition::{Holders, Move, Stage, Transition};
 pub use undo::Earlier;
 
 const MIB: usize = 1 << 20;
 
-/// The fewest voters: with two, either one's failure would stop the log.
+/// The fewest voters, but for the time after a refounding: with two, either one's failure would stop the log.
 pub const VOTERS_MIN: usize = 3;
 /// The most voters: three of seven may fail, and every record is written seven times.
 pub const VOTERS_MAX: usize = 7;
@@ -97,6 +101,8 @@ pub const UNDOS_MAX: usize = 64;
 pub const UNDOS_BYTES_MAX: usize = 4 * MIB;
 /// The most partitions that one change may name.
 pub const MOVES_MAX: usize = 4_096;
+/// How often a log may be begun anew.
+pub const REFOUNDINGS_MAX: usize = 64;
 /// The most tokens that were not used yet.
 pub const TOKENS_MAX: usize = 64;
 /// The most bytes of a state: 10,000 nodes of some 100 drives, with short names.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use deadwax_track::Partition;
 
 use super::change::Change;
-use super::state::{Grant, State, Token, Voter};
+use super::state::{Grant, Refounding, State, Token, Voter};
 use super::transition::{Move, Stage, Transition};
-use super::{MOVES_MAX, TOKENS_MAX, VOTERS_MAX, VOTERS_MIN};
+use super::{MOVES_MAX, REFOUNDINGS_MAX, TOKENS_MAX, VOTERS_MAX, VOTERS_MIN};
 use crate::map::{VolumeLists, check as check_spec, holders_in};
 use crate::{BadMap, MapSpec, Node, NodeId, Override, TokenName, VolumeId};
 
@@ -80,6 +80,12 @@ pub enum BadChange {
     TokenTwice(TokenName),
     #[error("token {0} is not there: it was used, or taken back")]
     NoToken(TokenName),
+    #[error("a log is begun anew by a node that is left of it, not by a decision")]
+    Refound,
+    #[error("node {0} cannot be lost: it is the one that is to vote")]
+    LostVoter(NodeId),
+    #[error("the log was begun anew {0} times, or in no order; the most is {REFOUNDINGS_MAX}")]
+    Refoundings(usize),
 }
 
 /// `state` with `change` done, its epoch as before. [`check`] has not been asked yet.
@@ -149,6 +155,7 @@ pub(super) fn apply(mut state: State, change: &Change) -> Result<State, BadChang
         Change::Finalise { protocol } => state.protocol = *protocol,
         Change::SetTokens(tokens) => set_tokens(&mut state, tokens)?,
         Change::Admit { token, spec } => admit(&mut state, token, spec)?,
+        Change::Refound { voter, lost } => refound(&mut state, *voter, lost)?,
     }
     Ok(state)
 }
@@ -181,6 +188,22 @@ fn renew(state: State, voters: &[Grant]) -> Result<State, BadChange> {
         return Err(BadChange::NotVoter(other.node));
     }
     give(state, voters, |is_named| !is_named)
+}
+
+/// One node votes, in a new seat, so that nothing that was promised in an earlier one counts; those that are lost are dead.
+fn refound(state: &mut State, voter: NodeId, lost: &[NodeId]) -> Result<(), BadChange> {
+    node(state, &voter)?;
+    if lost.contains(&voter) {
+        return Err(BadChange::LostVoter(voter));
+    }
+    // That they are in the map is asked of the state that comes of it.
+    state.dead.extend(lost);
+    state.dead.remove(&voter);
+    state.seats = state.seats.checked_add(1).ok_or(BadChange::Seat(u64::MAX))?;
+    state.voters = vec![Voter { seat: state.seats, node: voter, life: 0 }];
+    state.outgoing.clear();
+    state.refounded.push(Refounding { epoch: state.spec.epoch.saturating_add(1), node: voter });
+    Ok(())
 }
 
 /// Gives seats to those that are named and have none any more. `stays`: whether a voter does that is named, or is not.
@@ -393,6 +416,12 @@ fn pin(state: &mut State, mut holders: BTreeMap<Partition, Arc<[VolumeId]>>) {
 pub(super) fn check(state: &State) -> Result<(), BadChange> {
     check_spec(&state.spec)?;
     check_tokens(state.tokens.len())?;
+    let refounded = &state.refounded;
+    let rises = refounded.is_sorted_by(|one, next| one.epoch < next.epoch);
+    if refounded.len() > REFOUNDINGS_MAX || !rises || refounded.last().is_some_and(|last| last.epoch > state.spec.epoch)
+    {
+        return Err(BadChange::Refoundings(refounded.len()));
+    }
     let nodes: BTreeSet<&NodeId> = state.spec.nodes.iter().map(|node| &node.id).collect();
     check_voters(&state.voters, state, &nodes)?;
     if !state.outgoing.is_empty() {
@@ -411,7 +440,9 @@ pub(super) fn check(state: &State) -> Result<(), BadChange> {
 }
 
 fn check_voters(voters: &[Voter], state: &State, nodes: &BTreeSet<&NodeId>) -> Result<(), BadChange> {
-    if !(VOTERS_MIN..=VOTERS_MAX).contains(&voters.len()) {
+    // Whoever begins a log anew is its only voter for a while.
+    let min = if state.refounded.is_empty() { VOTERS_MIN } else { 1 };
+    if !(min..=VOTERS_MAX).contains(&voters.len()) {
         return Err(BadChange::Voters(voters.len()));
     }
     let (mut seated, mut last) = (BTreeSet::new(), 0);

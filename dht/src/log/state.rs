@@ -15,8 +15,9 @@ use crate::map::holders_in;
 use crate::wire::PROTOCOL_OF_TOKENS;
 use crate::{MapSpec, Node, NodeId, TokenName, VolumeId};
 
-/// The version of a state's bytes. 1: with each list of volumes wherever it is meant; 2: with [numbers](super::lists).
-const STATE_VERSION: u8 = 2;
+/// The version of a state's bytes. 1: with each list of volumes wherever it is meant; 2: with [numbers](super::lists); 3: with
+/// refoundings.
+const STATE_VERSION: u8 = 3;
 
 /// A voter: a node, and the number of its seat.
 ///
@@ -94,6 +95,17 @@ pub struct State {
     pub(super) transitions: BTreeMap<Partition, Transition>,
     /// Those that were not used, and when each expires. Empty before the version that has them.
     pub(super) tokens: BTreeMap<TokenName, u64>,
+    /// Rising.
+    pub(super) refounded: Vec<Refounding>,
+}
+
+/// The log began anew, by [`Change::Refound`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refounding {
+    /// By the record of this epoch.
+    pub epoch: u64,
+    /// Which this node wrote.
+    pub node: NodeId,
 }
 
 impl State {
@@ -110,6 +122,7 @@ impl State {
             leaving: BTreeSet::new(),
             transitions: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            refounded: Vec::new(),
         };
         let mut state = rules::seat(empty, &grants)?;
         state.outgoing.clear();
@@ -203,6 +216,36 @@ impl State {
         &self.tokens
     }
 
+    /// When the log began anew, and where, in order: none where its first voters, or those to whom these gave their seats,
+    /// vote still.
+    #[must_use]
+    pub fn refounded(&self) -> &[Refounding] {
+        &self.refounded
+    }
+
+    /// The name of the log as it was at `epoch`: two of one cluster that have different names parted at a refounding, and
+    /// each has records that the other one's never get. 0 where it was not begun anew until then.
+    #[must_use]
+    pub fn line_at(&self, epoch: u64) -> u64 {
+        // Every message has it, and most logs were never begun anew.
+        if self.refounded.first().is_none_or(|first| first.epoch > epoch) {
+            return 0;
+        }
+        let mut hasher = blake3::Hasher::new();
+        for refounding in self.refounded.iter().filter(|each| each.epoch <= epoch) {
+            hasher.update(&refounding.epoch.to_le_bytes());
+            hasher.update(refounding.node.as_bytes());
+        }
+        u64::from_le_bytes(*hasher.finalize().as_bytes().first_chunk().expect("there are 32"))
+    }
+
+    /// Whether `later`, of a later epoch, can be of the same log: one that was begun anew since, if at all, and not before.
+    #[must_use]
+    pub fn may_lead_to(&self, later: &Self) -> bool {
+        let since = later.refounded.strip_prefix(&*self.refounded);
+        since.is_some_and(|since| since.iter().all(|each| each.epoch > self.epoch()))
+    }
+
     /// Who holds `partition`: one set, or two while it moves. For a partition that does not move it places it anew
     /// (100 ns a volume): who asks often asks [`Map::holders`](crate::Map::holders), and this only for those in
     /// [`transitions`](Self::transitions).
@@ -253,6 +296,10 @@ impl State {
             let tokens = self.tokens.iter().map(|(name, until_ms)| Token { name: *name, until_ms: *until_ms });
             out.list(tokens, |out, token| token.write(out));
         }
+        out.list(self.refounded.iter(), |out, refounding| {
+            out.u64(refounding.epoch);
+            out.node(&refounding.node);
+        });
         out.finish()
     }
 
@@ -272,9 +319,10 @@ impl State {
             _ => Vec::new(),
         };
         let tokens = rising("tokens", tokens.into_iter().map(|token| (token.name, token.until_ms)))?;
+        let refounded = from.list(40, |from| Ok(Refounding { epoch: from.u64()?, node: from.node()? }))?;
         from.finish()?;
         let (dead, leaving) = (dead.into_keys().collect(), leaving.into_keys().collect());
-        let state = Self { spec, voters, outgoing, seats, protocol, dead, leaving, transitions, tokens };
+        let state = Self { spec, voters, outgoing, seats, protocol, dead, leaving, transitions, tokens, refounded };
         rules::check(&state)?;
         Ok(state)
     }

@@ -62,7 +62,11 @@ impl Touch {
         use Thing::{All, Node, Policy, Protocol, Tokens, Volume, Voters};
         let (mut partitions, mut writes, mut reads) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         match change {
-            Change::Genesis { .. } | Change::RollBack { .. } | Change::Reshape { .. } | Change::Admit { .. } => {
+            Change::Genesis { .. }
+            | Change::RollBack { .. }
+            | Change::Reshape { .. }
+            | Change::Admit { .. }
+            | Change::Refound { .. } => {
                 writes.insert(All);
             }
             Change::AddNode(node) => {

@@ -9,8 +9,8 @@ use crate::repair::ClassStatus;
 
 /// The most nodes that a status names as not up.
 pub const NOT_UP_MAX: usize = 1_024;
-/// The most zones that it names as braked.
-pub const BRAKES_MAX: usize = 64;
+/// The most that it warns of.
+pub const WARNINGS_MAX: usize = 64;
 /// The bytes of a node that is not up: its name, how it counts, for how long.
 const NOT_UP_BYTES: usize = 32 + 4 + 8;
 /// More than all that has a fixed length, and the classes of what is pulled, of which there are some dozens.
@@ -18,7 +18,7 @@ const REST_BYTES: usize = 4_096;
 
 // The longest status fits into its frame.
 const _: () = assert!(
-    NOT_UP_MAX * NOT_UP_BYTES + (BRAKES_MAX + 2) * (8 + SENTENCE_BYTES_MAX) + REST_BYTES
+    NOT_UP_MAX * NOT_UP_BYTES + (WARNINGS_MAX + 2) * (8 + SENTENCE_BYTES_MAX) + REST_BYTES
         <= Kind::CoreStatus.payload_bounds().1
 );
 
@@ -43,9 +43,9 @@ pub struct CoreStatus {
     pub down: u64,
     /// Those that are not, [`NOT_UP_MAX`] at most.
     pub not_up: Vec<NotUp>,
-    /// The zones where a mass of nodes, or of drives, vanished at once, so that nothing moves on their account; one sentence
-    /// each, [`BRAKES_MAX`] at most.
-    pub brakes: Vec<String>,
+    /// What an operator must look at: nodes that have another log of the map, and zones where a mass of nodes, or of drives,
+    /// vanished at once, so that nothing moves on their account; one sentence each, [`WARNINGS_MAX`] at most.
+    pub warnings: Vec<String>,
 }
 
 /// A node that is not up, as another sees it.

@@ -3,7 +3,7 @@
 use deadwax_track::{PARTITIONS, PIECES_MAX, TRACK_BYTES_MAX};
 
 use super::bad_message::BadMessage;
-use super::core_status::{BRAKES_MAX, NOT_UP_MAX};
+use super::core_status::{NOT_UP_MAX, WARNINGS_MAX};
 use super::message::{ADDRESS_BYTES_MAX, DIGEST_PARTITIONS_MAX, ERROR_MESSAGE_BYTES_MAX, IDS_MAX, Message};
 use super::status::VOLUMES_PER_NODE_MAX;
 
@@ -60,9 +60,9 @@ impl Message {
                 answer.beyond_limit().map_or(Ok(()), |(field, got)| limit(false, field, got as u64))
             }
             Self::CoreStatus(Some(status)) => {
-                let (not_up, brakes) = (status.not_up.len(), status.brakes.len());
+                let (not_up, warnings) = (status.not_up.len(), status.warnings.len());
                 limit(not_up <= NOT_UP_MAX, "the number of nodes that are not up", not_up as u64)?;
-                limit(brakes <= BRAKES_MAX, "the number of zones", brakes as u64)
+                limit(warnings <= WARNINGS_MAX, "the number of warnings", warnings as u64)
             }
             _ => Ok(()),
         }

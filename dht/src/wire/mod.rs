@@ -95,7 +95,7 @@ mod status;
 pub use bad_message::BadMessage;
 pub(crate) use command_answer::sentence;
 pub use command_answer::{CommandAnswer, ForecastReport, RefusalKind, SENTENCES_MAX, SHARES_MAX};
-pub use core_status::{Absence, BRAKES_MAX, CoreStatus, MoveStatus, NOT_UP_MAX, NotUp, PullStatus};
+pub use core_status::{Absence, CoreStatus, MoveStatus, NOT_UP_MAX, NotUp, PullStatus, WARNINGS_MAX};
 pub use decoder::{Decoder, Frame};
 pub use digest::PartitionDigest;
 pub use error_code::ErrorCode;

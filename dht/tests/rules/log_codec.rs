@@ -49,6 +49,7 @@ fn changes() -> Vec<(&'static str, Change)> {
         ("finalise", Change::Finalise { protocol: 4 }),
         ("set tokens", Change::SetTokens(vec![token(2), token(1)])),
         ("admit", Change::Admit { token: token(1).name, spec: Box::new(spec(2)) }),
+        ("refound", Change::Refound { voter: node_id(2), lost: vec![node_id(1), node_id(3)] }),
     ]
 }
 

@@ -11,6 +11,7 @@ mod liveness;
 mod log_codec;
 mod log_earlier;
 mod log_history;
+mod log_refound;
 mod log_voter;
 mod map_file;
 mod map_log;

@@ -99,7 +99,7 @@ fn core_status() -> impl Strategy<Value = CoreStatus> {
             up,
             down,
             not_up,
-            brakes: waits.into_iter().collect(),
+            warnings: waits.into_iter().collect(),
         },
     )
 }

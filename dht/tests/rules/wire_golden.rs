@@ -109,7 +109,7 @@ fn core_status() -> CoreStatus {
         up: 23,
         down: 24,
         not_up: vec![NotUp { node: NODE, absence: Absence::Dead, silent_ms: 25 }],
-        brakes: vec!["a zone".to_owned()],
+        warnings: vec!["a zone".to_owned()],
     }
 }
 

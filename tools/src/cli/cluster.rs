@@ -32,6 +32,8 @@ pub enum Cluster {
     Finalise(ClusterFinalise),
     /// Let a node that lost what it kept of its cluster take it from the other nodes
     Rejoin(ClusterRejoin),
+    /// Begin the map's log anew at a node that is left, where most of those that vote are lost for good
+    Refound(ClusterRefound),
     /// Make a key by which a node may take tracks down, and say what to set
     Issuer(ClusterIssuer),
 }
@@ -50,6 +52,7 @@ impl Cluster {
             Self::Rollback(rollback) => rollback.following.json,
             Self::Finalise(finalise) => finalise.json,
             Self::Rejoin(rejoin) => rejoin.json,
+            Self::Refound(refound) => refound.json,
             Self::Issuer(issuer) => issuer.json,
         }
     }
@@ -66,6 +69,43 @@ pub struct ClusterIssuer {
     /// The node's settings; they are not changed
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Begins the map's log anew without nodes that are lost for good, so that the map can be changed again.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For when most of the nodes that vote (`deadwax status` names them) are lost for good: where any of them can be started
+again, start it instead. Run it on one node that is left, whose master does not run: of those that are left the one at the
+newest epoch, which it asks the others. That node is the only one that votes from then on, until it runs and gives two
+others seats, in some seconds. The lost ones are dead: their tracks are copied anew from what is left.
+
+None of the lost must be started again with what it kept (system/ beside its key): most of them together would go on with
+the log that was, and neither side takes anything of the other then. Remove system/ there, and `deadwax cluster rejoin`;
+then `deadwax cluster apply alive`. What only they had acknowledged of changes to the map is gone; of tracks, those that
+were on them alone.
+With --json it is a line {\"node\",\"epoch\",\"lost\":[...],\"config\"}.
+
+Example:
+  deadwax cluster refound --config /srv/deadwax/master.toml --lost-zone b --yes")]
+pub struct ClusterRefound {
+    /// The settings of this node, which is left
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// A node that is lost: its address, or the first digits of its id; may be given several times
+    #[arg(long, value_name = "NODE", required_unless_present = "lost_zone")]
+    pub lost: Vec<String>,
+    /// A zone of which all nodes are lost; may be given several times
+    #[arg(long, value_name = "ZONE")]
+    pub lost_zone: Vec<String>,
+    /// Go on though some that are not lost do not answer: one that knows a newer epoch takes no part then, until it rejoins
+    #[arg(long)]
+    pub ignore_silent: bool,
+    /// Do it; else it only says what it would do
+    #[arg(long)]
+    pub yes: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -98,15 +98,20 @@ impl Cluster {
 
     /// As [`start`](Self::start), made with these arguments besides.
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        Self::start_in(&["here"; 3], arguments)
+    }
+
+    /// The same, of a master in each of these zones.
+    pub(crate) fn start_in(zones: &[&str], arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder for the test");
-        let [gateway_address, first, second, third] = free_addresses();
-        let master_addresses = vec![first, second, third];
+        let mut master_addresses = free_addresses(zones.len() + 1);
+        let gateway_address = master_addresses.pop().expect("one more");
         let mut init = Command::new(env!("CARGO_BIN_EXE_deadwax"));
         init.args(["cluster", "init", "--listen", &gateway_address.to_string(), "--data"]).arg(dir.path());
         init.args(arguments);
-        for (index, address) in master_addresses.iter().enumerate() {
+        for (index, (zone, address)) in zones.iter().zip(&master_addresses).enumerate() {
             let drive = dir.path().join(format!("drive-{index}"));
-            init.arg("--node").arg(format!("here@{address}={}", drive.display()));
+            init.arg("--node").arg(format!("{zone}@{address}={}", drive.display()));
         }
         let output = init.output().expect("cluster init runs");
         assert!(output.status.success(), "cluster init: {}", String::from_utf8_lossy(&output.stderr));
@@ -144,7 +149,7 @@ impl Cluster {
 
     /// Makes room for one more master, at an address of its own: its number and the address.
     pub(crate) fn adopt_master(&mut self) -> (usize, SocketAddr) {
-        let [address] = free_addresses();
+        let address = free_addresses(1)[0];
         self.masters.push(None);
         self.master_addresses.push(address);
         (self.masters.len() - 1, address)
@@ -183,7 +188,7 @@ impl Cluster {
 
     /// One more gateway, and where it listens. It dies with what is given.
     pub(crate) fn start_another_gateway(&self) -> (Process, SocketAddr) {
-        let [address] = free_addresses();
+        let address = free_addresses(1)[0];
         let config = self.dir.path().join("gateway/gateway.toml");
         let listen = address.to_string();
         let gateway = self.spawn_with("gateway", &config, "another.log", &["--listen", &listen]);
@@ -235,7 +240,7 @@ impl Cluster {
             reply.is_ok_and(|reply| {
                 let status = reply.json();
                 let nodes = status["nodes"].as_array().expect("a list of nodes");
-                nodes.len() == 3 && nodes.iter().all(|node| node["up"] == true)
+                nodes.len() == self.masters.len() && nodes.iter().all(|node| node["up"] == true)
             })
         });
     }
@@ -317,9 +322,10 @@ impl Drop for Cluster {
 }
 
 /// Ports that were free while all of them were held.
-fn free_addresses<const N: usize>() -> [SocketAddr; N] {
-    let listeners = [(); N].map(|()| std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("a bound listener has an address"))
+fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    let listen = |_| std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let listeners: Vec<_> = (0..count).map(listen).collect();
+    listeners.iter().map(|listener| listener.local_addr().expect("a bound listener has an address")).collect()
 }
 
 /// Segments that a small disk holds several of.

@@ -25,7 +25,7 @@ fn follows(epoch: u64) -> CoreStatus {
         up: 2,
         down: 0,
         not_up: vec![],
-        brakes: vec![],
+        warnings: vec![],
     }
 }
 

@@ -137,6 +137,39 @@ impl System {
         make(dir, &State::default())
     }
 
+    /// The history of the node in `dir`, and the state of its newest seat, where it has them. Nothing is changed.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
+    pub(crate) fn read(dir: &Path) -> Result<(Option<History>, Option<Durable>), Error> {
+        let state = Self::load(dir)?;
+        Ok((state.history, state.seats.into_values().last()))
+    }
+
+    /// Puts `history`, in which the log began anew with this node's `seat`, in place of the one before, durably; of its seats
+    /// it has this one alone. Takedowns count as before, but the node for nobody until it has asked all that are left.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
+    pub(crate) fn refound(dir: &Path, history: &History, seat: u64) -> Result<(), Error> {
+        let mut state = Self::load(dir)?;
+        let dir = dir.join(SYSTEM);
+        TakedownFile::open(&dir, state.takedowns)?;
+        state.seats = [(seat, Durable::founding(seat, history))].into();
+        state.history = Some(history.clone());
+        state.standing.counts = false;
+        Journal::create(&dir, &state).map(drop)
+    }
+
+    fn load(dir: &Path) -> Result<State, Error> {
+        let dir = dir.join(SYSTEM);
+        if let Some(state) = load::load(&dir)? {
+            return Ok(state);
+        }
+        no_takedowns(&dir)?;
+        Err(Error::NotInitialised { what: "the node's system state", path: dir.join(JOURNAL) })
+    }
+
     /// Opens the state in the node's directory `dir`. `clock_ms`: the wall clock, in ms since 1970; the life of this
     /// start is the clock, or one more than the last where the clock is not beyond it. It is durable on return, as is
     /// all that was found.
@@ -145,11 +178,8 @@ impl System {
     /// [`Error::NotInitialised`] where there is none; [`Error::SystemDamaged`] and [`Error::SystemVersion`] say what
     /// the operator does.
     pub(crate) fn open(dir: &Path, clock_ms: u64) -> Result<(Self, Found), Error> {
+        let mut state = Self::load(dir)?;
         let dir = dir.join(SYSTEM);
-        let Some(mut state) = load::load(&dir)? else {
-            no_takedowns(&dir)?;
-            return Err(Error::NotInitialised { what: "the node's system state", path: dir.join(JOURNAL) });
-        };
         let takedowns = TakedownFile::open(&dir, state.takedowns)?;
         let records = takedowns.read_all(state.takedowns)?;
         let Some(after) = state.life.checked_add(1) else {

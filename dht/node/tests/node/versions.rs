@@ -132,7 +132,7 @@ fn say(site: &Site, as_site: &Site, protocol: u8, tag: u8, rest: &[u8]) -> Peer 
     let mut peer = site.connect();
     let address = as_site.config.listen.to_string();
     peer.send(&Message::Introduction { node: as_site.node, address });
-    let envelope = Envelope { protocol, epoch: 1_000, life: 1, message: Said::Knows };
+    let envelope = Envelope { protocol, epoch: 1_000, line: 0, life: 1, message: Said::Knows };
     let mut bytes = envelope.encode();
     bytes[TAG_AT] = tag;
     peer.send(&Message::Peer { more: false, bytes: Bytes::from([&bytes[..], rest].concat()) });

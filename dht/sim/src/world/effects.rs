@@ -1,6 +1,6 @@
 //! What a core wants done, done: the part of a daemon.
 
-use deadwax_dht::core::{Destination, EPOCHS_MAX, Effect, Envelope, Finished, Input, Message, Refused};
+use deadwax_dht::core::{Alarm, Destination, EPOCHS_MAX, Effect, Envelope, Finished, Input, Message, Refused};
 use deadwax_dht::log::{Batch, Change, History, Stage};
 use deadwax_dht::{FailureKind, NodeId, VolumeId};
 use deadwax_track::{Partition, TrackId};
@@ -92,7 +92,13 @@ impl World {
             }
             Effect::Outdated(unfit) => self.outdated(host, unfit),
             // No issuer's key is in two places here, and all nodes name all issuers.
-            Effect::Alarm(alarm) => self.checks.violate(Rule::NoTakedownInvented, format!("n{host}: {alarm}")),
+            Effect::Alarm(alarm) => {
+                let rule = match alarm {
+                    Alarm::OtherLog { .. } => Rule::OneHistory,
+                    Alarm::Forked { .. } | Alarm::Stranger { .. } => Rule::NoTakedownInvented,
+                };
+                self.checks.violate(rule, format!("n{host}: {alarm}"));
+            }
         }
     }
 

@@ -1,8 +1,8 @@
-//! Seats that were lost, with the system drives of their nodes, are given again.
+//! Seats that were lost, with the system drives of their nodes, are given again; and those that a log lacks that was begun anew.
 
 use super::{Purpose, Rebalance};
 use crate::NodeId;
-use crate::log::{Change, Grant};
+use crate::log::{Change, Grant, VOTERS_MIN};
 
 /// How often in a row a voter is seen without its seat before it gets another: one that was just started has yet to follow.
 const SEEN: u32 = 6;
@@ -27,7 +27,32 @@ impl Rebalance {
         let is_free = self.pending.is_empty() && self.commands.is_empty();
         if !long.is_empty() && is_free && self.majority_is_there() {
             self.seats_lost.clear();
-            self.propose(now, Purpose::Seats, Change::RenewSeats(long));
+            return self.propose(now, Purpose::Seats, Change::RenewSeats(long));
         }
+        if let Some(voters) = self.fewest_voters().filter(|_| is_settled && is_free) {
+            self.propose(
+                now,
+                Purpose::Seats,
+                Change::set_voters(voters, |node| self.eligible.get(node).copied().unwrap_or(0)),
+            );
+        }
+    }
+
+    /// As many voters as a log has at least, where one that was begun anew has fewer yet: others that are up, of other zones
+    /// first. None: there are enough, or not so many nodes are up.
+    fn fewest_voters(&self) -> Option<Vec<NodeId>> {
+        let mut voters: Vec<NodeId> = self.state.voters().iter().map(|voter| voter.node).collect();
+        if voters.len() >= VOTERS_MIN {
+            return None;
+        }
+        let nodes = &self.state.spec().nodes;
+        let zone = |id: &NodeId| nodes.iter().find(|node| node.id == *id).map(|node| &node.zone);
+        while voters.len() < VOTERS_MIN {
+            let may = |id: &&NodeId| !voters.contains(id) && !self.state.dead().contains(id) && zone(id).is_some();
+            let alike = |id: &&NodeId| voters.iter().filter(|voter| zone(voter) == zone(id)).count();
+            let next = self.eligible.keys().filter(may).min_by_key(alike)?;
+            voters.push(*next);
+        }
+        Some(voters)
     }
 }

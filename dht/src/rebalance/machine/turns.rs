@@ -232,7 +232,9 @@ impl Rebalance {
             let stay = leaving.iter().take(wanted.len() - kept.len() - count);
             let old: Vec<NodeId> = kept.iter().chain(stay).copied().collect();
             let (size, there) = (old.len() + count, old.iter().filter(|node| self.is_there(node)).count());
-            let is_sure = size >= VOTERS_MIN && 2 * there > size;
+            // The only voter of a log that was begun anew needs one of two that are new: there is no surer way to three.
+            let is_first = self.state.voters().len() < VOTERS_MIN && size == VOTERS_MIN && there == old.len();
+            let is_sure = size >= VOTERS_MIN && (2 * there > size || is_first);
             is_sure.then(|| old.into_iter().chain(new[..count].iter().copied()).collect())
         };
         let fewest = usize::from(!new.is_empty());

@@ -21,7 +21,7 @@ use crate::golden::{assert_golden, hex};
 /// The tags that mean something are 1 to this.
 const TAGS: u8 = 16;
 /// Version, protocol, epoch, life.
-const TAG_AT: usize = 18;
+const TAG_AT: usize = 26;
 
 fn id(number: u8) -> NodeId {
     NodeId::from_bytes([number; 32])
@@ -113,7 +113,13 @@ fn messages() -> Vec<(&'static str, Message)> {
 }
 
 fn envelope(message: Message) -> Envelope {
-    Envelope { protocol: 3, epoch: 0x0102_0304_0506_0708, life: 0x1112_1314_1516_1718, message }
+    Envelope {
+        protocol: 3,
+        epoch: 0x0102_0304_0506_0708,
+        line: 0x2122_2324_2526_2728,
+        life: 0x1112_1314_1516_1718,
+        message,
+    }
 }
 
 fn values() -> Vec<(&'static str, Envelope)> {
@@ -256,7 +262,7 @@ fn a_core_survives_what_the_flipped_bits_say() {
 
 fn with_header(tag: u8, rest: &[u8]) -> Vec<u8> {
     let mut bytes = [0; TAG_AT];
-    bytes[0] = 1;
+    bytes[0] = 2;
     [&bytes[..], &[tag], rest].concat()
 }
 

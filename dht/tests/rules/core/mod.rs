@@ -4,6 +4,7 @@ mod bytes;
 mod drives;
 mod haste;
 mod peers;
+mod refound;
 mod rollback;
 mod takedowns;
 mod tokens;

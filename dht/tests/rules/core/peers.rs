@@ -13,6 +13,7 @@ fn say(village: &mut Village, from: usize, at: usize, message: Message) -> Vec<E
     let envelope = Box::new(Envelope {
         protocol: PROTOCOL_VERSION,
         epoch: village.houses[from].core.epoch(),
+        line: 0,
         life: BEGIN,
         message,
     });
@@ -116,7 +117,8 @@ fn a_start_that_cannot_have_been_is_no_newer_than_the_next() {
     village.run(MINUTE);
     let from = village.houses[3].node.id;
     let mut say = |life| {
-        let envelope = Box::new(Envelope { protocol: PROTOCOL_VERSION, epoch: 1, life, message: Message::Knows });
+        let envelope =
+            Box::new(Envelope { protocol: PROTOCOL_VERSION, epoch: 1, line: 0, life, message: Message::Knows });
         let address = village.houses[3].node.address.as_str().into();
         village.houses[0].core.step(village.now, Input::Message { from, address, envelope })
     };

@@ -74,6 +74,8 @@ pub(crate) struct Village {
     /// The house whose settings name no issuer.
     pub(crate) unnamed_at: Option<usize>,
     pub(crate) reports: BTreeMap<u64, Option<ReceiptReport>>,
+    /// No message comes from these houses to the others, nor from them.
+    pub(crate) cut: BTreeSet<usize>,
     numbers: u64,
 }
 
@@ -145,6 +147,7 @@ impl Village {
             alarms: Vec::new(),
             unnamed_at: None,
             reports: BTreeMap::new(),
+            cut: BTreeSet::new(),
             numbers: 1_000,
         };
         for number in 0..nodes {
@@ -256,6 +259,20 @@ impl Village {
         self.begin(at);
     }
 
+    /// The process of a house has ended: the log begins anew there without those that are lost, and the next one starts.
+    pub(crate) fn refound(&mut self, at: usize, lost: &[usize]) {
+        let (id, lost) = (self.id(at), lost.iter().map(|at| self.id(*at)).collect());
+        let house = &mut self.houses[at];
+        let known = house.core.history().expect("it has a map");
+        let history = known.refound(house.durable.clone(), id, lost).expect("a good refounding");
+        house.durable = history.state().seat_of(&id).map(|seat| Durable::founding(seat, &history));
+        house.standing.counts = false;
+        let (voter, takedowns, standing) = (house.durable.clone(), house.takedowns.clone(), house.standing);
+        house.up = true;
+        self.houses[at].core = self.core(at, Kept { history: Some(history), voter, takedowns, standing });
+        self.begin(at);
+    }
+
     /// A node that knows nobody but two addresses.
     pub(crate) fn add_house(&mut self) {
         self.build(self.houses.len(), Kept::default());
@@ -334,7 +351,9 @@ impl Village {
             Effect::Send { to, envelope } => {
                 let bytes = envelope.encode();
                 let envelope = Envelope::decode(&bytes).expect("what is sent can be read");
-                for to in self.at(&to) {
+                let mut heard = self.at(&to);
+                heard.retain(|to| self.cut.contains(to) == self.cut.contains(&at));
+                for to in heard {
                     self.later(2, Event::Message { from: at, to, envelope: Box::new(envelope.clone()) });
                 }
             }
@@ -470,7 +489,8 @@ impl Village {
 
     /// The houses and volumes that are to have a track.
     pub(crate) fn holders(&self, track: &TrackId) -> Vec<(usize, VolumeId)> {
-        let layout: &Arc<_> = self.houses[0].core.layout().expect("it has a map");
+        let newest = self.houses.iter().max_by_key(|house| house.core.epoch()).expect("there are houses");
+        let layout: &Arc<_> = newest.core.layout().expect("it has a map");
         let at = |volume: &VolumeId| self.houses.iter().position(|house| house.volumes.contains(volume));
         let holders = layout.sets(track.partition()).union();
         holders.iter().map(|holder| (at(&holder.volume).expect("in the village"), holder.volume)).collect()
@@ -493,7 +513,6 @@ impl Village {
         all.filter(stray).count()
     }
 
-    #[allow(dead_code, reason = "for a look at one node")]
     pub(crate) fn id(&self, at: usize) -> NodeId {
         self.houses[at].node.id
     }

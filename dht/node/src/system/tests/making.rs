@@ -6,7 +6,7 @@ use std::path::Path;
 use deadwax_dht::log::{Durable, History};
 use deadwax_dht::takedown::Standing;
 
-use super::cluster::{history, push, rack};
+use super::cluster::{history, node_id, push, rack};
 use super::{Files, Model, look, opened, path, temporary};
 use crate::Error;
 use crate::system::journal::JOURNAL;
@@ -26,6 +26,22 @@ fn a_founder_finds_its_cluster_and_its_seat() {
         assert_eq!(found.kept.voter, seat.map(|seat| Durable::founding(seat, &history)));
         assert_eq!((found.kept.standing, found.kept.takedowns), (Standing::WHOLE, Vec::new()));
     }
+}
+
+#[test]
+fn what_begins_anew_has_the_new_seat_alone_and_its_life_goes_on() {
+    let dir = temporary();
+    let (mut system, _) = opened(dir.path(), true);
+    system.apply(&[SystemOp::Life(7_000)]).expect("a good drive");
+    drop(system);
+    let (known, seat) = System::read(dir.path()).expect("it was made");
+    let lost = vec![node_id(2), node_id(3)];
+    let history = known.expect("it founded").refound(seat, node_id(1), lost).expect("it can be");
+    System::refound(dir.path(), &history, 4).expect("a good drive");
+    let found = look(dir.path()).expect("just made");
+    assert_eq!(found.seats, [(4, Durable::founding(4, &history))].into());
+    assert_eq!((found.history, found.life), (Some(history), 7_000));
+    assert_eq!(found.standing, Standing { intact: true, counts: false }, "it asks all that are left first");
 }
 
 #[test]

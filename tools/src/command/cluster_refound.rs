@@ -1,0 +1,125 @@
+//! `deadwax cluster refound`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use anyhow::bail;
+use deadwax_dht::{Map, Node, NodeId};
+use deadwax_dht_client::{Client, ClientConfig};
+use deadwax_dht_tls::{Identity, load_key};
+use deadwax_node::{Config, Refounding};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::say;
+use crate::cli::ClusterRefound;
+use crate::names;
+
+pub(super) async fn run(refound: ClusterRefound) -> anyhow::Result<bool> {
+    let config = Config::load(&refound.config)?;
+    let refounding = Refounding::open(&config)?;
+    let map = Arc::new(refounding.history().map()?);
+    let lost = lost(&refound, &map)?;
+    // Before anybody is asked: what cannot be need not wait.
+    let after = refounding.without(&lost)?;
+    let left: Vec<&Node> = map.nodes().iter().filter(|node| !after.state().dead().contains(&node.id)).collect();
+    let identity = config.tls.then(|| load_key(&config.dir.join("node.key"))).transpose()?;
+    let asked = ClientConfig { identity: identity.map(|key| Identity::new(&key)), ..ClientConfig::default() };
+    let client = Client::new(Arc::clone(&map), asked);
+    compare(&client, &refounding, &lost, &left, refound.ignore_silent).await?;
+    if !refound.json {
+        let names = |nodes: &mut dyn Iterator<Item = &Node>| {
+            nodes.map(|node| node.address.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        let gone = names(&mut map.nodes().iter().filter(|node| lost.contains(&node.id)));
+        let epoch = after.epoch();
+        say(format_args!(
+            "The map's log begins anew at epoch {epoch}, at this node, without {gone}, which are dead from then on."
+        ))?;
+        say(format_args!("Left are {}.", names(&mut left.iter().copied())))?;
+        say(
+            "What only the lost nodes had acknowledged is gone. Never start one of them again with what it kept: remove its",
+        )?;
+        say("system/, and run `deadwax cluster rejoin` there.")?;
+    }
+    if !refound.yes {
+        bail!("nothing is done yet: the same with --yes does it");
+    }
+    let node = refounding.node();
+    let epoch = refounding.refound(&lost)?;
+    if refound.json {
+        let lost: Vec<String> = lost.iter().map(NodeId::to_string).collect();
+        say(
+            json!({"node": node.to_string(), "epoch": epoch, "lost": lost, "config": refound.config.display().to_string()}),
+        )?;
+        return Ok(true);
+    }
+    say(format_args!("Done. Start it:\n  deadwax master --config {}", refound.config.display()))?;
+    say(
+        "It votes alone until two others are up, which it gives seats: `deadwax status` names who votes. Then make good what is",
+    )?;
+    say(
+        "lost: `deadwax cluster token` for new machines, `cluster remove` for lost ones, `cluster apply zones-min 1` where one",
+    )?;
+    say("zone is left and puts are to go on.")?;
+    Ok(true)
+}
+
+/// The nodes that are lost, by what the command line says.
+fn lost(refound: &ClusterRefound, map: &Map) -> anyhow::Result<BTreeSet<NodeId>> {
+    let named = refound.lost.iter().map(|name| names::node(map, name).map(|node| node.id));
+    let mut lost = named.collect::<anyhow::Result<BTreeSet<NodeId>>>()?;
+    for zone in &refound.lost_zone {
+        if !map.zones().contains(zone) {
+            bail!("no node is in a zone {zone:?}; there are {}", map.zones().join(", "));
+        }
+        lost.extend(map.nodes().iter().filter(|node| node.zone == *zone).map(|node| node.id));
+    }
+    Ok(lost)
+}
+
+/// Whoever answers is not lost, and may be most of those that vote, with others. Those that are left know no more than this
+/// one: refused where they do, or do not say.
+async fn compare(
+    client: &Client,
+    refounding: &Refounding,
+    lost: &BTreeSet<NodeId>,
+    left: &[&Node],
+    ignore_silent: bool,
+) -> anyhow::Result<()> {
+    let (own, map) = (refounding.history().epoch(), client.map());
+    let epochs = epochs(client, &map).await;
+    if let Some(node) = map.nodes().iter().find(|node| lost.contains(&node.id) && epochs.contains_key(&node.id)) {
+        bail!("node {} answers, so it is not lost: leave it out, or end its process for good first", node.address);
+    }
+    let others = || left.iter().filter(|node| node.id != refounding.node());
+    if let Some((node, epoch)) =
+        others().filter_map(|node| Some((node, epochs.get(&node.id)?))).max_by_key(|each| each.1)
+        && *epoch > own
+    {
+        bail!(
+            "node {} knows epoch {epoch}, and this one only {own}: run it there, or start this one until it has heard of it",
+            node.address
+        );
+    }
+    let silent = others().filter(|node| !epochs.contains_key(&node.id)).map(|node| node.address.as_str());
+    let silent: Vec<&str> = silent.collect();
+    if !silent.is_empty() && !ignore_silent {
+        bail!(
+            "{} do not answer, and may know more than this one: start them, name them with --lost where they are lost, too, or \
+             give --ignore-silent",
+            silent.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// The newest epoch of each node that answers.
+async fn epochs(client: &Client, map: &Map) -> BTreeMap<NodeId, u64> {
+    let mut asking = JoinSet::new();
+    for node in map.nodes().iter().map(|node| node.id) {
+        let client = client.clone();
+        asking.spawn(async move { Some((node, client.epoch_of(&node).await?)) });
+    }
+    asking.join_all().await.into_iter().flatten().collect()
+}
