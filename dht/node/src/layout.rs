@@ -12,6 +12,7 @@ use deadwax_dht::{ClusterId, Map, NodeId, VolumeId};
 
 use crate::fitness::{self, Verdict};
 use crate::shard::{NodeVolume, Owner, Trouble};
+use crate::system::System;
 use crate::{Config, Error, init, rotation, volumes};
 
 /// How long may a drive take to say whose it is and to write a block? One that slept must spin up first.
@@ -116,8 +117,18 @@ pub(crate) fn mapped(config: &Config, id: &NodeId, history: Option<&History>) ->
         Some(history) => history.map().map_err(|why| fail(why.to_string()))?,
         None => Map::load(&config.map).map_err(|why| fail(why.to_string()))?,
     };
-    let entry = map.node(id).ok_or_else(|| {
-        fail(format!("it does not name this node, {id}; add it with `deadwax cluster`, or use the map that does"))
+    let entry = map.node(id).ok_or_else(|| match history {
+        None => {
+            fail(format!("it does not name this node, {id}; add it with `deadwax cluster`, or use the map that does"))
+        }
+        Some(_) => Error::Map {
+            path: System::dir(&config.dir),
+            why: format!(
+                "at epoch {} it does not name this node, {id}, which was removed; where it is in the map again since, by a \
+                 rollback, move this directory away, run `deadwax cluster rejoin`, and start the node",
+                map.epoch()
+            ),
+        },
     })?;
     check_address(config, &entry.address).map_err(fail)?;
     let volumes = entry.volumes.iter().map(|volume| volume.id).collect();
@@ -243,4 +254,37 @@ fn check_address(config: &Config, mapped: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("it names this node at {mapped}, but the settings say {}", config.advertised()))
+}
+
+#[cfg(test)]
+mod tests {
+    use deadwax_dht::{MAP_VERSION, MapSpec, Node, Policy, Volume};
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_knows_itself_removed_says_how_it_comes_back() {
+        let node = |number: u8| Node {
+            id: NodeId::from_bytes([number; 32]),
+            zone: "here".to_owned(),
+            rack: None,
+            address: format!("127.0.0.1:788{number}"),
+            volumes: vec![Volume { id: VolumeId::from_bytes([number; 16]), weight: 1 }],
+        };
+        let nodes: Vec<Node> = (1..=3).map(node).collect();
+        let voters = nodes.iter().map(|node| node.id).collect();
+        let (version, cluster) = (MAP_VERSION, ClusterId::from_bytes([7; 16]));
+        let spec = MapSpec { version, cluster, epoch: 9, policy: Policy::default(), nodes, overrides: vec![] };
+        let history = History::genesis(spec, voters).expect("a good map");
+        let at = |number: u8| {
+            let address = format!("127.0.0.1:788{number}").parse().expect("an address");
+            let config = Config::new("node".into(), address, "map".into(), vec!["volume".into()]);
+            mapped(&config, &NodeId::from_bytes([number; 32]), Some(&history)).map(|mapped| mapped.epoch)
+        };
+        assert_eq!(at(3).expect("it is there"), 9);
+        let why = at(4).expect_err("it is not").to_string();
+        for part in ["node/system", "epoch 9", "was removed", "cluster rejoin"] {
+            assert!(why.contains(part), "no {part:?} in {why}");
+        }
+    }
 }

@@ -49,8 +49,8 @@ fn of_node(address: &str, shares: &[VolumeShare], answer: Option<&Result<Vec<Vol
         None => {
             let copies = copies(shares);
             return vec![format!(
-                "node {address} comes back, and is not in the map now: {copies} (one that knows itself removed starts after \
-                 `deadwax cluster rejoin`)"
+                "node {address} comes back, and is not in the map now: {copies} (start it; where it \
+                 refuses to, it says what to do)"
             )];
         }
         Some(Err(why)) => return vec![format!("node {address} does not answer ({why}): {}", copies(shares))],
