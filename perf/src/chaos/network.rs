@@ -50,6 +50,15 @@ impl NetworkFault {
         }
     }
 
+    /// The masters that the gateway does not reach, or not fast.
+    pub(crate) fn cuts_off(&self) -> Vec<usize> {
+        match *self {
+            Self::CutFront { node } | Self::Slow { node } => vec![node],
+            Self::CutZone { zone } => (0..PLACES).filter(|node| zone_of(*node) == zone).collect(),
+            Self::CutLink { .. } | Self::CutOneWay { .. } | Self::CutZones => vec![],
+        }
+    }
+
     pub(crate) fn claims(&self) -> Vec<Claim> {
         match *self {
             Self::CutLink { one, two } => vec![Claim::Path(one, two), Claim::Path(two, one)],

@@ -46,6 +46,11 @@ impl Files {
         Self(folder.to_owned())
     }
 
+    /// All of it.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0
+    }
+
     /// A master's settings, key and system state.
     pub(crate) fn master(&self, node: usize) -> PathBuf {
         self.0.join("cluster").join(name(node))
@@ -137,7 +142,7 @@ impl Site {
         let Kind { staged, tls } = kind;
         std::fs::create_dir_all(files.log("all").parent().context("a log is in a folder")?)?;
         let (masters, gateway) = network::addresses(staged)?;
-        let (fleet, rotten, errands) = (Fleet::new(deadwax, files, staged), Vec::new(), Errands::default());
+        let (fleet, rotten, errands) = (Fleet::new(deadwax, files, staged, journal), Vec::new(), Errands::default());
         let (files, journal) = (files.clone(), Arc::clone(journal));
         // From here on it is taken down where something fails.
         let (hung, weights) = (Hung::default(), Vec::new());
