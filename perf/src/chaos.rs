@@ -5,11 +5,12 @@
 //! master joins and leaves, one of the six is replaced, drives are added and retired, others are drained, weighed and
 //! restarted. Faults come from a seed ([`schedule`]), or are those of a [`scenario`], in storms; after each the cluster has
 //! to be whole again within a stated time, and all that was acknowledged is read. What may be answered is the [`oracle`]'s
-//! to say. Each run keeps a journal of faults and observations; where a rule is broken, its folder stays.
+//! to say, and what has to be is [`availability`]'s. Each run keeps a journal of faults and observations; where a rule is broken, its folder stays.
 //!
 //! Where namespaces are not permitted all run on loopback, and what needs networks and drives of their own is left out.
-//! Absent on purpose: loss of power (the kernel stays up; `deadwax-perf crash` has it), and the machine's own clock, which
-//! is everybody's.
+//! Absent on purpose: loss of power (the kernel stays up; `deadwax-perf crash` has it), the machine's own clock, which is
+//! everybody's, and a step of a clock under a running process: a time namespace is set before its first process, so that
+//! clocks are set across a restart.
 
 mod availability;
 mod corpus;
@@ -492,12 +493,16 @@ const RULES: [(&str, Rule); 12] = [
     ("unanswered", Rule::Unavailable),
 ];
 
-/// What came of requests of one kind, and the share that was answered.
+/// What came of requests of one kind, and the share that was answered of those of which something can be told.
 #[expect(clippy::cast_precision_loss, reason = "counts, far below 2^52")]
 fn answered(board: &mut Board, name: &str, tally: &Tally) {
-    for (what, count) in
-        [("asked", tally.asked), ("judged", tally.judged), ("unavailable", tally.unavailable), ("broken", tally.broken)]
-    {
+    for (what, count) in [
+        ("asked", tally.asked),
+        ("untold", tally.untold),
+        ("judged", tally.judged),
+        ("unavailable", tally.unavailable),
+        ("broken", tally.broken),
+    ] {
         board.add_plain(&format!("{name}_{what}"), "", count as f64);
     }
     if let Some(share) = tally.answered() {

@@ -87,25 +87,31 @@ impl Asked {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Tally {
     pub(crate) asked: u64,
-    /// Of those, the ones that had to be answered.
+    /// Of those, the ones of which nothing can be told: the gateway was away, say. They are in no other count.
+    pub(crate) untold: u64,
+    /// Those that had to be answered.
     pub(crate) judged: u64,
     pub(crate) unavailable: u64,
     pub(crate) broken: u64,
 }
 
 impl Tally {
-    fn add(&mut self, asked: &Asked, must: bool) {
+    fn add(&mut self, asked: &Asked, told: bool, must: bool) {
         self.asked += 1;
+        if !told {
+            self.untold += 1;
+            return;
+        }
         self.judged += u64::from(must);
         self.unavailable += u64::from(asked.is_unavailable());
         self.broken += u64::from(asked.is_broken());
     }
 
-    /// The share that was answered, of those asked.
+    /// The share that was answered, of those of which something can be told.
     #[expect(clippy::cast_precision_loss, reason = "counts, far below 2^52")]
     pub(crate) fn answered(&self) -> Option<f64> {
-        let answered = self.asked - self.unavailable - self.broken;
-        (self.asked > 0).then(|| answered as f64 / self.asked as f64)
+        let told = self.asked - self.untold;
+        (told > 0).then(|| (told - self.unavailable - self.broken) as f64 / told as f64)
     }
 }
 
@@ -179,14 +185,15 @@ impl Availability {
     }
 
     fn judged(&mut self, asked: &Asked) -> Option<Violation> {
-        let (calm, must) = (self.is_calm(asked), self.must_be_answered(asked));
+        let told = !self.out_of_reach(asked.begun, asked.ended).contains(&None);
+        let (calm, must) = (self.is_calm(asked), told && self.must_be_answered(asked));
         let tallies = &mut self.tallies;
         match (asked.ask, calm) {
-            (Ask::Put, true) => tallies.puts_calm.add(asked, must),
-            (Ask::Put, false) => tallies.puts_storm.add(asked, must),
+            (Ask::Put, true) => tallies.puts_calm.add(asked, told, must),
+            (Ask::Put, false) => tallies.puts_storm.add(asked, told, must),
             _ if !asked.is_read() || asked.stored.is_none() => {}
-            (_, true) => tallies.reads_calm.add(asked, must),
-            (_, false) => tallies.reads_storm.add(asked, must),
+            (_, true) => tallies.reads_calm.add(asked, told, must),
+            (_, false) => tallies.reads_storm.add(asked, told, must),
         }
         let answered = asked.failure().is_none();
         if answered && asked.is_read() {
@@ -213,11 +220,8 @@ impl Availability {
             && self.disturbed.is_none_or(|disturbed| asked.ended < disturbed)
     }
 
+    /// Where something can be told of masters.
     fn must_be_answered(&self, asked: &Asked) -> bool {
-        let out = self.out_of_reach(asked.begun, asked.ended);
-        if out.contains(&None) {
-            return false;
-        }
         if self.is_calm(asked) {
             return true;
         }
@@ -370,7 +374,9 @@ mod tests {
         assert!(!may_fail(&mut availability, 500, 7_001 + RECOVERS_MS, 8_000 + RECOVERS_MS), "a calm goes on after it");
         availability.falls(50_000, None, "kill");
         availability.rises(51_000, None, "kill");
+        let untold = availability.tallies().reads_storm.untold;
         assert!(may_fail(&mut availability, 500, 50_500, 50_501));
+        assert_eq!(availability.tallies().reads_storm.untold, untold + 4);
         assert!(!may_fail(&mut availability, 500, 51_001 + RECOVERS_MS, 70_000));
     }
 

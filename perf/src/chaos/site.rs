@@ -29,7 +29,8 @@ const CONNECTIONS_MAX: u64 = 512;
 const SCRUB_BYTES_PER_SECOND: u64 = 48 * MIB;
 /// So that one that is stopped for some seconds is given up.
 const STALL_TIMEOUT_S: u64 = 5;
-const CACHE_BYTES: u64 = 16 * MIB;
+/// Less than is put within seconds, so that most reads go to masters.
+const CACHE_BYTES: u64 = 4 * MIB;
 const KNOWN_BYTES_MAX: u64 = 16 * MIB;
 /// What a gateway holds for one request: 4 MiB for each of three holders (`put_queue_bytes_max`), or the chunks of a get.
 const GATEWAY_REQUEST_BYTES: u64 = 14 * MIB;
