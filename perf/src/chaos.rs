@@ -5,12 +5,14 @@
 //! master joins and leaves, one of the six is replaced, drives are added and retired, others are drained, weighed and
 //! restarted. Faults come from a seed ([`schedule`]), or are those of a [`scenario`], in storms; after each the cluster has
 //! to be whole again within a stated time, and all that was acknowledged is read. What may be answered is the [`oracle`]'s
-//! to say. Each run keeps a journal of faults and observations; where a rule is broken, its folder stays.
+//! to say, and what has to be is [`availability`]'s. Each run keeps a journal of faults and observations; where a rule is broken, its folder stays.
 //!
 //! Where namespaces are not permitted all run on loopback, and what needs networks and drives of their own is left out.
-//! Absent on purpose: loss of power (the kernel stays up; `deadwax-perf crash` has it), and the machine's own clock, which
-//! is everybody's.
+//! Absent on purpose: loss of power (the kernel stays up; `deadwax-perf crash` has it), the machine's own clock, which is
+//! everybody's, and a step of a clock under a running process: a time namespace is set before its first process, so that
+//! clocks are set across a restart.
 
+mod availability;
 mod corpus;
 mod drives;
 mod errands;
@@ -29,6 +31,7 @@ mod scenario;
 mod schedule;
 mod site;
 mod stage;
+mod weather;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -42,6 +45,7 @@ use deadwax_track::MIB;
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use self::availability::{CUT_MS_MAX, Tally};
 use self::corpus::Corpus;
 use self::fault::Fault;
 use self::journal::Journal;
@@ -62,6 +66,8 @@ const TRACKS_VARIABLE: &str = "DEADWAX_TEST_TRACKS";
 const START_MAX: Duration = Duration::from_secs(60);
 /// How long writes that were begun may go on: as long as a holder may take to make them durable, and some.
 const WRITES_MAX: Duration = Duration::from_secs(60);
+/// How long a calm lasts, so that it meets puts and takedowns, too.
+const CALM: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(10);
 /// How often memory and deaths are looked at in a storm.
 const WATCH: Duration = Duration::from_millis(200);
@@ -216,11 +222,14 @@ impl Run<'_> {
         if let Err(why) = heal::wait(&mut self.site, load, START_MAX, self.told)? {
             anyhow::bail!("the new cluster was not whole within {START_MAX:?}: {why}");
         }
+        load.whole();
+        let (folder, journal) = (self.site.files.folder().to_owned(), Arc::clone(&self.site.journal));
         std::thread::scope(|scope| {
             for client in 0..u64::from(self.options.clients) {
                 let seed = Random::new(self.shape.seed << 8 | client).next();
                 scope.spawn(move || load.client(seed));
             }
+            scope.spawn(move || weather::watch(&folder, &journal, || load.is_ended()));
             // Also where a fault turns out not to be possible: the scope waits for the clients.
             let _ended = load.ended_when_dropped();
             self.all()
@@ -230,11 +239,12 @@ impl Run<'_> {
     fn all(&mut self) -> anyhow::Result<()> {
         for (index, storm) in self.storms.iter().enumerate() {
             let lifted = self.storm(index, storm)?;
-            self.calm(&lifted, index + 1 == self.storms.len())?;
+            self.calm(&lifted, index)?;
             if !self.load.all_broken().is_empty() {
                 return Ok(());
             }
         }
+        self.hold()?;
         self.verify()
     }
 
@@ -285,6 +295,7 @@ impl Run<'_> {
                 *self.seen.kinds.entry(planned.fault.kind()).or_default() += 1;
             } else {
                 self.lift(&planned.fault).with_context(|| planned.to_string())?;
+                self.note(planned, false);
                 self.site.journal.fault_is_lifted(&planned.to_string());
                 lifted.push((planned.fault, Instant::now()));
             }
@@ -292,7 +303,23 @@ impl Run<'_> {
         Ok(lifted)
     }
 
+    /// Notes whom a fault keeps from serving: it is about to begin, or was lifted.
+    fn note(&self, planned: &Planned, begins: bool) {
+        let (fault, now) = (&planned.fault, self.site.journal.now());
+        let mut availability = self.site.journal.availability();
+        let long = planned.until_ms - planned.from_ms > CUT_MS_MAX;
+        let mut hit: Vec<_> = fault.cuts_off().into_iter().chain(fault.destroys()).map(Some).collect();
+        hit.extend(long.then_some(None));
+        if begins {
+            availability.disturbed(now);
+            hit.into_iter().for_each(|node| availability.falls(now, node, fault.kind()));
+        } else if fault.is_over_when_lifted() {
+            hit.into_iter().for_each(|node| availability.rises(now, node, fault.kind()));
+        }
+    }
+
     fn begin(&mut self, planned: &Planned) -> anyhow::Result<()> {
+        self.note(planned, true);
         if let Some(node) = planned.fault.destroys() {
             assert!(
                 self.hurt.is_none_or(|hurt| hurt == node),
@@ -326,8 +353,8 @@ impl Run<'_> {
         }
     }
 
-    /// Waits until all is whole, and reads it.
-    fn calm(&mut self, lifted: &[(Fault, Instant)], last: bool) -> anyhow::Result<()> {
+    /// Lets no write begin, and waits until none is under way.
+    fn hold(&mut self) -> anyhow::Result<()> {
         let ended = Instant::now();
         while !self.load.hold() {
             if ended.elapsed() > WRITES_MAX {
@@ -340,6 +367,13 @@ impl Run<'_> {
             std::thread::sleep(TICK);
         }
         self.site.journal.say(format_args!("no write is under way"));
+        Ok(())
+    }
+
+    /// Waits until all is whole, and reads it.
+    fn calm(&mut self, lifted: &[(Fault, Instant)], index: usize) -> anyhow::Result<()> {
+        let ended = Instant::now();
+        self.hold()?;
         let rounds = lifted.iter().map(|(fault, _)| fault.moves()).max().unwrap_or(0);
         let within = self.options.heal + rounds * self.options.moving;
         let whole = heal::wait(&mut self.site, self.load, Duration::from_secs(within), self.told)?;
@@ -364,12 +398,27 @@ impl Run<'_> {
             .journal
             .tell(format_args!("{faults} faults; whole {healed:.1} s after the storm; {live} tracks are stored"));
         if whole.is_ok() {
-            heal::sweep(&mut self.site, self.load, last, self.told)?;
-            self.site.journal.say(format_args!("all is read"));
+            self.load.whole();
+            self.rest(index)?;
         }
+        self.load.judge();
         for (name, peak, max) in self.site.too_large(usize::from(self.options.clients), self.load.track_count()) {
             let what = format!("{name} took {} MiB, its settings promise {}", peak / MIB, max / MIB);
             self.load.violated(Violation { rule: Rule::Memory, what });
+        }
+        Ok(())
+    }
+
+    /// All is whole: nothing is done to it for a while but what clients do, and that has to be answered.
+    fn rest(&mut self, index: usize) -> anyhow::Result<()> {
+        let began = Instant::now();
+        self.load.go(self.room(index, 1, 1));
+        heal::sweep(&mut self.site, self.load, index + 1 == self.storms.len(), self.told)?;
+        self.site.journal.say(format_args!("all is read"));
+        while began.elapsed() < CALM {
+            ensure!(!self.told.load(Ordering::Relaxed), "stopped by a signal");
+            heal::watch(&mut self.site, self.load)?;
+            std::thread::sleep(TICK);
         }
         Ok(())
     }
@@ -401,6 +450,13 @@ impl Run<'_> {
         ] {
             board.add_plain(name, "", count.load(Ordering::Relaxed) as f64);
         }
+        let tallies = *self.site.journal.availability().tallies();
+        answered(&mut board, "reads_storm", &tallies.reads_storm);
+        answered(&mut board, "reads_calm", &tallies.reads_calm);
+        answered(&mut board, "puts_storm", &tallies.puts_storm);
+        answered(&mut board, "puts_calm", &tallies.puts_calm);
+        board.add_plain("read_pause_max", "s", tallies.pause_ms as f64 / 1e3);
+        board.add_plain("read_pause_max_judged", "s", tallies.pause_ms_judged as f64 / 1e3);
         board.add_plain("killed_while_moving", "", self.site.errands.killed_moving() as f64);
         board.add_plain("drives_hung", "", self.site.hung.times as f64);
         board.add_plain("volumes_revived", "", self.site.revived() as f64);
@@ -422,7 +478,7 @@ impl Run<'_> {
 }
 
 /// The rules that figures count, by name.
-const RULES: [(&str, Rule); 11] = [
+const RULES: [(&str, Rule); 12] = [
     ("acked_lost", Rule::AckedLost),
     ("wrong_bytes", Rule::WrongBytes),
     ("false_absent", Rule::FalseAbsent),
@@ -434,7 +490,25 @@ const RULES: [(&str, Rule); 11] = [
     ("damaged", Rule::Damaged),
     ("died", Rule::Died),
     ("memory_exceeded", Rule::Memory),
+    ("unanswered", Rule::Unavailable),
 ];
+
+/// What came of requests of one kind, and the share that was answered of those of which something can be told.
+#[expect(clippy::cast_precision_loss, reason = "counts, far below 2^52")]
+fn answered(board: &mut Board, name: &str, tally: &Tally) {
+    for (what, count) in [
+        ("asked", tally.asked),
+        ("untold", tally.untold),
+        ("judged", tally.judged),
+        ("unavailable", tally.unavailable),
+        ("broken", tally.broken),
+    ] {
+        board.add_plain(&format!("{name}_{what}"), "", count as f64);
+    }
+    if let Some(share) = tally.answered() {
+        board.add_plain(&format!("{name}_answered"), "", share);
+    }
+}
 
 /// The median, the 99th percentile and the most of some seconds.
 fn spread(board: &mut Board, name: &str, seconds: &mut [f64]) {

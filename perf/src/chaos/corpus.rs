@@ -16,7 +16,7 @@ const MARK_BYTES: usize = 8;
 /// Generated bodies: from 64 KiB to 8 MiB, half of them below 1.
 const BODIES: u64 = 24;
 /// Of so many tracks one is a whole body. The others are cuts, so that hundreds do not fill the machine's drive.
-const WHOLE_EVERY: usize = 8;
+pub(crate) const WHOLE_EVERY: usize = 8;
 /// Cuts are from 32 KiB to 1 MiB, as many of each power of two.
 const CUT_BYTES_MIN: usize = 32 * 1024;
 const CUT_POWERS: usize = 5;

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::oracle::Answer;
 use crate::http::parse_head;
@@ -26,6 +26,8 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     /// Bytes of its body; of the body that there would be, where a head was asked for.
     pub(crate) bytes: u64,
+    /// The longest wait for more of the body, once the head was there.
+    pub(crate) pause: Duration,
 }
 
 /// Asks, and hands each part of the body to `sink`, with the reply's status and the part's place in the body. Where no
@@ -66,12 +68,14 @@ fn read(stream: &mut TcpStream, headless: bool, sink: &mut dyn FnMut(u16, u64, &
         }
     };
     if headless {
-        return Ok(Reply { status, bytes });
+        return Ok(Reply { status, bytes, pause: Duration::ZERO });
     }
-    let mut at = (filled - head_bytes) as u64;
+    let (mut at, mut pause) = ((filled - head_bytes) as u64, Duration::ZERO);
     sink(status, 0, &buffer[head_bytes..filled]);
     while at < bytes {
+        let waits = Instant::now();
         let got = stream.read(&mut buffer).map_err(failed)?;
+        pause = pause.max(waits.elapsed());
         if got == 0 {
             return Err(Answer::Broken(format!("closed after {at} of {bytes} bytes")));
         }
@@ -81,7 +85,7 @@ fn read(stream: &mut TcpStream, headless: bool, sink: &mut dyn FnMut(u16, u64, &
     if at > bytes {
         return Err(Answer::Wrong(format!("{at} bytes came, {bytes} were announced")));
     }
-    Ok(Reply { status, bytes })
+    Ok(Reply { status, bytes, pause })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

@@ -89,6 +89,35 @@ impl Fault {
         }
     }
 
+    /// The masters that a gateway may not reach, or not fast, while it is under way.
+    pub(crate) fn cuts_off(&self) -> Vec<usize> {
+        match self {
+            Self::Process(fault) => fault.cuts_off(),
+            Self::Network(fault) => fault.cuts_off(),
+            Self::Drive(
+                DriveFault::Hang { node } | DriveFault::Unmount { node } | DriveFault::LoseSegment { node, .. },
+            )
+            | Self::Operator(OperatorFault::Rejoin { node }) => vec![*node],
+            // Who has no room reads on. What operators do is borne, but for the masters that they kill: those are told of then.
+            Self::Drive(_) | Self::Operator(_) => vec![],
+        }
+    }
+
+    /// The masters that are the worse for it: those too of which copies are destroyed, or that an operator kills.
+    pub(crate) fn hurts(&self) -> Vec<usize> {
+        let killed = match self {
+            Self::Operator(OperatorFault::Replace { node }) => Some(*node),
+            _ => None,
+        };
+        self.cuts_off().into_iter().chain(self.destroys()).chain(killed).collect()
+    }
+
+    /// Whether masters are within reach again soon after it is lifted. One whose drive was hurt may still lack copies, or look
+    /// for its drive now and then.
+    pub(crate) const fn is_over_when_lifted(&self) -> bool {
+        matches!(self, Self::Process(_) | Self::Network(_))
+    }
+
     /// Whether it destroys copies or what a node must remember. All that do so hit one node until the cluster has
     /// healed: it promises to bear the loss of one copy of a track, not of two.
     pub(crate) const fn destroys(&self) -> Option<usize> {

@@ -4,8 +4,10 @@ use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use super::availability::Availability;
 
 /// Written by all threads.
 pub(crate) struct Journal {
@@ -13,11 +15,18 @@ pub(crate) struct Journal {
     began: Instant,
     /// The faults that are under way.
     faults: Mutex<Vec<String>>,
+    /// Whether what was asked had to be answered, by the times of this journal.
+    availability: Mutex<Availability>,
 }
 
 impl Journal {
     pub(crate) fn new(path: &Path) -> anyhow::Result<Self> {
-        Ok(Self { file: Mutex::new(File::create(path)?), began: Instant::now(), faults: Mutex::default() })
+        Ok(Self {
+            file: Mutex::new(File::create(path)?),
+            began: Instant::now(),
+            faults: Mutex::default(),
+            availability: Mutex::default(),
+        })
     }
 
     /// Milliseconds since the run began.
@@ -46,6 +55,11 @@ impl Journal {
     pub(crate) fn fault_is_lifted(&self, fault: &str) {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other != fault);
         self.say(format_args!("lifted: {fault}"));
+    }
+
+    /// What becomes of requests, and what keeps masters from answering them.
+    pub(crate) fn availability(&self) -> MutexGuard<'_, Availability> {
+        self.availability.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is under way, in words.

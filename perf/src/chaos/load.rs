@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use deadwax_track::{KIB, TrackId};
+use deadwax_track::{KIB, MIB, TrackId};
 
-use super::corpus::{Corpus, Sample};
-use super::exchange::{Question, ask};
+use super::availability::Asked;
+use super::corpus::{Corpus, Sample, WHOLE_EVERY};
+use super::exchange::{Question, Reply, ask};
 use super::journal::Journal;
 use super::oracle::{Answer, Ask, Oracle, Rule, Violation};
 use crate::tracks::Random;
@@ -23,6 +24,10 @@ const STRANGERS: u64 = 64;
 const VIOLATIONS_MAX: usize = 100;
 /// Of a hundred tracks at most so many are taken down.
 const TAKEN_DOWN_PERCENT: u64 = 15;
+/// How fast who listens takes a track, bytes/s: so that some are under way for seconds.
+const LISTENED_BYTES: u64 = 2 * MIB;
+/// What is noted of an answer that says no.
+const SAID_BYTES_MAX: usize = 300;
 
 /// Ends the clients of a load.
 pub(crate) struct Ended<'a>(&'a Load);
@@ -68,6 +73,8 @@ pub(crate) struct Counts {
 #[derive(Clone)]
 pub(crate) enum Wish {
     Get(usize, Option<Range<u64>>),
+    /// All of it, as slowly as somebody who listens.
+    Listen(usize),
     Head(usize),
     Put(usize),
     Delete(usize),
@@ -121,7 +128,8 @@ impl Load {
             }
             28..=39 => any(random).map(Wish::Head),
             40..=44 => Some(Wish::Stranger(random.below(STRANGERS))),
-            45..=59 => any(random).map(|number| Wish::Get(number, None)),
+            45..=47 => any(random).map(|number| Wish::Listen(number - number % WHOLE_EVERY)),
+            48..=59 => any(random).map(|number| Wish::Get(number, None)),
             _ => {
                 let number = any(random)?;
                 let bytes = self.corpus.track_bytes(number);
@@ -165,13 +173,32 @@ impl Load {
     pub(crate) fn fulfil(&self, wish: &Wish) -> Answer {
         let (id, kind) = self.named(wish);
         let pending = self.oracle().begin(self.now(), id, kind);
-        let answer = self.answer(wish, &id);
+        let (answer, pause_ms) = self.answer(wish, &id);
         self.count(kind, &answer);
-        let violation = self.oracle().end(self.now(), pending, &answer);
+        let (ended, mut oracle) = (self.now(), self.oracle());
+        let violation = oracle.end(ended, pending, &answer);
+        let stored = oracle.due(&pending);
+        drop(oracle);
         if let Some(violation) = violation {
             self.violated(violation);
         }
+        let (begun, answer_too) = (pending.begun, answer.clone());
+        let asked = Asked { id, ask: kind, begun, ended, stored, pause_ms, answer: answer_too };
+        self.journal.availability().asked(asked);
         answer
+    }
+
+    /// Has all that was asked judged: whether it was answered that had to be.
+    pub(crate) fn judge(&self) {
+        let violations = self.journal.availability().judge();
+        violations.into_iter().for_each(|violation| self.violated(violation));
+    }
+
+    /// The same, and all is whole from now on.
+    pub(crate) fn whole(&self) {
+        let now = self.now();
+        let violations = self.journal.availability().whole(now);
+        violations.into_iter().for_each(|violation| self.violated(violation));
     }
 
     /// The oracle's time, ms.
@@ -188,7 +215,7 @@ impl Load {
     fn named(&self, wish: &Wish) -> (TrackId, Ask) {
         let id = |number: &usize| self.tracks()[*number];
         match wish {
-            Wish::Get(number, None) => (id(number), Ask::Whole),
+            Wish::Get(number, None) | Wish::Listen(number) => (id(number), Ask::Whole),
             Wish::Get(number, Some(_)) => (id(number), Ask::Range),
             Wish::Head(number) => (id(number), Ask::Head),
             Wish::Put(number) => (id(number), Ask::Put),
@@ -197,22 +224,23 @@ impl Load {
         }
     }
 
-    fn answer(&self, wish: &Wish, id: &TrackId) -> Answer {
+    /// What comes of it, and the longest pause amid the bytes, ms.
+    fn answer(&self, wish: &Wish, id: &TrackId) -> (Answer, u64) {
         let question =
             |method: &str, headers: String| Question { what: format!("{method} /v1/tracks/{id}"), headers, body: &[] };
+        let got = |number: usize, range: &Option<Range<u64>>, pace: Option<u64>| {
+            let due = range.clone().unwrap_or(0..self.corpus.track_bytes(number));
+            let header = |range: &Range<u64>| format!("range: bytes={}-{}\r\n", range.start, range.end - 1);
+            self.got(number, &due, pace, &question("GET", range.as_ref().map_or_else(String::new, header)))
+        };
         match wish {
-            Wish::Get(number, range) => {
-                let whole = 0..self.corpus.track_bytes(*number);
-                let due = range.clone().unwrap_or(whole);
-                let header = |range: &Range<u64>| format!("range: bytes={}-{}\r\n", range.start, range.end - 1);
-                self.got(*number, &due, &question("GET", range.as_ref().map_or_else(String::new, header)))
-            }
+            Wish::Get(number, range) => got(*number, range, None),
+            Wish::Listen(number) => got(*number, &None, Some(LISTENED_BYTES)),
             Wish::Head(number) => match ask(self.gateway, &question("HEAD", String::new()), &mut |_, _, _| {}) {
                 Ok(reply) if reply.status == 200 && reply.bytes != self.corpus.track_bytes(*number) => {
-                    Answer::Wrong(format!("a length of {} bytes", reply.bytes))
+                    (Answer::Wrong(format!("a length of {} bytes", reply.bytes)), 0)
                 }
-                Ok(reply) => Answer::Status(reply.status),
-                Err(answer) => answer,
+                reply => self.noted(reply, &question("HEAD", String::new()), &[]),
             },
             Wish::Put(number) => {
                 let body = self.corpus.track(*number).1;
@@ -223,33 +251,50 @@ impl Load {
         }
     }
 
-    fn status(&self, question: &Question<'_>) -> Answer {
-        ask(self.gateway, question, &mut |_, _, _| {})
-            .map_or_else(|answer| answer, |reply| Answer::Status(reply.status))
+    fn status(&self, question: &Question<'_>) -> (Answer, u64) {
+        let mut said = Vec::new();
+        let reply = ask(self.gateway, question, &mut |_, _, part| keep(&mut said, part));
+        self.noted(reply, question, &said)
     }
 
-    /// Asks for bytes of a track, and looks at each that comes, also of a reply that breaks.
-    fn got(&self, number: usize, due: &Range<u64>, question: &Question<'_>) -> Answer {
-        let mut wrong = None;
+    /// Asks for bytes of a track, `pace` a second at most, and looks at each that comes, also of a reply that breaks.
+    fn got(&self, number: usize, due: &Range<u64>, pace: Option<u64>, question: &Question<'_>) -> (Answer, u64) {
+        let (mut wrong, mut said) = (None, Vec::new());
         let mut sink = |status: u16, at: u64, part: &[u8]| {
-            if matches!(status, 200 | 206) && wrong.is_none() {
+            if !matches!(status, 200 | 206) {
+                return keep(&mut said, part);
+            }
+            if wrong.is_none() {
                 wrong = self.corpus.first_wrong(number, due.start + at, part);
+            }
+            if let Some(pace) = pace {
+                std::thread::sleep(Duration::from_micros(part.len() as u64 * 1_000_000 / pace));
             }
         };
         let reply = ask(self.gateway, question, &mut sink);
         if let Some(at) = wrong {
-            return Answer::Wrong(format!(
-                "byte {at} of track {number}, of {}, differs",
-                self.corpus.track_bytes(number)
-            ));
+            let bytes = self.corpus.track_bytes(number);
+            return (Answer::Wrong(format!("byte {at} of track {number}, of {bytes}, differs")), 0);
         }
         match reply {
             Ok(reply) if matches!(reply.status, 200 | 206) && reply.bytes != due.end - due.start => {
-                Answer::Wrong(format!("{} bytes instead of {}", reply.bytes, due.end - due.start))
+                (Answer::Wrong(format!("{} bytes instead of {}", reply.bytes, due.end - due.start)), 0)
             }
-            Ok(reply) => Answer::Status(reply.status),
-            Err(answer) => answer,
+            reply => self.noted(reply, question, &said),
         }
+    }
+
+    /// The answer that a reply is, and its longest pause, ms. What the server said where it failed goes to the journal.
+    fn noted(&self, reply: Result<Reply, Answer>, question: &Question<'_>, said: &[u8]) -> (Answer, u64) {
+        let (answer, pause) = match reply {
+            Ok(Reply { status, pause, .. }) => (Answer::Status(status), pause),
+            Err(answer) => (answer, Duration::ZERO),
+        };
+        if matches!(answer, Answer::Status(408 | 500..) | Answer::Broken(_) | Answer::Silent) {
+            let (what, said) = (&question.what, String::from_utf8_lossy(said));
+            self.journal.say(format_args!("{what}: {answer:?} {said}"));
+        }
+        (answer, u64::try_from(pause.as_millis()).unwrap_or(u64::MAX))
     }
 
     fn count(&self, ask: Ask, answer: &Answer) {
@@ -300,6 +345,11 @@ impl Load {
     pub(crate) fn hold(&self) -> bool {
         self.writes.store(false, Ordering::SeqCst);
         self.writing.load(Ordering::SeqCst) == 0
+    }
+
+    /// Whether clients are to end.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// Clients end after what they are at when this is dropped.
@@ -356,4 +406,10 @@ impl Load {
     fn violations(&self) -> MutexGuard<'_, Vec<Violation>> {
         self.violations.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Keeps the beginning of what comes.
+fn keep(said: &mut Vec<u8>, part: &[u8]) {
+    let room = SAID_BYTES_MAX - said.len();
+    said.extend_from_slice(&part[..part.len().min(room)]);
 }

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
+use super::availability::SETTLES_MS;
 use super::corpus::Corpus;
 use super::journal::Journal;
 use super::load::{Load, Wish};
@@ -99,6 +100,19 @@ fn a_put_that_was_acknowledged_and_is_not_there_is_found() {
     assert_eq!((load.stored(), load.refused(), load.all_broken()), (vec![0], vec![], vec![]));
     load.fulfil(&get(9));
     assert_eq!((load.broken(Rule::FalseAbsent), load.all_broken().len()), (1, 1));
+}
+
+#[test]
+fn a_server_that_fails_in_a_calm_is_found() {
+    let (load, _dir) = load([201, 503, 503, 503, 410].map(Reply::Status).to_vec());
+    load.fulfil(&Wish::Put(0));
+    load.fulfil(&get(9));
+    load.whole();
+    assert_eq!(load.all_broken(), vec![], "it was not whole");
+    load.pretend_later(SETTLES_MS);
+    [get(9), Wish::Put(0)].iter().for_each(|wish| drop(load.fulfil(wish)));
+    load.judge();
+    assert_eq!((load.broken(Rule::Unavailable), load.all_broken().len()), (2, 2));
 }
 
 #[test]

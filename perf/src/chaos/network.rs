@@ -20,6 +20,8 @@ use super::stage::run;
 const MASTER_PORT: u16 = 7881;
 const GATEWAY_PORT: u16 = 7878;
 const GATEWAY: &str = "10.9.1.2";
+/// What goes to the gateway goes by this.
+const FRONT: &str = "front";
 
 /// Something between processes fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,8 +36,10 @@ pub(crate) enum NetworkFault {
     CutZones,
     /// A zone is cut off from all others.
     CutZone { zone: usize },
-    /// A master's link carries 20 Mbit/s and drops what is more.
+    /// What goes to a master goes at 20 Mbit/s, and what is more is dropped.
     Slow { node: usize },
+    /// What goes to the gateway goes at 80 Mbit/s in all, so that tracks are under way for long.
+    Narrow,
 }
 
 impl NetworkFault {
@@ -47,6 +51,16 @@ impl NetworkFault {
             Self::CutZones => "cut_zones",
             Self::CutZone { .. } => "cut_zone",
             Self::Slow { .. } => "slow",
+            Self::Narrow => "narrow",
+        }
+    }
+
+    /// The masters that the gateway does not reach, or not fast.
+    pub(crate) fn cuts_off(&self) -> Vec<usize> {
+        match *self {
+            Self::CutFront { node } | Self::Slow { node } => vec![node],
+            Self::CutZone { zone } => (0..PLACES).filter(|node| zone_of(*node) == zone).collect(),
+            Self::CutLink { .. } | Self::CutOneWay { .. } | Self::CutZones | Self::Narrow => vec![],
         }
     }
 
@@ -57,6 +71,7 @@ impl NetworkFault {
             Self::CutFront { node } => vec![Claim::Front(node)],
             Self::CutZones | Self::CutZone { .. } => vec![Claim::Zones],
             Self::Slow { node } => vec![Claim::Link(node)],
+            Self::Narrow => vec![],
         }
     }
 
@@ -80,17 +95,8 @@ impl NetworkFault {
                 both(&subnet(zone), &subnet((zone + 1) % ZONES.len()))?;
                 both(&subnet(zone), GATEWAY)
             }
-            Self::Slow { node } if verb == "add" => {
-                let device = device(node);
-                run(
-                    "tc",
-                    &[
-                        "qdisc", "add", "dev", &device, "root", "tbf", "rate", "20mbit", "burst", "16kb", "limit",
-                        "64kb",
-                    ],
-                )
-            }
-            Self::Slow { node } => run("tc", &["qdisc", "del", "dev", &device(node), "root"]),
+            Self::Slow { node } => squeeze(verb, &device(node), ["20mbit", "16kb", "64kb"]),
+            Self::Narrow => squeeze(verb, FRONT, ["80mbit", "64kb", "1mb"]),
         }
     }
 }
@@ -104,6 +110,7 @@ impl fmt::Display for NetworkFault {
             Self::CutZones => f.write_str("the zones do not hear each other"),
             Self::CutZone { zone } => write!(f, "zone {} is cut off from all others", ZONES[zone]),
             Self::Slow { node } => write!(f, "{} has a link that is slow and lossy", name(node)),
+            Self::Narrow => f.write_str("the gateway has a narrow link"),
         }
     }
 }
@@ -115,7 +122,14 @@ pub(crate) fn build() -> anyhow::Result<()> {
     for node in 0..PLACES {
         join(&name(node), &device(node), &address(node))?;
     }
-    join("gateway", "front", GATEWAY)
+    join("gateway", FRONT, GATEWAY)
+}
+
+/// Begins or ends that what goes by a device has this rate, with a burst, beside the bytes that may wait.
+fn squeeze(verb: &str, device: &str, [rate, burst, limit]: [&str; 3]) -> anyhow::Result<()> {
+    let bucket = ["tbf", "rate", rate, "burst", burst, "limit", limit];
+    let which = ["qdisc", verb, "dev", device, "root"];
+    run("tc", &[&which[..], if verb == "add" { &bucket } else { &[] }].concat())
 }
 
 fn join(name: &str, device: &str, address: &str) -> anyhow::Result<()> {

@@ -72,6 +72,8 @@ pub(crate) enum Rule {
     Died,
     /// Memory is bounded by settings.
     Memory,
+    /// What the cluster must be able to answer is answered: see [`availability`](super::availability).
+    Unavailable,
 }
 
 /// A rule that was broken, and how.
@@ -103,9 +105,9 @@ struct Known {
 /// A request that is under way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pending {
-    id: TrackId,
-    ask: Ask,
-    begun: u64,
+    pub(crate) id: TrackId,
+    pub(crate) ask: Ask,
+    pub(crate) begun: u64,
 }
 
 /// All tracks that anybody asked for.
@@ -175,6 +177,12 @@ impl Oracle {
             (_, 410) => broken(Rule::FalseTakedown, id, ask, "410, and nobody took it down"),
             (_, other) => broken(Rule::Unexpected, id, ask, &format!("status {other}")),
         }
+    }
+
+    /// Since when the track was acknowledged, if it was before the request began, and nobody has begun to take it down.
+    pub(crate) fn due(&self, pending: &Pending) -> Option<u64> {
+        let known = self.tracks.get(&pending.id)?;
+        known.stored.filter(|at| *at <= pending.begun && known.takedown_begun.is_none())
     }
 
     /// Whether a track must be readable once all is healed.

@@ -5,14 +5,18 @@ use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::fault::{Claim, MASTERS_A_ZONE, PLACES, ZONES, name};
+use super::journal::Journal;
 use super::site::{Files, Site};
 
 const GATEWAY: &str = "gateway";
+/// Why a master that does not run is out of reach.
+const NO_PROCESS: &str = "no process";
 /// What processes log, as far as nobody set it: also what becomes of messages and pulls.
 const LOG: (&str, &str) = ("DEADWAX_LOG", "info,deadwax_node::driver=debug");
 /// How much of a log is shown where its process died.
@@ -42,6 +46,15 @@ impl ProcessFault {
             Self::KillZone { .. } => "kill_zone",
             Self::KillGateway => "kill_gateway",
             Self::SetClock { .. } => "set_clock",
+        }
+    }
+
+    /// The masters that do not serve.
+    pub(crate) fn cuts_off(&self) -> Vec<usize> {
+        match *self {
+            Self::Kill { node } | Self::Stop { node } | Self::SetClock { node, .. } => vec![node],
+            Self::KillZone { zone } => masters_of(zone).collect(),
+            Self::KillGateway => vec![],
         }
     }
 
@@ -111,12 +124,15 @@ pub(crate) struct Fleet {
     ending: BTreeSet<String>,
     /// The most memory that any life of each process took, in bytes.
     peaks: BTreeMap<String, u64>,
+    /// Where it is noted who does not run.
+    journal: Arc<Journal>,
 }
 
 impl Fleet {
-    pub(crate) fn new(deadwax: &Path, files: &Files, staged: bool) -> Self {
+    pub(crate) fn new(deadwax: &Path, files: &Files, staged: bool, journal: &Arc<Journal>) -> Self {
         let (running, ending, peaks) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        Self { deadwax: deadwax.to_owned(), files: files.clone(), staged, running, ending, peaks }
+        let (deadwax, files, journal) = (deadwax.to_owned(), files.clone(), Arc::clone(journal));
+        Self { deadwax, files, staged, running, ending, peaks, journal }
     }
 
     /// The program that runs.
@@ -134,6 +150,7 @@ impl Fleet {
         let name = name(node);
         let Some(child) = self.running.get_mut(&name) else { return Ok(true) };
         if self.ending.insert(name.clone()) {
+            falls(&self.journal, &name);
             kill_process(pid(child)?, Signal::TERM).with_context(|| format!("signal {name}"))?;
             return Ok(false);
         }
@@ -215,12 +232,14 @@ impl Fleet {
             .spawn()
             .with_context(|| format!("start {name}"))?;
         self.running.insert(name.to_owned(), child);
+        rises(&self.journal, name);
         Ok(())
     }
 
     fn kill(&mut self, name: &str) -> anyhow::Result<()> {
         self.ending.remove(name);
         let Some(mut child) = self.running.remove(name) else { return Ok(()) };
+        falls(&self.journal, name);
         note_peak(&mut self.peaks, name, &child);
         child.kill().and_then(|()| child.wait()).map(drop).with_context(|| format!("kill {name}"))
     }
@@ -243,7 +262,8 @@ impl Fleet {
             }
             self.running.remove(&name);
             self.ending.remove(&name);
-            match (0..PLACES).find(|node| super::fault::name(*node) == name) {
+            falls(&self.journal, &name);
+            match place_of(&name) {
                 Some(node) => self.start_master(node, None)?,
                 None => self.start_gateway()?,
             }
@@ -277,6 +297,23 @@ impl Fleet {
     pub(crate) const fn peaks(&self) -> &BTreeMap<String, u64> {
         &self.peaks
     }
+}
+
+/// The place of a master; none: it is the gateway.
+fn place_of(process: &str) -> Option<usize> {
+    (0..PLACES).find(|node| name(*node) == process)
+}
+
+/// Notes that a process is about to end: without the gateway nothing can be told of masters.
+fn falls(journal: &Journal, process: &str) {
+    let now = journal.now();
+    journal.availability().falls(now, place_of(process), NO_PROCESS);
+}
+
+/// Notes that it was started.
+fn rises(journal: &Journal, process: &str) {
+    let now = journal.now();
+    journal.availability().rises(now, place_of(process), NO_PROCESS);
 }
 
 fn note_peak(peaks: &mut BTreeMap<String, u64>, name: &str, child: &Child) {

@@ -21,7 +21,7 @@ pub(crate) struct Scenario {
     faults: &'static [(u64, u64, Fault)],
 }
 
-const SCENARIOS: [Scenario; 8] = [
+const SCENARIOS: [Scenario; 9] = [
     Scenario {
         name: "removed-segment",
         about: "A segment's file is removed under a running master, which went on acknowledging puts into it",
@@ -91,6 +91,20 @@ const SCENARIOS: [Scenario; 8] = [
         faults: &[
             (4_000, 134_000, Fault::Network(NetworkFault::CutZones)),
             (6_000, 136_000, Fault::Process(ProcessFault::Stop { node: 4 })),
+        ],
+    },
+    Scenario {
+        name: "tracks-resume",
+        about: "Tracks come slowly while those who send them are cut off or die, all at one site: each goes on at another master",
+        faults: &[
+            (2_000, 19_000, Fault::Network(NetworkFault::Narrow)),
+            (4_000, 8_000, Fault::Network(NetworkFault::CutFront { node: 0 })),
+            (5_000, 12_000, Fault::Process(ProcessFault::Stop { node: 1 })),
+            (6_500, 8_000, kill(2)),
+            (8_500, 12_500, Fault::Network(NetworkFault::CutFront { node: 2 })),
+            (9_000, 13_000, Fault::Network(NetworkFault::CutFront { node: 0 })),
+            (13_500, 17_000, Fault::Network(NetworkFault::CutZone { zone: 0 })),
+            (17_500, 19_000, Fault::Process(ProcessFault::KillZone { zone: 0 })),
         ],
     },
 ];

@@ -2,12 +2,13 @@
 //!
 //! Faults come in *storms*. Within one they overlap, as far as they do not claim the same thing; after it the cluster has
 //! time to heal, and everything is checked. All faults of a storm that destroy copies hit one node, its *victim*. Each storm
-//! of several faults begins with a large change, by [`TURNS`]: what comes after hits a cluster that moves.
+//! of several faults begins with a large change, by [`TURNS`]: what comes after hits a cluster that moves. Of three storms one
+//! hurts masters of one zone only, that where the seventh comes and goes and most votes are: listeners must not notice.
 
 use std::fmt;
 
 use super::drives::DriveFault;
-use super::fault::{Fault, MASTERS, ZONES};
+use super::fault::{Fault, MASTERS, MASTERS_A_ZONE, SEVENTH, ZONES, zone_of};
 use super::network::NetworkFault;
 use super::operator::OperatorFault;
 use super::processes::ProcessFault;
@@ -16,6 +17,10 @@ use crate::tracks::Random;
 /// A stop that outlasts every timeout of a request, of which the longest is 30 s. The scenario `site-gone-for-minutes` outlasts
 /// what comes after them: leases, and the looks at a slow pull.
 const STOP_LONG_MS: u64 = 32_000;
+/// A cut between zones, or of one, that outlasts the failure detector: 7 s and a probe's period of silence for seven masters.
+const CUT_LONG_MS: u64 = 12_000;
+/// Of so many storms the second hits one zone alone: its reads must all be answered, by the other.
+const ONE_ZONE_EVERY: usize = 3;
 /// How long something claimed is left alone between two faults.
 const PAUSE_MS: u64 = 300;
 /// How often a fault is drawn anew where what it claims is taken.
@@ -134,7 +139,12 @@ pub(crate) fn plan(shape: &Shape) -> Vec<Vec<Planned>> {
     let (mut number, mut second) = (0, None);
     while number < shape.faults {
         let count = shape.storm.min(shape.faults - number);
-        let victim = below(&mut random, MASTERS);
+        let alone = shape.storm > 1 && storms.len() % ONE_ZONE_EVERY == 1;
+        let zone = alone.then_some(zone_of(SEVENTH));
+        let victim = match zone {
+            Some(zone) => zone * MASTERS_A_ZONE + below(&mut random, MASTERS_A_ZONE),
+            None => below(&mut random, MASTERS),
+        };
         let mut storm: Vec<Planned> = Vec::new();
         let mut turn = None;
         for index in 0..count {
@@ -145,6 +155,8 @@ pub(crate) fn plan(shape: &Shape) -> Vec<Vec<Planned>> {
                 card = Card::Weigh;
             } else if card == Card::Turn {
                 turn = turns.next();
+            } else if card == Card::RestartAll && zone.is_some() {
+                card = Card::Kill;
             }
             let slot = shape.storm_ms / count as u64;
             let mut at = CALM_MS + index as u64 * slot + random.below(slot.max(1));
@@ -153,7 +165,7 @@ pub(crate) fn plan(shape: &Shape) -> Vec<Vec<Planned>> {
                 // A storm's first stop is a long one, where the storm is long enough.
                 at = CALM_MS + random.below(slack.max(1));
             }
-            let cast = Cast { victim, second, turn };
+            let cast = Cast { victim, second, turn, zone };
             storm.push(place(&mut random, shape, &storm, card, cast, number, at));
         }
         for planned in &storm {
@@ -190,6 +202,8 @@ struct Cast {
     second: Option<usize>,
     /// The storm's large change.
     turn: Option<Turn>,
+    /// Whose masters alone are hurt, where it is so.
+    zone: Option<usize>,
 }
 
 /// A fault of this kind at about this time, that claims nothing that another has then.
@@ -207,7 +221,8 @@ fn place(
             let fault = fault(random, card, cast);
             let planned =
                 Planned { number, from_ms, until_ms: from_ms + lasts_ms(random, shape, card, from_ms), fault };
-            if storm.iter().all(|other| !clash(&planned, other)) {
+            let fits = cast.zone.is_none_or(|zone| planned.fault.hurts().iter().all(|node| zone_of(*node) == zone));
+            if fits && storm.iter().all(|other| !clash(&planned, other)) {
                 return planned;
             }
         }
@@ -260,7 +275,7 @@ fn fault(random: &mut Random, card: Card, cast: Cast) -> Fault {
 }
 
 fn turn(random: &mut Random, cast: Cast) -> OperatorFault {
-    let Cast { victim, second, turn } = cast;
+    let Cast { victim, second, turn, .. } = cast;
     // Who loses copies is in nobody's way: what he still has may be the last. Nor is who has a drive that is to be retired.
     let others: Vec<usize> = (0..MASTERS).filter(|node| *node != victim && Some(*node) != second).collect();
     let node = others[below(random, others.len())];
@@ -278,6 +293,9 @@ fn lasts_ms(random: &mut Random, shape: &Shape, card: Card, from_ms: u64) -> u64
         Card::Stop if from_ms + STOP_LONG_MS <= shape.storm_ms + CALM_MS => STOP_LONG_MS,
         // Beyond the five seconds in which a node takes no bytes, and the three in which it sends none.
         Card::Stop => 5_500 + random.below(1_500),
+        Card::CutZones | Card::CutZone if random.below(2) == 0 && from_ms + CUT_LONG_MS <= shape.storm_ms + CALM_MS => {
+            CUT_LONG_MS
+        }
         Card::KillZone | Card::CutZones | Card::CutZone | Card::Unmount => 3_000 + random.below(3_000),
         Card::Kill | Card::KillGateway | Card::Rejoin => 200 + random.below(2_500),
         // Beyond the three seconds after which a drive is given up, and the five after which it is probed.
@@ -340,6 +358,31 @@ mod tests {
                 let victims: BTreeSet<_> = storm.iter().filter_map(|planned| planned.fault.destroys()).collect();
                 assert!(victims.len() <= 1, "seed {seed}: {victims:?}");
             }
+        }
+    }
+
+    #[test]
+    fn every_third_storm_hurts_one_zone_alone() {
+        for seed in 0..50 {
+            for (index, storm) in plan(&shape(seed)).iter().enumerate() {
+                let hurts = storm.iter().flat_map(|planned| planned.fault.hurts());
+                let zones: BTreeSet<_> = hurts.map(zone_of).collect();
+                assert!(zones.len() == 2 || index % ONE_ZONE_EVERY == 1, "seed {seed}: {zones:?}");
+                assert!(zones.len() <= 1 || index % ONE_ZONE_EVERY != 1, "seed {seed}: {zones:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn some_cut_of_a_zone_outlasts_the_failure_detector() {
+        let is_cut =
+            |fault: &Fault| matches!(fault, Fault::Network(NetworkFault::CutZones | NetworkFault::CutZone { .. }));
+        for seed in 0..50 {
+            let storms = plan(&Shape { faults: 200, ..shape(seed) });
+            let cuts = storms.iter().flatten().filter(|planned| is_cut(&planned.fault));
+            let lasts: BTreeSet<_> = cuts.map(|planned| planned.until_ms - planned.from_ms).collect();
+            assert_eq!(lasts.last(), Some(&CUT_LONG_MS), "seed {seed}");
+            assert!(lasts.first() < Some(&CUT_LONG_MS), "seed {seed}");
         }
     }
 

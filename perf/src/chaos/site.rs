@@ -29,7 +29,8 @@ const CONNECTIONS_MAX: u64 = 512;
 const SCRUB_BYTES_PER_SECOND: u64 = 48 * MIB;
 /// So that one that is stopped for some seconds is given up.
 const STALL_TIMEOUT_S: u64 = 5;
-const CACHE_BYTES: u64 = 16 * MIB;
+/// Less than is put within seconds, so that most reads go to masters.
+const CACHE_BYTES: u64 = 4 * MIB;
 const KNOWN_BYTES_MAX: u64 = 16 * MIB;
 /// What a gateway holds for one request: 4 MiB for each of three holders (`put_queue_bytes_max`), or the chunks of a get.
 const GATEWAY_REQUEST_BYTES: u64 = 14 * MIB;
@@ -44,6 +45,11 @@ pub(crate) struct Files(PathBuf);
 impl Files {
     pub(crate) fn new(folder: &Path) -> Self {
         Self(folder.to_owned())
+    }
+
+    /// All of it.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0
     }
 
     /// A master's settings, key and system state.
@@ -137,7 +143,7 @@ impl Site {
         let Kind { staged, tls } = kind;
         std::fs::create_dir_all(files.log("all").parent().context("a log is in a folder")?)?;
         let (masters, gateway) = network::addresses(staged)?;
-        let (fleet, rotten, errands) = (Fleet::new(deadwax, files, staged), Vec::new(), Errands::default());
+        let (fleet, rotten, errands) = (Fleet::new(deadwax, files, staged, journal), Vec::new(), Errands::default());
         let (files, journal) = (files.clone(), Arc::clone(journal));
         // From here on it is taken down where something fails.
         let (hung, weights) = (Hung::default(), Vec::new());
