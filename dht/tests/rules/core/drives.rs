@@ -85,7 +85,7 @@ fn one_that_comes_and_goes_moves_nothing_nor_does_a_node_that_starts() {
     village.run(5 * MINUTE);
     assert_eq!(epoch(&village), before, "{:?}", village.progress());
     let leader = village.leader();
-    assert!(village.houses[leader].core.status().brakes.is_empty());
+    assert!(village.houses[leader].core.status().warnings.is_empty());
 }
 
 /// It is counted by each voter for itself.
@@ -115,7 +115,7 @@ fn those_that_go_at_once_wait_for_an_operator() {
     village.run(60 * MINUTE);
     assert_eq!(epoch(&village), before, "{:?}", village.progress());
     let leader = village.leader();
-    let brakes = village.houses[leader].core.status().brakes;
+    let brakes = village.houses[leader].core.status().warnings;
     assert!(brakes[0].starts_with("zone odd: 2 of 3 drives are out"), "{brakes:?}");
     for volume in [one, two] {
         village.command(Command::DrainVolume { volume, drain: true });
@@ -123,7 +123,7 @@ fn those_that_go_at_once_wait_for_an_operator() {
     }
     village.run(WHOLE);
     assert_eq!((held(&village, &one), held(&village, &two)), (0, 0), "{:?}", village.progress());
-    assert!(village.houses[leader].core.status().brakes.is_empty());
+    assert!(village.houses[leader].core.status().warnings.is_empty());
 }
 
 #[test]
