@@ -183,7 +183,7 @@ mod tests {
         let (version, cluster, nodes) = (MAP_VERSION, ClusterId::from_bytes([1; 16]), (1..=4).map(node).collect());
         let spec = MapSpec { version, cluster, epoch: 1, policy, nodes, overrides: vec![] };
         let history = History::genesis(spec, (1..=3).map(id).collect()).expect("a good genesis");
-        history.state().clone()
+        (**history.state()).clone()
     }
 
     /// For so long each node says every ten seconds that these of its drives are out.
