@@ -67,7 +67,7 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// How long writes that were begun may go on: as long as a holder may take to make them durable, and some.
 const WRITES_MAX: Duration = Duration::from_secs(60);
 /// How long a calm lasts, so that it meets puts and takedowns, too.
-const CALM: Duration = Duration::from_secs(5);
+const CALM: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_millis(10);
 /// How often memory and deaths are looked at in a storm.
 const WATCH: Duration = Duration::from_millis(200);
@@ -229,7 +229,11 @@ impl Run<'_> {
                 let seed = Random::new(self.shape.seed << 8 | client).next();
                 scope.spawn(move || load.client(seed));
             }
-            scope.spawn(move || weather::watch(&folder, &journal, || load.is_ended()));
+            scope.spawn(move || {
+                if let Err(why) = weather::watch(&folder, &journal, || load.is_ended()) {
+                    journal.tell(format_args!("whether the machine stands still is not seen any more: {why:#}"));
+                }
+            });
             // Also where a fault turns out not to be possible: the scope waits for the clients.
             let _ended = load.ended_when_dropped();
             self.all()

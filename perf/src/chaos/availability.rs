@@ -4,7 +4,8 @@
 //! **In which order.** What is hurt and asked is told as it happens. Judged is later, once it is known: [`judge`] at the
 //! end of each quiet time, [`whole`] when all is as it was.
 //!
-//! **In a calm**, a moment after all was whole and before the next fault, everything is answered.
+//! **In a calm**, a moment after all was whole and before the next fault, everything is answered, but for what is asked of
+//! a track amid its takedown.
 //!
 //! **Amid faults** a read of a track that was acknowledged before, and that nobody takes down, is answered if some master
 //! with an intact copy was within reach from its begin to its end, as far as that follows from what was done:
@@ -59,6 +60,8 @@ pub(crate) struct Asked {
     pub(crate) ended: u64,
     /// When its track was acknowledged, if it was before the request began, and nobody had begun to take it down when it ended.
     pub(crate) stored: Option<u64>,
+    /// Whether somebody had begun to take it down by then: in the midst of it, a read or a put of it may break.
+    pub(crate) doomed: bool,
     /// The longest time between two parts of its bytes, ms.
     pub(crate) pause_ms: u64,
     pub(crate) answer: Answer,
@@ -222,6 +225,9 @@ impl Availability {
 
     /// Where something can be told of masters.
     fn must_be_answered(&self, asked: &Asked) -> bool {
+        if asked.doomed && asked.ask != Ask::Delete {
+            return false;
+        }
         if self.is_calm(asked) {
             return true;
         }
@@ -276,7 +282,7 @@ mod tests {
 
     /// A range that began and ended then, of a track that was stored at `stored`, and came to this.
     fn range(begun: u64, ended: u64, stored: u64, answer: Answer) -> Asked {
-        Asked { id: id(), ask: Ask::Range, begun, ended, stored: Some(stored), pause_ms: 0, answer }
+        Asked { id: id(), ask: Ask::Range, begun, ended, stored: Some(stored), doomed: false, pause_ms: 0, answer }
     }
 
     /// Whether a range of a track may fail that began and ended then.
@@ -307,9 +313,12 @@ mod tests {
             assert_eq!(broken(calm, calm + 50, UNAVAILABLE), 1, "{ask:?}");
             assert_eq!(broken(calm, calm + 50, Answer::Status(507)), 1, "{ask:?}");
             assert_eq!(broken(calm, calm + 50, Answer::Broken(String::new())), 1, "{ask:?}");
+            let doomed = Asked { ask, stored: None, doomed: true, ..range(calm, calm + 50, 0, UNAVAILABLE) };
             assert_eq!(broken(calm, calm + 50, Answer::Status(404)), 0, "{ask:?}: another rule's");
             assert_eq!(broken(calm - 1, calm + 50, UNAVAILABLE), 0, "{ask:?}: it has just become whole");
             assert_eq!(broken(calm, 60_000, UNAVAILABLE), 0, "{ask:?}: a fault begins");
+            availability.asked(doomed);
+            assert_eq!(availability.judge().len(), usize::from(ask == Ask::Delete), "{ask:?}: it is taken down");
         }
         assert_eq!(Availability::default().whole(9).len(), 0);
     }

@@ -177,13 +177,13 @@ impl Load {
         self.count(kind, &answer);
         let (ended, mut oracle) = (self.now(), self.oracle());
         let violation = oracle.end(ended, pending, &answer);
-        let stored = oracle.due(&pending);
+        let (stored, doomed) = (oracle.due(&pending), oracle.is_doomed(&id));
         drop(oracle);
         if let Some(violation) = violation {
             self.violated(violation);
         }
         let (begun, answer_too) = (pending.begun, answer.clone());
-        let asked = Asked { id, ask: kind, begun, ended, stored, pause_ms, answer: answer_too };
+        let asked = Asked { id, ask: kind, begun, ended, stored, doomed, pause_ms, answer: answer_too };
         self.journal.availability().asked(asked);
         answer
     }

@@ -185,6 +185,11 @@ impl Oracle {
         known.stored.filter(|at| *at <= pending.begun && known.takedown_begun.is_none())
     }
 
+    /// Whether somebody began to take it down: who reads it may be cut off.
+    pub(crate) fn is_doomed(&self, id: &TrackId) -> bool {
+        self.tracks.get(id).is_some_and(|known| known.takedown_begun.is_some())
+    }
+
     /// Whether a track must be readable once all is healed.
     pub(crate) fn must_have(&self, id: &TrackId) -> bool {
         self.tracks.get(id).is_some_and(|known| known.stored.is_some() && known.takedown_begun.is_none())
