@@ -141,7 +141,7 @@ impl Connection {
     /// Serves requests while they come. Puts run where they leave the shard's time to those who read: the connection
     /// goes there and comes back.
     async fn requests(mut self, guest: &Guest) -> (Self, Result<(), End>) {
-        self.socket.set_read_timeout(self.shard.node.config.stall_timeout());
+        self.socket.rest(self.shard.node.config.stall_timeout());
         match self.greet().await {
             Ok(None) => {}
             Ok(Some(shown)) => {
@@ -182,11 +182,12 @@ impl Connection {
     /// The next request, as long as it takes to come.
     async fn next(&mut self, guest: &Guest) -> Result<Next, End> {
         let config = &self.shard.node.config;
-        self.socket.set_read_timeout(config.idle_timeout());
-        let header = self.socket.header().await;
+        self.socket.rest(config.idle_timeout());
+        let begun = self.socket.begins().await;
         guest.end_idle();
-        self.socket.set_read_timeout(config.stall_timeout());
-        match header {
+        self.socket.press(config.stall_timeout());
+        begun?;
+        match self.socket.header().await {
             Ok(header) => {
                 // Before its payload is waited for: whoever is shut out meanwhile gets nothing more, whatever he asks.
                 self.judge_again(header.stamp.request)?;
