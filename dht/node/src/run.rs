@@ -179,7 +179,8 @@ fn serve(
             Source::Log(history)
         }
     };
-    let layout = layout::read(&config, shards, source)?;
+    let mut layout = layout::read(&config, shards, source)?;
+    let revival = Revival::new(events.clone(), layout.unsettled.take());
     let (core, inbox) = parts.is_some().then(Core::new).unzip();
     let node = Arc::new(Node::new(config, identity, layout, calls, core));
     // One for each shard, and one for the core.
@@ -203,7 +204,7 @@ fn serve(
         }
         Ok(())
     };
-    let result = until_stopped(&node, &events, heard, &commands, begin, on_ready);
+    let result = until_stopped(&node, &events, heard, &commands, (begin, revival), on_ready);
     // The core first: it asks the shards for things.
     if let Some(core) = &node.core {
         core.stop();
@@ -234,7 +235,7 @@ fn until_stopped(
     events: &flume::Sender<Event>,
     heard: &mut Events,
     commands: &[flume::Sender<Order>],
-    begin: impl FnOnce() -> Result<(), Error>,
+    (begin, mut revival): (impl FnOnce() -> Result<(), Error>, Revival),
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), Error> {
     let mut recovery = None;
@@ -248,7 +249,7 @@ fn until_stopped(
         let (id, address, shards) = (node.id, node.config.listen, commands.len());
         tracing::info!(node = id.short(), %address, shards, ?recovery, "serving");
         on_ready(&Ready { node: id, address, shards, recovery, stop: Stopper(events.clone()) });
-        command_until_stopped(node, commands, heard, &mut Revival::new(events.clone()));
+        command_until_stopped(node, commands, heard, &mut revival);
     }
     send_all(commands, &Order::Drain);
     let mut drained = 0;
@@ -268,6 +269,7 @@ fn command_until_stopped(node: &Node, commands: &[flume::Sender<Order>], heard: 
     loop {
         if ticked.elapsed() >= TICK {
             ticked = Instant::now();
+            revival.settle(node, commands, heard);
             revival.tick(node, ticked);
         }
         match heard.next_within(TICK) {

@@ -168,7 +168,7 @@ impl Node {
         calls: Vec<flume::Sender<Call>>,
         core: Option<Handle>,
     ) -> Self {
-        let Layout { id, cluster, epoch, members, volumes } = layout;
+        let Layout { id, cluster, epoch, members, volumes, unsettled: _ } = layout;
         Self {
             admission: Admission::new(members, &config),
             config,
