@@ -8,12 +8,12 @@
 //! them, and waits for the core's last word where the asker's answer depends on it.
 //!
 //! **What happens on each failure.** *The core's queue is full:* requests are Busy, messages are lost, as on any
-//! network. *The system drive fails:* the process ends: nobody knows what it kept. *Another process of
+//! network. *The system drive fails, or hangs for 20 s:* the process ends: nobody knows what it kept. *Another process of
 //! the node's name started later, or the cluster is finalised at a version of the protocol that it does not speak:* this
 //! one stops.
 //!
 //! **Where to start.** `live` is the core's loop, `effects` does what it says; `turn` is a request's part, `links` the
-//! connections to other nodes, `pull` fetches a track from one, `system_thread` keeps, `takedowns`
+//! connections to other nodes, `pull` fetches a track from one, `system_thread` keeps, watched by `system_watch`, `takedowns`
 //! is the log's clients.
 
 mod clock;
@@ -24,6 +24,7 @@ mod live;
 mod peer;
 mod pull;
 mod system_thread;
+mod system_watch;
 mod takedowns;
 mod turn;
 
@@ -40,6 +41,7 @@ pub(crate) use self::clock::now_ms;
 pub(crate) use self::latency::DriveLatency;
 pub(crate) use self::live::{Driver, Parts};
 pub(crate) use self::pull::Peers;
+use self::system_watch::SystemWatch;
 pub(crate) use self::takedowns::{Taken, news};
 pub(crate) use self::turn::{Late, Turn, Wish, Word};
 use crate::admission::Places;
@@ -112,6 +114,7 @@ pub(crate) struct Handle {
     late: Places<LATE_MAX>,
     numbers: AtomicU64,
     heard_bytes: Arc<AtomicUsize>,
+    pub(crate) system: SystemWatch,
 }
 
 /// The core's end of it.
@@ -131,6 +134,7 @@ impl Handle {
                 late: Places::default(),
                 numbers: AtomicU64::new(1),
                 heard_bytes: Arc::default(),
+                system: SystemWatch::default(),
             },
             Inbox { asked: from_asked, told: from_told },
         )
@@ -180,13 +184,15 @@ impl Handle {
 
     /// Has a command carried out, or foretold. Where nobody waits for the answer any more, it goes on all the same.
     pub(crate) async fn command(&self, command: Box<Command>, forecast: bool) -> Result<CommandAnswer, Refusal> {
+        self.system.answers()?;
         let (answer, answered) = flume::bounded(1);
         self.ask(Asked::Command { command, forecast, answer })?;
         answered.recv_async().await.map_err(|_| Refusal::shard_ended())
     }
 
-    /// How the core stands.
+    /// How the core stands. Busy while its system drive does not answer: who asks is to see that the node is not well.
     pub(crate) async fn status(&self) -> Result<Box<CoreStatus>, Refusal> {
+        self.system.answers()?;
         let (answer, answered) = flume::bounded(1);
         self.ask(Asked::Status(answer))?;
         answered.recv_async().await.map_err(|_| Refusal::shard_ended())
