@@ -62,7 +62,7 @@ pub struct Limits {
     /// are closed by it. Default 60.
     pub header_seconds_max: u64,
     /// Seconds that an upload may send nothing. Default 25; then it is answered 408. Below the 30 after which masters
-    /// give a silent put up: beyond that it would be answered 503.
+    /// give a silent put up: beyond that it would be answered 503, as is one of less than 64 kbit/s, which they give up too.
     pub receive_stall_seconds_max: u64,
     /// Seconds that a client may take nothing of an answer. Default 300; then the connection is closed. A player
     /// that pauses longer asks again with a range.

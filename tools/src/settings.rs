@@ -130,8 +130,8 @@ const MASTER: [Setting; 25] = [
     ("idle_timeout_s", "Seconds that a connection may be silent between requests. Longer holds more of them open."),
     (
         "stall_timeout_s",
-        "Seconds that a peer may take for the next bytes of a request. Shorter cuts off slow networks;
-         longer lets stalled peers hold transfers.",
+        "Seconds that a peer may take for the next bytes of a request; while it is waited for, so many bring 8 KiB each at
+         least. Shorter cuts off slow networks; longer lets stalled peers hold transfers.",
     ),
     ("drain_timeout_s", "Seconds that requests under way get when it stops. Then they are cut off."),
 ];

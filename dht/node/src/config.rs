@@ -130,8 +130,9 @@ pub struct Config {
     pub idle_timeout_s: u64,
 
     /// Seconds that a peer may take to send, or to take, the next bytes of a request. Default 30. Then the node closes
-    /// the connection, and an unfinished put is forgotten. Too small cuts off slow networks; too large lets stalled
-    /// clients hold transfers.
+    /// the connection, and an unfinished put is forgotten. So it does where, of the time that it waits for a peer, so many
+    /// seconds bring less than 8 KiB each on the average: who uploads through a gateway by less than 64 kbit/s is cut off.
+    /// Too small cuts off slow networks; too large lets stalled clients hold transfers.
     #[serde(default = "default::stall_timeout_s")]
     pub stall_timeout_s: u64,
 

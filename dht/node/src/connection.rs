@@ -22,7 +22,7 @@ use glommio::timer::sleep;
 use crate::admission::Caller;
 use crate::answers;
 use crate::drain::Guest;
-use crate::driver::{Turn, Wish, stored_at_once};
+use crate::driver::{Late, Turn, Wish};
 use crate::operators;
 use crate::parcel::Parcel;
 use crate::refusal::Refusal;
@@ -54,19 +54,19 @@ pub(crate) struct Connection {
 const READY_LATE: Duration = Duration::from_millis(500);
 
 /// A put's part with the core.
-enum PutTurn {
+enum PutTurn<'a> {
     /// It was let in.
     Begun(Turn),
-    /// Its bytes came with it: the core hears of it when it is stored.
-    Late(Wish),
+    /// Its bytes came with it.
+    Late(Late<'a>),
 }
 
-impl PutTurn {
+impl PutTurn<'_> {
     /// It is stored, or was. What may be said of it.
     async fn finish(self, shard: &Rc<Shard>, bytes: u64) -> Result<Option<u64>, Refusal> {
         match self {
             Self::Begun(turn) => turn.finish(Done::Stored, bytes).await,
-            Self::Late(wish) => stored_at_once(shard, &wish).await,
+            Self::Late(late) => late.stored(shard).await,
         }
     }
 }
@@ -141,7 +141,7 @@ impl Connection {
     /// Serves requests while they come. Puts run where they leave the shard's time to those who read: the connection
     /// goes there and comes back.
     async fn requests(mut self, guest: &Guest) -> (Self, Result<(), End>) {
-        self.socket.set_read_timeout(self.shard.node.config.stall_timeout());
+        self.socket.rest(self.shard.node.config.stall_timeout());
         match self.greet().await {
             Ok(None) => {}
             Ok(Some(shown)) => {
@@ -182,11 +182,12 @@ impl Connection {
     /// The next request, as long as it takes to come.
     async fn next(&mut self, guest: &Guest) -> Result<Next, End> {
         let config = &self.shard.node.config;
-        self.socket.set_read_timeout(config.idle_timeout());
-        let header = self.socket.header().await;
+        self.socket.rest(config.idle_timeout());
+        let begun = self.socket.begins().await;
         guest.end_idle();
-        self.socket.set_read_timeout(config.stall_timeout());
-        match header {
+        self.socket.press(config.stall_timeout());
+        begun?;
+        match self.socket.header().await {
             Ok(header) => {
                 // Before its payload is waited for: whoever is shut out meanwhile gets nothing more, whatever he asks.
                 self.judge_again(header.stamp.request)?;
@@ -415,7 +416,10 @@ impl Connection {
         let at_once = self.socket.has_more() && bytes <= AT_ONCE_BYTES_MAX as u64 && wish.epoch == shard.node.epoch();
         let begun = async {
             let volume = shard.node.volume(&wish.volume)?;
-            let turn = if at_once { PutTurn::Late(wish) } else { PutTurn::Begun(Turn::begin(&shard, wish).await?) };
+            let turn = match at_once {
+                true => PutTurn::Late(Late::begin(shard.node.core.as_ref(), wish)?),
+                false => PutTurn::Begun(Turn::begin(&shard, wish).await?),
+            };
             Ok((turn, transfer::put(&shard, volume, wish.track, bytes, tags).await?))
         };
         let (turn, sink) = match begun.await {
@@ -444,7 +448,7 @@ impl Connection {
     }
 
     /// Takes in the bytes of a put that may begin.
-    async fn take_in(&mut self, request: u32, bytes: u64, mut sink: Sink, turn: PutTurn) -> Result<Stored, End> {
+    async fn take_in(&mut self, request: u32, bytes: u64, mut sink: Sink, turn: PutTurn<'_>) -> Result<Stored, End> {
         let refused = |why| End::Refused(request, why);
         let mut is_ready_told = !self.socket.has_more();
         if is_ready_told {

@@ -167,6 +167,9 @@ pub enum Error {
     /// An earlier write to the system drive failed. The process must end; a new one finds what is durable.
     #[error("system state {0} failed before: restart the node")]
     SystemPoisoned(PathBuf),
+    /// The system drive hung, for long enough that the node went down; its threads could be ended.
+    #[error("the system drive did not answer for {0} s, so the node went down: start it again once the drive is well")]
+    SystemSilent(u32),
     /// The address is taken or not ours.
     #[error("listen on {address}: {why}")]
     Listen {

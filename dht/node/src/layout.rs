@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
+use std::{mem, thread};
 
 use deadwax_dht::log::History;
 use deadwax_dht::{ClusterId, Map, NodeId, VolumeId};
 
 use crate::fitness::{self, Verdict};
-use crate::shard::{NodeVolume, Owner, Trouble};
+use crate::shard::{Node, NodeVolume, Owner, Trouble};
 use crate::system::System;
 use crate::{Config, Error, init, rotation, volumes};
 
@@ -29,6 +29,9 @@ pub(crate) struct Layout {
     /// All nodes of the map.
     pub(crate) members: BTreeSet<NodeId>,
     pub(crate) volumes: Vec<NodeVolume>,
+    /// Of a log that is yet to come: the directories that fail. Which of its volumes the node lacks is known by [`missing`] once
+    /// it has come.
+    pub(crate) unsettled: Option<Vec<(PathBuf, Error)>>,
 }
 
 /// What the map says of a node.
@@ -50,7 +53,7 @@ pub(crate) enum Source<'a> {
     /// for an operator.
     Log(&'a History),
     /// A log that the others are yet to give. Until then the file tells who they are, and may be far behind on the node's
-    /// own volumes: those on its drives are opened, whatever it says.
+    /// own volumes: those on its drives are opened, whatever it says, and which are missing is known when the log has come.
     LogToCome,
 }
 
@@ -64,16 +67,17 @@ pub(crate) fn read(config: &Config, shards: usize, source: Source<'_>) -> Result
     for (index, dir) in config.volumes.iter().enumerate() {
         match usable(dir, &id) {
             Ok(volume) => volumes.push(NodeVolume::new(volume, dir.clone(), owner(config, dir, index, shards), None)),
-            Err(why) if is_left_out(&why) => failed.push((dir, why)),
+            Err(why) if is_left_out(&why) => failed.push((dir.clone(), why)),
             Err(why) => return Err(why),
         }
     }
     check_once(volumes.iter().map(|volume| (volume.id, &volume.dir)))?;
     let here: BTreeSet<_> = volumes.iter().map(|volume| volume.id).collect();
-    let mut missing: Vec<_> = mapped.volumes.difference(&here).copied().collect();
+    let missing: Vec<_> = mapped.volumes.difference(&here).copied().collect();
     if volumes.is_empty() && !failed.is_empty() {
         return Err(failed.swap_remove(0).1);
     }
+    let mut unsettled = None;
     match source {
         Source::File => {
             failed = check_missing(config, &missing, failed)?;
@@ -85,21 +89,32 @@ pub(crate) fn read(config: &Config, shards: usize, source: Source<'_>) -> Result
                 tracing::error!("the map gives this node none of the volumes in its settings: it serves no track");
             }
         }
-        // One that is in no directory may have been retired since.
-        Source::LogToCome => missing.truncate(failed.len()),
+        // The file may name volumes that were retired since, and not those that came.
+        Source::LogToCome => unsettled = Some(mem::take(&mut failed)),
     }
-    volumes.extend(fence(&missing, &failed));
-    Ok(Layout { id, cluster: mapped.cluster, epoch: mapped.epoch, members: mapped.members, volumes })
+    if unsettled.is_none() {
+        volumes.extend(fence(&missing, &failed));
+    }
+    Ok(Layout { id, cluster: mapped.cluster, epoch: mapped.epoch, members: mapped.members, volumes, unsettled })
+}
+
+/// The volumes that the log, now that it has come, gives the node and that it has not opened: fenced, as they would be had it
+/// been there at the start. `failed`: the directories that failed then.
+pub(crate) fn missing(node: &Node, history: &History, failed: &[(PathBuf, Error)]) -> Result<Vec<NodeVolume>, Error> {
+    let mapped = mapped(&node.config, &node.id, Some(history))?;
+    let here: BTreeSet<_> = node.volumes().iter().map(|volume| volume.id).collect();
+    let missing: Vec<_> = mapped.volumes.difference(&here).copied().collect();
+    Ok(fence(&missing, failed))
 }
 
 /// Without a log: each volume that is missing must be in one of the directories that fail. Which volume should be in
 /// which of them only their drives know; with fewer missing than directories that fail, one of these was never a volume
 /// of this node's.
-fn check_missing<'a>(
+fn check_missing(
     config: &Config,
     missing: &[VolumeId],
-    mut failed: Vec<(&'a PathBuf, Error)>,
-) -> Result<Vec<(&'a PathBuf, Error)>, Error> {
+    mut failed: Vec<(PathBuf, Error)>,
+) -> Result<Vec<(PathBuf, Error)>, Error> {
     if let Some(missing) = missing.get(failed.len()) {
         let why = format!("it gives this node volume {missing}, which is {NOWHERE}");
         return Err(Error::Map { path: config.map.clone(), why });
@@ -215,7 +230,7 @@ pub(crate) const fn is_left_out(why: &Error) -> bool {
 }
 
 /// The volumes that are missing: in the directories that fail, as many as these are, and in none.
-fn fence(missing: &[VolumeId], failed: &[(&PathBuf, Error)]) -> Vec<NodeVolume> {
+fn fence(missing: &[VolumeId], failed: &[(PathBuf, Error)]) -> Vec<NodeVolume> {
     for (dir, why) in failed.iter().skip(missing.len()) {
         tracing::warn!(dir = %dir.display(), %why, "left out: the map gives this node no volume that may be in it");
     }
@@ -228,7 +243,7 @@ fn fence(missing: &[VolumeId], failed: &[(&PathBuf, Error)]) -> Vec<NodeVolume> 
         let (dir, trouble) = match failed.get(number) {
             Some((dir, why)) => {
                 let hangs = matches!(why, Error::Silent { .. });
-                (dir.to_path_buf(), Trouble::fenced(format!("{why}{which}"), hangs))
+                (dir.clone(), Trouble::fenced(format!("{why}{which}"), hangs))
             }
             None => {
                 let why = format!("{NOWHERE}: mount its drive and name it in `volumes`, or retire the volume");

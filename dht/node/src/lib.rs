@@ -10,7 +10,7 @@
 //! connection, `transfer` the bytes of a put or get on their way to or from a volume of this shard or another's,
 //! `shard` the way between shards, `volumes` the edge to the engine, `layout` which volumes there are, `reload` how
 //! they change while the node runs, `accord` how shards agree on a drive that fails, `revival` how one that hung comes
-//! back, `driver` the core of the cluster's
+//! back, `ending` how the process ends whatever hangs, `driver` the core of the cluster's
 //! rules, `system` what it remembers, [`found`] how a cluster begins and [`Refounding`] how anew, `admission` who may connect, `operators` what they
 //! may ask, `issuers` who may take tracks down, `takedowns` what clients ask of their log.
 //!
@@ -26,6 +26,7 @@ mod connection;
 mod counters;
 mod drain;
 mod driver;
+mod ending;
 mod error;
 mod events;
 mod executor;

@@ -8,6 +8,7 @@
 //! What is gone, another's or damaged waits for an operator.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use deadwax_dht::VolumeId;
 
 use crate::events::{Event, Events};
 use crate::executor::Command;
+use crate::run::send_all;
 use crate::shard::{Node, NodeVolume, Trouble};
 use crate::{Error, layout, reload};
 
@@ -43,11 +45,28 @@ pub(crate) struct Probed {
 pub(crate) struct Revival {
     events: flume::Sender<Event>,
     volumes: BTreeMap<usize, Patience>,
+    /// See [`Layout::unsettled`](crate::layout::Layout).
+    unsettled: Option<Vec<(PathBuf, Error)>>,
 }
 
 impl Revival {
-    pub(crate) const fn new(events: flume::Sender<Event>) -> Self {
-        Self { events, volumes: BTreeMap::new() }
+    pub(crate) const fn new(events: flume::Sender<Event>, unsettled: Option<Vec<(PathBuf, Error)>>) -> Self {
+        Self { events, volumes: BTreeMap::new(), unsettled }
+    }
+
+    /// Where the node started without the log by which it goes, and that has come: fences the volumes that it lacks, so that
+    /// they are seen, and come back as any other.
+    pub(crate) fn settle(&mut self, node: &Node, commands: &[flume::Sender<Command>], events: &mut Events) {
+        let Some((failed, history)) = self.unsettled.as_ref().zip(node.history()) else { return };
+        // It may be of an epoch before the node's own.
+        let Ok(missing) = layout::missing(node, &history, failed) else { return };
+        self.unsettled = None;
+        for volume in missing {
+            let number = node.volumes().len();
+            node.set_volume(number, Arc::new(volume));
+            send_all(commands, &Command::Open(number));
+            events.all_changed(commands.len());
+        }
     }
 
     /// Looks at all volumes, and has the drives probed whose time has come. Call it each [`TICK`].

@@ -17,6 +17,7 @@ use signal_hook::iterator::{Handle, Signals};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::driver::{Driver, Handle as Core, Parts};
+use crate::ending::Ending;
 use crate::events::{EVENTS_MAX, Event, Events};
 use crate::executor::{self, Command as Order, Start};
 use crate::fitness::{self, Verdict};
@@ -90,7 +91,9 @@ impl Stopper {
 
 /// Runs the node that `config` describes and [`init`](crate::init) made, until SIGTERM, SIGINT or [`Stopper::stop`];
 /// calls `on_ready` once it accepts connections. On the way out requests under way may end (up to
-/// `drain_timeout_s`), then the volumes are closed. A second signal exits at once; nothing acknowledged is lost then.
+/// `drain_timeout_s`), then the volumes are closed. Where that hangs at a drive the process exits 20 s after those
+/// `drain_timeout_s`, with status 1, and says which threads wait. A second signal exits at once; nothing acknowledged is lost
+/// then. A node whose system drive does not answer for 20 s stops by itself, in the same way.
 ///
 /// **SIGHUP** has the node read its settings and the map again ([`Stopper::reload`] too). A volume directory that is
 /// new there is opened and served: it must have been initialised (`deadwax volume add`), and the map must give it to
@@ -112,9 +115,12 @@ pub fn run(config: Config, on_ready: impl FnOnce(&Ready)) -> Result<(), Error> {
     check_machine()?;
     let _lock = init::lock(&config.dir)?;
     let (events, heard) = flume::bounded(EVENTS_MAX);
-    let signals = watch_signals(&events)?;
-    let result = serve(config, events, &mut Events::new(heard), on_ready);
+    let (ending, running) = Ending::new(config.drain_timeout());
+    let ending = Arc::new(ending);
+    let signals = watch_signals(&events, &ending)?;
+    let result = serve(config, events, &mut Events::new(heard), ending, on_ready);
     signals.close();
+    drop(running);
     result
 }
 
@@ -132,11 +138,11 @@ fn check_machine() -> Result<(), Error> {
 }
 
 /// The first signal to stop is an event; the second ends the process. SIGHUP is an event each time.
-fn watch_signals(events: &flume::Sender<Event>) -> Result<Handle, Error> {
+fn watch_signals(events: &flume::Sender<Event>, ending: &Arc<Ending>) -> Result<Handle, Error> {
     let fail = |why: io::Error| Error::Start { what: "the signal handlers".into(), why: why.to_string() };
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(fail)?;
     let handle = signals.handle();
-    let events = events.clone();
+    let (events, ending) = (events.clone(), Arc::clone(ending));
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
@@ -151,6 +157,7 @@ fn watch_signals(events: &flume::Sender<Event>) -> Result<Handle, Error> {
                     std::process::exit(EXIT_INTERRUPTED);
                 }
                 tracing::info!(signal, "stop: requests under way may end; a second signal exits at once");
+                ending.begin();
                 drop(events.try_send(Event::Stop));
             }
         })
@@ -162,6 +169,7 @@ fn serve(
     config: Config,
     events: flume::Sender<Event>,
     heard: &mut Events,
+    ending: Arc<Ending>,
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), Error> {
     let shards = config.shard_count();
@@ -179,9 +187,10 @@ fn serve(
             Source::Log(history)
         }
     };
-    let layout = layout::read(&config, shards, source)?;
+    let mut layout = layout::read(&config, shards, source)?;
+    let revival = Revival::new(events.clone(), layout.unsettled.take());
     let (core, inbox) = parts.is_some().then(Core::new).unzip();
-    let node = Arc::new(Node::new(config, identity, layout, calls, core));
+    let node = Arc::new(Node::new(config, identity, layout, calls, core, ending));
     // One for each shard, and one for the core.
     let pulse = Pulse::start(shards + 1, Some(Arc::clone(&node.under_way)))
         .map_err(|why| Error::Start { what: "the thread pulse".into(), why: why.to_string() })?;
@@ -203,22 +212,20 @@ fn serve(
         }
         Ok(())
     };
-    let result = until_stopped(&node, &events, heard, &commands, begin, on_ready);
+    let result = until_stopped(&node, &events, heard, &commands, (begin, revival), on_ready);
     // The core first: it asks the shards for things.
     if let Some(core) = &node.core {
         core.stop();
     }
-    for thread in driver {
-        drop(thread.join());
-    }
+    let mut driver = driver.into_iter();
+    driver.next().into_iter().for_each(|core| drop(core.join()));
     // Without commands to come the shards close their volumes and end.
     drop(commands);
-    for thread in threads {
-        // A shard that panicked has aborted the process.
-        drop(thread.join());
-    }
+    // The system drive's thread last: where that hangs all else is closed. One that panicked has aborted the process.
+    threads.into_iter().chain(driver).for_each(|thread| drop(thread.join()));
     result?;
     tracing::info!(node = node.id.short(), "stopped");
+    node.core.as_ref().map_or(Ok(()), |core| core.system.is_not_given_up())?;
     if let Some(unfit) = node.outdated.get() {
         return Err(Error::Protocol(*unfit));
     }
@@ -234,7 +241,7 @@ fn until_stopped(
     events: &flume::Sender<Event>,
     heard: &mut Events,
     commands: &[flume::Sender<Order>],
-    begin: impl FnOnce() -> Result<(), Error>,
+    (begin, mut revival): (impl FnOnce() -> Result<(), Error>, Revival),
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), Error> {
     let mut recovery = None;
@@ -248,8 +255,9 @@ fn until_stopped(
         let (id, address, shards) = (node.id, node.config.listen, commands.len());
         tracing::info!(node = id.short(), %address, shards, ?recovery, "serving");
         on_ready(&Ready { node: id, address, shards, recovery, stop: Stopper(events.clone()) });
-        command_until_stopped(node, commands, heard, &mut Revival::new(events.clone()));
+        command_until_stopped(node, commands, heard, &mut revival);
     }
+    node.ending.begin();
     send_all(commands, &Order::Drain);
     let mut drained = 0;
     while drained < commands.len() {
@@ -268,6 +276,7 @@ fn command_until_stopped(node: &Node, commands: &[flume::Sender<Order>], heard: 
     loop {
         if ticked.elapsed() >= TICK {
             ticked = Instant::now();
+            revival.settle(node, commands, heard);
             revival.tick(node, ticked);
         }
         match heard.next_within(TICK) {

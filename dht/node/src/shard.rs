@@ -25,6 +25,7 @@ use crate::admission::{Admission, HANDSHAKES_MAX, JOINS_MAX, Places};
 use crate::buffers::Buffers;
 use crate::counters::Counters;
 use crate::driver::{DriveLatency, Handle, Peers};
+use crate::ending::Ending;
 use crate::layout::Layout;
 use crate::refusal::Refusal;
 use crate::volumes::LocalVolume;
@@ -67,6 +68,7 @@ pub(crate) struct Node {
     pub(crate) outdated: OnceLock<Unfit>,
     /// What somebody waits for: connections that are in a request, pulls, volumes that are being opened.
     pub(crate) under_way: Arc<AtomicUsize>,
+    pub(crate) ending: Arc<Ending>,
     pub(crate) started: Instant,
 }
 
@@ -167,8 +169,9 @@ impl Node {
         layout: Layout,
         calls: Vec<flume::Sender<Call>>,
         core: Option<Handle>,
+        ending: Arc<Ending>,
     ) -> Self {
-        let Layout { id, cluster, epoch, members, volumes } = layout;
+        let Layout { id, cluster, epoch, members, volumes, unsettled: _ } = layout;
         Self {
             admission: Admission::new(members, &config),
             config,
@@ -189,6 +192,7 @@ impl Node {
             superseded: OnceLock::new(),
             outdated: OnceLock::new(),
             under_way: Arc::default(),
+            ending,
             started: Instant::now(),
         }
     }

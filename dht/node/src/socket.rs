@@ -5,6 +5,7 @@
 //! frame swaps it for one from the shard's pool. Writing: header and payload slices leave in one `sendmsg`. With TLS
 //! (`secure`) a session stands between: then bytes are decrypted into that buffer, and records of the slices are sent.
 
+mod pace;
 mod secure;
 
 use std::io::{self, IoSlice};
@@ -20,10 +21,10 @@ use deadwax_dht::wire::{
     BadFrame, BadMessage, FRAME_PAYLOAD_MAX, FrameHeader, HEADER_BYTES, Kind, Message, Newer, Stamp,
 };
 use deadwax_dht_tls::Session;
-use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use glommio::net::TcpStream;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 
+use self::pace::Paced;
 use crate::buffers::{Buffers, SMALL_BYTES};
 
 /// The most slices of one write: the kernel's limit (UIO_MAXIOV).
@@ -66,7 +67,7 @@ impl Chunk {
 
 /// One connection's socket.
 pub(crate) struct Socket {
-    stream: TcpStream,
+    stream: Paced,
     /// None: without TLS, or not yet.
     session: Option<Box<Session>>,
     buffers: Rc<Buffers>,
@@ -83,6 +84,7 @@ impl Socket {
         // Small replies wait 40 ms for a delayed acknowledgement without this.
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(stall))?;
+        let stream = Paced::new(stream);
         Ok(Self { stream, session: None, buffers, buffer: vec![0; SMALL_BYTES], unread: 0..0, newest })
     }
 
@@ -92,21 +94,38 @@ impl Socket {
     }
 
     pub(crate) fn fd(&self) -> RawFd {
-        self.stream.as_raw_fd()
+        self.stream.socket.as_raw_fd()
     }
 
     /// Whether the peer has closed, or has sent something that nobody asked for.
     pub(crate) fn is_closed(&self) -> bool {
         let mut byte = [0];
-        let peeked = recv(borrow(&self.stream), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        let peeked = recv(borrow(&self.stream.socket), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
         !matches!(peeked, Err(rustix::io::Errno::AGAIN))
     }
 
-    /// How long a read may wait for the peer's next bytes.
-    pub(crate) fn set_read_timeout(&self, timeout: Duration) {
-        if let Err(why) = self.stream.set_read_timeout(Some(timeout)) {
+    /// From now on a read may wait so long for the peer's next bytes, however few come then.
+    pub(crate) fn rest(&mut self, timeout: Duration) {
+        self.stream.rest();
+        self.set_read_timeout(timeout);
+    }
+
+    /// From now on a read may wait so long for the peer's next bytes, and in each such time that is spent waiting for the
+    /// peer a least number of bytes must move, either way.
+    pub(crate) fn press(&mut self, stall: Duration) {
+        self.stream.press(stall);
+        self.set_read_timeout(stall);
+    }
+
+    fn set_read_timeout(&self, timeout: Duration) {
+        if let Err(why) = self.stream.socket.set_read_timeout(Some(timeout)) {
             tracing::warn!(%why, "cannot set a read timeout");
         }
+    }
+
+    /// Waits for the first byte of a frame.
+    pub(crate) async fn begins(&mut self) -> Result<(), ReceiveError> {
+        self.fill(1).await
     }
 
     /// The next frame's header. Its payload is read by [`payload`](Self::payload) next.
@@ -254,7 +273,7 @@ impl Socket {
         }
         IoSlice::advance_slices(&mut slices, 0);
         while !slices.is_empty() {
-            let sent = match try_write(&self.stream, &slices[..slices.len().min(SLICES_MAX)]) {
+            let sent = match self.stream.try_write(&slices[..slices.len().min(SLICES_MAX)]) {
                 Ok(sent) => sent,
                 Err(rustix::io::Errno::INTR) => continue,
                 // glommio waits for the socket itself, then sends from the first slice; the rest goes vectored again.
@@ -277,7 +296,7 @@ impl Socket {
                     return;
                 }
             }
-            if self.stream.shutdown(Shutdown::Write).await.is_err() {
+            if self.stream.socket.shutdown(Shutdown::Write).await.is_err() {
                 return;
             }
             let mut dropped = self.unread.len();

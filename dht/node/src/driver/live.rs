@@ -15,6 +15,7 @@ use glommio::timer::sleep;
 use super::clock::Jumps;
 use super::links::Links;
 use super::system_thread::{self, Order};
+use super::system_watch::{DOWN_S, Looks, SILENT_S};
 use super::takedowns::Desk;
 use super::{Asked, Inbox, Told, Word, now_ms};
 use crate::events::Event;
@@ -86,13 +87,14 @@ pub(crate) struct Driver {
     pub(super) commands: HashMap<u64, flume::Sender<CommandAnswer>>,
     /// Who waits for something of the takedowns.
     pub(super) desk: Desk,
+    looks: Looks,
     numbers: u64,
     /// What the shards were told last.
     epoch: u64,
 }
 
 impl Driver {
-    /// Starts the core's thread and the system drive's. Volumes that are open are told to the core at once.
+    /// Starts the core's thread and the system drive's, in this order. Volumes that are open are told to the core at once.
     pub(crate) fn spawn(
         node: Arc<Node>,
         inbox: Inbox,
@@ -120,10 +122,10 @@ impl Driver {
                     let links = Links::new(Arc::clone(&node));
                     let core = Core::start(now_ms(), config, found.kept);
                     let (requests, epochs, commands) = (HashMap::new(), HashMap::new(), HashMap::new());
-                    let (desk, numbers, epoch) = (Desk::default(), 0, 0);
-                    let driver =
-                        Self { node, core, links, orders, events, requests, epochs, commands, desk, numbers, epoch };
-                    driver.live(inbox).await;
+                    let (desk, looks, numbers, epoch) = (Desk::default(), Looks::default(), 0, 0);
+                    Self { node, core, links, orders, events, requests, epochs, commands, desk, looks, numbers, epoch }
+                        .live(inbox)
+                        .await;
                 });
             })
             .map_err(|why| fail(why.to_string()))?;
@@ -235,6 +237,22 @@ impl Driver {
             self.step(Input::Latency { micros });
         }
         self.links.tidy();
+        self.watch_system();
+    }
+
+    /// Looks whether the system drive answers.
+    fn watch_system(&mut self) {
+        let node = Arc::clone(&self.node);
+        let Some(core) = &node.core else { return };
+        match self.looks.look(&core.system) {
+            SILENT_S => tracing::error!(seconds = SILENT_S, "the system drive does not answer"),
+            DOWN_S => {
+                tracing::error!(seconds = DOWN_S, "the system drive hangs: the node goes down");
+                node.ending.begin();
+                drop(self.events.try_send(Event::Stop));
+            }
+            _ => {}
+        }
     }
 
     /// A number of the driver's own, that nothing else has.

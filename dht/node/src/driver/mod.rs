@@ -8,11 +8,13 @@
 //! them, and waits for the core's last word where the asker's answer depends on it.
 //!
 //! **What happens on each failure.** *The core's queue is full:* requests are Busy, messages are lost, as on any
-//! network. *The system drive fails:* the process ends: nobody knows what it kept. *Another process of the node's name
-//! started later, or the cluster is finalised at a version of the protocol that it does not speak:* this one stops.
+//! network. *The system drive fails, or hangs for 20 s:* the process ends: nobody knows what it kept. *Another process of
+//! the node's name started later, or the cluster is finalised at a version of the protocol that it does not speak:* this
+//! one stops.
 //!
 //! **Where to start.** `live` is the core's loop, `effects` does what it says; `turn` is a request's part, `links` the
-//! connections to other nodes, `pull` fetches a track from one, `system_thread` keeps, `takedowns` is the log's clients.
+//! connections to other nodes, `pull` fetches a track from one, `system_thread` keeps, watched by `system_watch`, `takedowns`
+//! is the log's clients.
 
 mod clock;
 mod effects;
@@ -22,6 +24,7 @@ mod live;
 mod peer;
 mod pull;
 mod system_thread;
+mod system_watch;
 mod takedowns;
 mod turn;
 
@@ -38,12 +41,16 @@ pub(crate) use self::clock::now_ms;
 pub(crate) use self::latency::DriveLatency;
 pub(crate) use self::live::{Driver, Parts};
 pub(crate) use self::pull::Peers;
+use self::system_watch::SystemWatch;
 pub(crate) use self::takedowns::{Taken, news};
-pub(crate) use self::turn::{Turn, Wish, Word, stored_at_once};
+pub(crate) use self::turn::{Late, Turn, Wish, Word};
+use crate::admission::Places;
 use crate::refusal::Refusal;
 
 /// The most requests and messages that wait for the core.
 const ASKED_MAX: usize = 4096;
+/// The most puts whose bytes came with them that are under way, or wait for the core's word.
+const LATE_MAX: usize = 1_024;
 /// The most bytes of messages that wait for it, as they came: one of the longest and thousands of the others.
 const HEARD_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + (4 << 20);
 
@@ -86,7 +93,10 @@ impl Drop for Room {
     }
 }
 
-/// Something that it must be told: it comes of what is under way, and so there is no more of it than of that.
+/// Something that it must be told, so this queue refuses nothing: each of what may be told has its bound where it begins.
+/// Requests that the core let in are bounded by its admission, those that it did not by [`ASKED_MAX`], each told of once;
+/// puts whose bytes came with them by [`LATE_MAX`], two things each; what the core itself began (lists, pulls, what is kept,
+/// messages that are lost) by the core; damage by the tracks that there are, each once.
 pub(crate) enum Told {
     Input(Input),
     /// A put is stored that did not ask to begin; answered by one word.
@@ -101,8 +111,10 @@ pub(crate) enum Told {
 pub(crate) struct Handle {
     asked: flume::Sender<Asked>,
     told: flume::Sender<Told>,
+    late: Places<LATE_MAX>,
     numbers: AtomicU64,
     heard_bytes: Arc<AtomicUsize>,
+    pub(crate) system: SystemWatch,
 }
 
 /// The core's end of it.
@@ -116,7 +128,14 @@ impl Handle {
         let (asked, from_asked) = flume::bounded(ASKED_MAX);
         let (told, from_told) = flume::unbounded();
         (
-            Self { asked, told, numbers: AtomicU64::new(1), heard_bytes: Arc::default() },
+            Self {
+                asked,
+                told,
+                late: Places::default(),
+                numbers: AtomicU64::new(1),
+                heard_bytes: Arc::default(),
+                system: SystemWatch::default(),
+            },
             Inbox { asked: from_asked, told: from_told },
         )
     }
@@ -165,13 +184,15 @@ impl Handle {
 
     /// Has a command carried out, or foretold. Where nobody waits for the answer any more, it goes on all the same.
     pub(crate) async fn command(&self, command: Box<Command>, forecast: bool) -> Result<CommandAnswer, Refusal> {
+        self.system.answers()?;
         let (answer, answered) = flume::bounded(1);
         self.ask(Asked::Command { command, forecast, answer })?;
         answered.recv_async().await.map_err(|_| Refusal::shard_ended())
     }
 
-    /// How the core stands.
+    /// How the core stands. Busy while its system drive does not answer: who asks is to see that the node is not well.
     pub(crate) async fn status(&self) -> Result<Box<CoreStatus>, Refusal> {
+        self.system.answers()?;
         let (answer, answered) = flume::bounded(1);
         self.ask(Asked::Status(answer))?;
         answered.recv_async().await.map_err(|_| Refusal::shard_ended())

@@ -14,8 +14,10 @@ use crate::refusal::Refusal;
 use crate::shard::Node;
 use crate::socket::{ReceiveError, Received, Socket};
 
-/// How long a node may take to accept a connection, and to answer the first word.
+/// How long a node may take to accept a connection, and for the next bytes until it has greeted.
 const CONNECT: Duration = Duration::from_secs(4);
+/// How long it may take to greet, however many parts that comes in.
+const GREETING: Duration = Duration::from_secs(8);
 /// How long it may take for the next bytes, either way.
 const STALL: Duration = Duration::from_secs(15);
 
@@ -60,9 +62,23 @@ impl Peer {
         let stream = TcpStream::connect_timeout(resolve(address).await?, CONNECT)
             .await
             .map_err(|why| PeerError::Lost(why.to_string()))?;
+        let late = async {
+            sleep(GREETING).await;
+            Err(PeerError::Lost(format!("it did not greet within {} s", GREETING.as_secs())))
+        };
+        futures_lite::future::or(Self::greet(node, buffers, stream, meant), late).await
+    }
+
+    /// Finds out who is there, and says who this node is.
+    async fn greet(
+        node: &Node,
+        buffers: Rc<Buffers>,
+        stream: TcpStream,
+        meant: Option<NodeId>,
+    ) -> Result<Self, PeerError> {
         let spoken = node.config.protocols();
         let mut socket = Socket::new(stream, buffers, STALL, spoken.newest())?;
-        socket.set_read_timeout(CONNECT);
+        socket.rest(CONNECT);
         let proved = secure(node, &mut socket, meant).await?;
         let mut peer = Self { socket, node: node.id, request: 0 };
         let hello = Message::Hello {
@@ -83,7 +99,7 @@ impl Peer {
                 peer.socket.agree_on(protocol.min(spoken.newest()));
                 let own = Message::Introduction { node: node.id, address: node.config.advertised() };
                 peer.send(node, &own).await?;
-                peer.socket.set_read_timeout(STALL);
+                peer.socket.rest(STALL);
                 Ok(peer)
             }
             other => Err(unexpected(&other)),
@@ -118,11 +134,7 @@ impl Peer {
 /// in particular is, a node of the map: what a stranger says of the cluster is of no worth.
 async fn secure(node: &Node, socket: &mut Socket, meant: Option<NodeId>) -> Result<Option<NodeId>, PeerError> {
     let Some(identity) = &node.identity else { return Ok(None) };
-    let late = async {
-        sleep(CONNECT).await;
-        Err(std::io::ErrorKind::TimedOut.into())
-    };
-    let id = futures_lite::future::or(socket.secure(identity.connect()), late).await?;
+    let id = socket.secure(identity.connect()).await?;
     match meant {
         Some(meant) if meant != id => {
             Err(PeerError::Lost(format!("whoever is there has the key of {id}, not of {meant}")))

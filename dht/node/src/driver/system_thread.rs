@@ -51,12 +51,14 @@ pub(super) fn spawn(node: Arc<Node>, system: System) -> Result<(flume::Sender<Or
 }
 
 fn work(node: &Node, mut system: System, given: &flume::Receiver<Order>) -> Result<(), Error> {
+    let watch = &node.core.as_ref().expect("it keeps what a core wants kept").system;
     let mut reads = VecDeque::new();
     loop {
         let mut next = if reads.is_empty() { given.recv().ok() } else { given.try_recv().ok() };
         if next.is_none() && reads.is_empty() {
             return Ok(());
         }
+        let _there = watch.at_drive();
         let (mut group, mut for_core) = (Vec::new(), None);
         while let Some(order) = next {
             match order {

@@ -93,6 +93,7 @@ impl Handle {
     /// Takes a track down; answered when a majority of the takedowns' members has it, or when it is clear that it will not
     /// soon.
     pub(crate) async fn take_down(&self, track: TrackId, reason: String) -> Result<Taken, Refusal> {
+        self.system.answers()?;
         let (answer, answered) = flume::bounded(1);
         self.ask(Asked::OfTakedowns(TakedownAsked::TakeDown { track, reason, answer }))?;
         answered.recv_async().await.unwrap_or_else(|_| Err(Refusal::shard_ended()))

@@ -8,7 +8,8 @@ use deadwax_dht::core::{Done, Finished, Input, Refused, Request, Verb};
 use deadwax_dht::wire::{ErrorCode, Message};
 use deadwax_track::TrackId;
 
-use super::{Asked, now_ms};
+use super::{Asked, Handle, LATE_MAX, now_ms};
+use crate::admission::Place;
 use crate::refusal::Refusal;
 use crate::shard::{Node, Shard};
 
@@ -109,15 +110,39 @@ impl Drop for Turn {
     }
 }
 
-/// What may be told of a put that is durable, or was, and that did not ask to begin.
-pub(crate) async fn stored_at_once(shard: &Rc<Shard>, wish: &Wish) -> Result<Option<u64>, Refusal> {
-    let Some(core) = &shard.node.core else { return Ok(None) };
-    let (word, words) = flume::bounded(1);
-    core.tell_stored_at_once(wish.request(core.number()), word);
-    match words.recv_async().await {
-        Ok(Word::Finished(finished)) => last_word(finished),
-        Ok(Word::Refused(why)) => Err(refused(shard, wish, why).await),
-        Ok(Word::Go) | Err(_) => Err(Refusal::shard_ended()),
+/// A put whose bytes came with it: the core hears of it when it is stored, and must hear of it then. So it takes its place
+/// among them before it begins, and has it until the core has said its word.
+pub(crate) struct Late<'a> {
+    wish: Wish,
+    _place: Option<Place<'a>>,
+}
+
+impl<'a> Late<'a> {
+    /// It may begin, unless too many are under way. Without a core all may.
+    pub(crate) fn begin(core: Option<&'a Handle>, wish: Wish) -> Result<Self, Refusal> {
+        let _place = match core {
+            Some(core) => Some(core.late.enter().ok_or_else(|| {
+                Refusal::new(ErrorCode::Busy, format!("{LATE_MAX} small puts are under way, or wait for the core"))
+            })?),
+            None => None,
+        };
+        Ok(Self { wish, _place })
+    }
+
+    /// It is durable, or was before. What may be told of it.
+    pub(crate) async fn stored(self, shard: &Rc<Shard>) -> Result<Option<u64>, Refusal> {
+        let Some(core) = &shard.node.core else { return Ok(None) };
+        match self.tell(core).recv_async().await {
+            Ok(Word::Finished(finished)) => last_word(finished),
+            Ok(Word::Refused(why)) => Err(refused(shard, &self.wish, why).await),
+            Ok(Word::Go) | Err(_) => Err(Refusal::shard_ended()),
+        }
+    }
+
+    fn tell(&self, core: &Handle) -> flume::Receiver<Word> {
+        let (word, words) = flume::bounded(1);
+        core.tell_stored_at_once(self.wish.request(core.number()), word);
+        words
     }
 }
 
@@ -180,4 +205,32 @@ fn taken_down(number: u64) -> Refusal {
 
 fn moved(epoch: u64) -> Refusal {
     Refusal::new(ErrorCode::Moved { epoch }, format!("the track is held elsewhere by the map of epoch {epoch}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Told;
+    use super::*;
+
+    #[test]
+    fn small_puts_beyond_what_may_wait_for_the_core_are_busy_and_it_hears_of_each_that_is_stored() {
+        let (core, inbox) = Handle::new();
+        let track = TrackId::of(b"a small one");
+        let wish = Wish { verb: Verb::Put, volume: VolumeId::from_bytes([1; 16]), track, epoch: 1, within_ms: 1_000 };
+        let mut begun: Vec<Late<'_>> = (0..LATE_MAX)
+            .map(|_| Late::begin(Some(&core), wish).unwrap_or_else(|why| panic!("{}", why.message)))
+            .collect();
+        let is_busy = || Late::begin(Some(&core), wish).is_err_and(|why| why.code == ErrorCode::Busy);
+        assert!(is_busy());
+        // Stored, each waits for the core, which is slow.
+        let words: Vec<_> = begun.iter().map(|late| late.tell(&core)).collect();
+        assert!(is_busy() && inbox.told.len() == LATE_MAX);
+        for word in &words {
+            let Ok(Told::StoredAtOnce(_, told)) = inbox.told.try_recv() else { panic!("each is told") };
+            told.send(Word::Finished(Finished::Stored { epoch: 1 })).expect("it waits");
+            assert!(matches!(word.try_recv(), Ok(Word::Finished(_))));
+        }
+        begun.pop();
+        assert!(Late::begin(Some(&core), wish).is_ok(), "one has gone");
+    }
 }

@@ -4,10 +4,9 @@ use std::io::{self, IoSlice};
 
 use deadwax_dht::NodeId;
 use deadwax_dht_tls::{Read, Session, TlsError};
-use futures_lite::{AsyncReadExt, AsyncWriteExt};
-use glommio::net::TcpStream;
 
-use super::{ReceiveError, Socket, try_write};
+use super::pace::Paced;
+use super::{ReceiveError, Socket};
 use crate::buffers::SMALL_BYTES;
 
 /// The first byte of a TLS connection: a record of the handshake (RFC 8446, section 5.1).
@@ -16,7 +15,7 @@ const HANDSHAKE: u8 = 22;
 impl Socket {
     /// Whether the peer speaks TLS, by the first byte that it sent.
     pub(crate) async fn begins_secure(&mut self) -> Result<bool, ReceiveError> {
-        self.fill(1).await?;
+        self.begins().await?;
         Ok(self.bytes(1)[0] == HANDSHAKE)
     }
 
@@ -47,7 +46,7 @@ impl Socket {
 }
 
 /// Reads some bytes; 0 where no more come.
-pub(super) async fn read(stream: &mut TcpStream, session: &mut Session, into: &mut [u8]) -> io::Result<usize> {
+pub(super) async fn read(stream: &mut Paced, session: &mut Session, into: &mut [u8]) -> io::Result<usize> {
     // For a large frame many records are read at once.
     let least = if into.len() > SMALL_BYTES { usize::MAX } else { 1 };
     loop {
@@ -58,7 +57,7 @@ pub(super) async fn read(stream: &mut TcpStream, session: &mut Session, into: &m
             Ok(Read::Wanting) => {}
             Err(why) => {
                 // The alert goes out if the socket takes it at once.
-                let _ = try_write(stream, &[IoSlice::new(session.outgoing())]);
+                let _ = stream.try_write(&[IoSlice::new(session.outgoing())]);
                 return Err(why.into());
             }
         }
@@ -70,11 +69,7 @@ pub(super) async fn read(stream: &mut TcpStream, session: &mut Session, into: &m
 }
 
 /// Writes all slices.
-pub(super) async fn write(
-    stream: &mut TcpStream,
-    session: &mut Session,
-    mut slices: &mut [IoSlice<'_>],
-) -> io::Result<()> {
+pub(super) async fn write(stream: &mut Paced, session: &mut Session, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
     loop {
         session.write(&mut slices)?;
         if session.outgoing().is_empty() {
@@ -85,9 +80,9 @@ pub(super) async fn write(
 }
 
 /// Sends what the session has to send.
-pub(super) async fn send(stream: &mut TcpStream, session: &mut Session) -> io::Result<()> {
+pub(super) async fn send(stream: &mut Paced, session: &mut Session) -> io::Result<()> {
     while !session.outgoing().is_empty() {
-        let sent = match try_write(stream, &[IoSlice::new(session.outgoing())]) {
+        let sent = match stream.try_write(&[IoSlice::new(session.outgoing())]) {
             Ok(sent) => sent,
             Err(rustix::io::Errno::INTR) => continue,
             Err(rustix::io::Errno::AGAIN) => stream.write(session.outgoing()).await?,

@@ -1,7 +1,9 @@
 //! What a node must bear: nonsense, lies, cuts and stalls. Each is answered in words, and harms nothing stored.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use deadwax_dht::wire::{ErrorCode, FrameHeader, HEADER_BYTES, Kind, Message, PROTOCOL_VERSION};
 use deadwax_dht::{ClusterId, NodeId, VolumeId};
@@ -275,6 +277,52 @@ fn stalled_clients_hold_nobody_and_are_ended() {
     wait_for_abort(&site, 1);
     while peer.status().counters["gets_aborted"] == 0 {}
     assert_eq!(peer.has(volume, TrackId::of(&other)), Message::Absent);
+}
+
+/// Whether the node has closed the connection, whatever came before.
+fn is_closed(peer: &Peer) -> bool {
+    peer.socket.set_nonblocking(true).expect("set");
+    let peeked = peer.socket.peek(&mut [0; 1]);
+    peer.socket.set_nonblocking(false).expect("set");
+    !peeked.is_err_and(|why| why.kind() == ErrorKind::WouldBlock)
+}
+
+#[test]
+fn who_trickles_is_ended_though_he_is_never_silent_and_who_is_slow_is_not() {
+    for mut site in [Site::new(1, 2), Site::secure()] {
+        site.config.stall_timeout_s = 1;
+        let _node = site.start();
+        let volume = site.volumes[0];
+        // One sends a track byte by byte; one a request.
+        let (slow, bytes) = (audio(1, 500_000), audio(2, 1_000_000));
+        let mut writer = site.connect();
+        assert_eq!(writer.begin_put(volume, TrackId::of(&bytes), 1_000_000, &tags("drops")), Message::Ready);
+        let mut asker = site.connect();
+        let put = Message::Put { volume, id: TrackId::of(&slow), bytes: 1, tags: tags(&"long".repeat(1_000)) };
+        let request = put.frame(asker.stamp());
+        let mut honest = site.connect();
+        assert_eq!(honest.begin_put(volume, TrackId::of(&slow), 500_000, &tags("slow")), Message::Ready);
+
+        let (began, mut parts) = (Instant::now(), slow.chunks(10_000));
+        for (byte, of_request) in bytes.chunks(1).zip(request.chunks(1)) {
+            if is_closed(&writer) && is_closed(&asker) {
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "they are borne");
+            // They may be closed by now.
+            let header = FrameHeader::new(Kind::Data, writer.stamp(), [byte]).encode();
+            drop(writer.write(&[&header[..], byte].concat()));
+            drop(asker.write(of_request));
+            if let Some(part) = parts.next() {
+                honest.send_data(part, part.len());
+            }
+            sleep(Duration::from_millis(50));
+        }
+        parts.for_each(|part| honest.send_data(part, part.len()));
+        assert!(matches!(honest.reply(), Message::Stored { already: false, .. }));
+        wait_for_abort(&site, 1);
+        assert_eq!(site.connect().has(volume, TrackId::of(&bytes)), Message::Absent);
+    }
 }
 
 #[test]

@@ -6,12 +6,13 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use deadwax_dht::VolumeId;
 use deadwax_dht::wire::{ErrorCode, Message, VolumeState, VolumeStatus};
-use deadwax_node::{Error, init};
+use deadwax_dht::{Map, VolumeId};
+use deadwax_node::{Error, init, rejoin};
 use deadwax_track::{ByteRange, Partition, TrackId};
 
-use crate::cluster::{Site, place};
+use crate::cluster::{Running, Site, place};
+use crate::heal::{HEALED, has, put, until};
 use crate::peer::{audio, tags};
 
 /// How long a test waits for what must happen within seconds.
@@ -104,11 +105,11 @@ fn a_drive_that_vanishes_is_fenced_on_all_shards_and_comes_back_with_a_reload() 
 }
 
 /// A small file system of its own, where the system permits; unmounted when dropped.
-struct Drive(PathBuf);
+pub(crate) struct Drive(pub(crate) PathBuf);
 
 impl Drive {
     /// None: this process may not mount.
-    fn mount(at: &Path) -> Option<Self> {
+    pub(crate) fn mount(at: &Path) -> Option<Self> {
         let image = at.with_extension("image");
         fs::File::create(&image).and_then(|file| file.set_len(256 << 20)).expect("an image");
         fs::create_dir_all(at).expect("made");
@@ -121,13 +122,13 @@ impl Drive {
     }
 
     /// All that would change the file system waits until the answer is dropped.
-    fn freeze(&self) -> Frozen<'_> {
+    pub(crate) fn freeze(&self) -> Frozen<'_> {
         assert!(tool("fsfreeze", &[Path::new("--freeze"), &self.0]), "fsfreeze");
         Frozen(self)
     }
 }
 
-struct Frozen<'a>(&'a Drive);
+pub(crate) struct Frozen<'a>(&'a Drive);
 
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {
@@ -192,6 +193,36 @@ fn a_file_system_that_hangs_is_fenced_within_5_s_and_comes_back_by_itself_once_i
     peer.put(volume, &lost, "again");
     drop(peer);
     node.stop();
+}
+
+#[test]
+fn a_drive_that_hangs_while_its_node_rejoins_is_fenced_once_the_map_has_come_and_comes_back_by_itself() {
+    let mut sites = Site::trio();
+    let Some(drive) = Drive::mount(&sites[2].path("drive")) else { return };
+    let there = drive.0.join("volume");
+    assert!(tool("cp", &[Path::new("-r"), sites[2].volume_dir(0), &there]), "copied");
+    sites[2].config.volumes = vec![there, sites[2].path("second")];
+    let entry = init(&sites[2].config, &place()).expect("initialises");
+    // The map's file is of a time when the node had another drive.
+    let mut spec = Map::load(&sites[2].config.map).expect("saved").spec().clone();
+    let known = spec.nodes.iter_mut().find(|node| node.id == sites[2].node).expect("it is mapped");
+    known.volumes = entry.volumes[1..].to_vec();
+    Map::new(spec).expect("a good map").save(&sites[2].config.map).expect("saved");
+    fs::remove_dir_all(sites[2].config.dir.join("system")).expect("it was there");
+    rejoin(&sites[2].config).expect("nothing is there");
+    let mut running = vec![sites[0].start(), sites[1].start()];
+    let id = put(&sites[0], &audio(1, 300_000));
+
+    let frozen = drive.freeze();
+    running.push(sites[2].start());
+    let volume = sites[2].volumes[0];
+    let fenced = volume_once(&sites[2], volume, |volume| volume.state == VolumeState::Fenced);
+    assert!(fenced.reason.as_ref().is_some_and(|why| why.contains("did not answer")), "{fenced:?}");
+    assert_eq!(sites[2].connect().error(&Message::Has { volume, id }).0, ErrorCode::Fenced);
+    drop(frozen);
+    volume_once(&sites[2], volume, |volume| volume.state == VolumeState::Serving);
+    until("it has the track", HEALED, || has(&sites[2], id));
+    running.into_iter().for_each(Running::stop);
 }
 
 /// Waits until the node, which is in this process, probes a drive.

@@ -14,6 +14,7 @@ mod requests;
 mod scrubs;
 mod secure;
 mod speed;
+mod system_drive;
 mod takedowns;
 mod tokens;
 mod versions;

@@ -20,7 +20,7 @@ fn command(peer: &mut Peer, command: Command, forecast: bool) -> CommandAnswer {
     }
 }
 
-fn core_status(peer: &mut Peer) -> Option<CoreStatus> {
+pub(crate) fn core_status(peer: &mut Peer) -> Option<CoreStatus> {
     match peer.ask(&Message::AskCore) {
         Message::CoreStatus(status) => status.map(|status| *status),
         other => panic!("{other:?} answers how the core stands"),

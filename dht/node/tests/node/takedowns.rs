@@ -13,7 +13,7 @@ use crate::heal::{HEALED, put, read, until};
 use crate::peer::{audio, tags};
 
 /// Takes a track down, once the node may.
-fn issue(site: &Site, id: TrackId) -> u64 {
+pub(crate) fn issue(site: &Site, id: TrackId) -> u64 {
     let request = Message::Feed(Feed::Issue { id, reason: "a court's order".to_owned() });
     until("the takedown is acknowledged", HEALED, || match site.connect().ask(&request) {
         Message::Feed(Feed::Issued { number, have, members: 3 }) if have >= 2 => Ok(number),
