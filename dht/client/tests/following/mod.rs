@@ -135,6 +135,23 @@ async fn what_one_holder_lacks_is_found_once_it_has_it_or_is_gone() {
 }
 
 #[tokio::test]
+async fn what_a_holder_said_that_did_not_give_the_pages_is_not_believed() {
+    let cluster = Cluster::start().await;
+    // The first peer is compared with, another one gives the pages.
+    let gives_first = |partition: &u16| cluster.order(&in_partition(*partition, 1))[0];
+    let partition = (0..).find(|partition| gives_first(partition) != 0).expect("orders differ");
+    let (giver, more) = (gives_first(&partition), in_partition(partition, 3));
+    add(&cluster, &[0, 1, 2], &tracks([partition], 2));
+    add(&cluster, &[0, 3 - giver], &[more]);
+    let mut follower = cluster.client.follow_tracks(SeenTracks::default());
+    assert_eq!(pass(&mut follower).await, Ok(tracks([partition], 2)));
+    assert_eq!(pass(&mut follower).await, Ok(Vec::new()), "the one that lacks it has what was seen");
+    add(&cluster, &[giver], &[more]);
+    assert_eq!(pass(&mut follower).await, Ok(tracks([partition], 3)));
+    assert_eq!(pass(&mut follower).await, Ok(Vec::new()));
+}
+
+#[tokio::test]
 async fn a_holder_that_lost_everything_has_nothing_read_again_and_hides_nothing() {
     let stored = tracks(0..40, 2);
     let cluster = cluster_of(&[1, 2], &stored).await;
