@@ -32,7 +32,12 @@ impl Core {
             up: up as u64,
             down: down as u64,
             not_up: not_up.collect(),
-            warnings: parted.chain(held).chain(self.outages.sentences(self.now)).take(WARNINGS_MAX).map(sentence).collect(),
+            warnings: parted
+                .chain(held)
+                .chain(self.outages.sentences(self.now))
+                .take(WARNINGS_MAX)
+                .map(sentence)
+                .collect(),
         }
     }
 
