@@ -56,7 +56,7 @@ fn read(stream: &mut TcpStream, headless: bool, sink: &mut dyn FnMut(u16, u64, &
     let mut buffer = vec![0; 256 * 1024];
     let mut filled = 0;
     let (status, head_bytes, bytes) = loop {
-        let got = stream.read(&mut buffer[filled..]).map_err(failed)?;
+        let got = some(stream, &mut buffer[filled..])?;
         if got == 0 || filled > HEAD_BYTES_MAX {
             return Err(Answer::Broken(format!("no head of a reply in {} bytes", filled + got)));
         }
@@ -74,7 +74,7 @@ fn read(stream: &mut TcpStream, headless: bool, sink: &mut dyn FnMut(u16, u64, &
     sink(status, 0, &buffer[head_bytes..filled]);
     while at < bytes {
         let waits = Instant::now();
-        let got = stream.read(&mut buffer).map_err(failed)?;
+        let got = some(stream, &mut buffer)?;
         pause = pause.max(waits.elapsed());
         if got == 0 {
             return Err(Answer::Broken(format!("closed after {at} of {bytes} bytes")));
@@ -86,6 +86,16 @@ fn read(stream: &mut TcpStream, headless: bool, sink: &mut dyn FnMut(u16, u64, &
         return Err(Answer::Wrong(format!("{at} bytes came, {bytes} were announced")));
     }
     Ok(Reply { status, bytes, pause })
+}
+
+/// The next bytes. A socket with a timeout is interrupted where this process is held up for a while: that is no answer.
+fn some(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<usize, Answer> {
+    loop {
+        match stream.read(buffer) {
+            Err(why) if why.kind() == ErrorKind::Interrupted => {}
+            other => return other.map_err(failed),
+        }
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
