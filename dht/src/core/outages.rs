@@ -82,7 +82,7 @@ impl Core {
         self.own_outages.look_at.unwrap_or(u64::MAX)
     }
 
-    /// Which drives are out, and which of them are lost, may have changed.
+    /// Which drives are lost may have changed.
     pub(super) fn tell_planner_of_outages(&mut self) {
         let Some(layout) = self.layout().cloned() else { return };
         let map = layout.map();
@@ -92,9 +92,9 @@ impl Core {
         };
         let lost: BTreeSet<VolumeId> =
             self.outages.lost().iter().filter(|volume| !is_braked(volume)).copied().collect();
-        let (now, out) = (self.now, self.outages.out().copied().collect());
+        let now = self.now;
         if let Some(rebalance) = self.planner_mut() {
-            rebalance.set_out(now, out, lost);
+            rebalance.set_lost(now, lost);
             self.touch(Part::Planner);
         }
     }

@@ -102,11 +102,6 @@ impl Outages {
         self.all.is_empty() && self.brakes.is_empty()
     }
 
-    /// Those that are out, leaving ones among them.
-    pub(crate) fn out(&self) -> impl Iterator<Item = &VolumeId> {
-        self.all.keys()
-    }
-
     /// Those that are not leaving, and were out for [`SILENCE_MS`] without a break, where no brake holds.
     pub(crate) const fn lost(&self) -> &BTreeSet<VolumeId> {
         &self.lost

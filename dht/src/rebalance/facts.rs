@@ -1,4 +1,4 @@
-//! What an epoch says of volumes: who is dead and who leaves; and who leaves because it is lost.
+//! What an epoch says of volumes: who is dead and who leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,31 +6,28 @@ use std::sync::Arc;
 use crate::VolumeId;
 use crate::log::{State, Transition};
 
-/// Built anew only where nodes, the dead, the leaving or the lost change.
-#[derive(PartialEq, Eq, Debug, Default)]
+/// Built anew only where nodes, the dead or the leaving change.
+#[derive(Debug, Default)]
 pub(super) struct Facts {
     /// The volumes of dead nodes, their zones, and when the node was first seen to be dead here.
     dead: BTreeMap<VolumeId, (Arc<str>, u64)>,
     leaving: BTreeSet<VolumeId>,
-    /// Those of the leaving that are out, while their nodes live: they have nothing to give.
-    lost: BTreeSet<VolumeId>,
 }
 
 impl Facts {
-    /// What `state` says, seen at `now` (ms) by who knew `earlier`, where these drives are `out`.
-    pub(super) fn of(state: &State, earlier: &Self, out: &BTreeSet<VolumeId>, now: u64) -> Self {
+    /// What `state` says, seen at `now` (ms) by who knew `earlier`.
+    pub(super) fn of(state: &State, earlier: &Self, now: u64) -> Self {
         let mut dead = BTreeMap::new();
         for node in state.spec().nodes.iter().filter(|node| state.dead().contains(&node.id)) {
             let zone: Arc<str> = node.zone.as_str().into();
             let since = |volume| earlier.dead_since(volume).unwrap_or(now);
             dead.extend(node.volumes.iter().map(|volume| (volume.id, (zone.clone(), since(&volume.id)))));
         }
-        let lost = state.leaving().intersection(out).copied().collect();
-        Self { dead, leaving: state.leaving().clone(), lost }
+        Self { dead, leaving: state.leaving().clone() }
     }
 
     pub(super) fn is_live(&self, volume: &VolumeId) -> bool {
-        !self.dead.contains_key(volume) && !self.lost.contains(volume)
+        !self.dead.contains_key(volume)
     }
 
     /// Since when a volume's node is known here to be dead, if it is.

@@ -13,7 +13,7 @@ pub struct Progress {
     pub synced: usize,
     /// Arrived; the old copies are to be released.
     pub settled: usize,
-    /// Waiting: a holder is dead, or a drive that is lost and leaves.
+    /// Waiting: a holder is dead.
     pub waiting_copies: usize,
     /// Waiting: zones or racks are not as they could be.
     pub waiting_zones: usize,
@@ -23,7 +23,7 @@ pub struct Progress {
     pub waiting_balance: usize,
     /// Held by a brake: a holder was declared dead in a zone where a mass vanished, or shares are off for that reason.
     pub braked: usize,
-    /// No live copy is left: only its dead holders, or lost drives, could bring it back.
+    /// No live copy is left: only its dead holders could bring it back.
     pub lost: usize,
     /// Something changed since the last plan: there may be more to move.
     pub planning: bool,

@@ -14,7 +14,7 @@ use crate::{BadMap, Map, MapSpec, Override, VolumeId};
 /// Why a partition is to move, the most urgent first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Reason {
-    /// A holder is dead, or a drive that is lost and leaves: there are fewer copies than the policy wants.
+    /// A holder is dead: there are fewer copies than the policy wants.
     Copies,
     /// Copies lie on other zones or racks than they could.
     Zones,

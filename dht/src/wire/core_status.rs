@@ -78,7 +78,7 @@ pub struct MoveStatus {
     pub synced: u64,
     /// Arrived; the old copies are to be released.
     pub settled: u64,
-    /// Waiting: a holder is dead, or a drive that is lost and leaves.
+    /// Waiting: a holder is dead.
     pub waiting_copies: u64,
     /// Waiting: zones or racks are not as they could be.
     pub waiting_zones: u64,

@@ -5,19 +5,12 @@ use std::collections::BTreeSet;
 use super::{Purpose, Rebalance};
 use crate::VolumeId;
 use crate::log::{Change, MOVES_MAX};
-use crate::rebalance::facts::Facts;
 
 impl Rebalance {
-    /// The drives that are out while their nodes live, and those of them that were for 30 minutes without a break and that no
-    /// brake holds, as this node has heard it: whenever either changes.
-    pub fn set_out(&mut self, now: u64, out: BTreeSet<VolumeId>, lost: BTreeSet<VolumeId>) {
-        (self.out, self.lost) = (out, lost);
-        let facts = Facts::of(&self.state, &self.facts, &self.out, now);
-        if facts != self.facts {
-            self.facts = facts;
-            self.forget_target();
-            self.follow(now);
-        }
+    /// The drives that were out for 30 minutes without a break while their nodes live, and that no brake holds, as this node has
+    /// heard it: whenever that changes.
+    pub fn set_lost(&mut self, now: u64, lost: BTreeSet<VolumeId>) {
+        self.lost = lost;
         self.arm(now);
     }
 

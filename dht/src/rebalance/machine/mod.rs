@@ -86,7 +86,7 @@ struct Pending {
 /// The planner of a voter that leads. Made when it begins to lead, dropped when it does no more.
 ///
 /// **How to drive it.** Tell what happens ([`set_layout`](Self::set_layout), [`set_silent`](Self::set_silent),
-/// [`set_out`](Self::set_out), [`handle_synced`](Self::handle_synced), [`decided`](Self::decided),
+/// [`set_lost`](Self::set_lost), [`handle_synced`](Self::handle_synced), [`decided`](Self::decided),
 /// [`command`](Self::command), and, where [`named_voters`](Self::named_voters) or [`finalises`](Self::finalises) asks for
 /// it, [`set_eligible`](Self::set_eligible) or [`set_speakers`](Self::set_speakers)), call
 /// [`poll`](Self::poll) after each and when [`next_deadline`](Self::next_deadline) has come, and carry out what it
@@ -122,8 +122,7 @@ pub struct Rebalance {
     /// What the nodes speak, as of the last turn that depends on it.
     speakers: BTreeMap<NodeId, u8>,
     silent: BTreeSet<NodeId>,
-    /// The drives that are out while their nodes live, and those of them that are to leave.
-    out: BTreeSet<VolumeId>,
+    /// The drives that were out for too long while their nodes live.
     lost: BTreeSet<VolumeId>,
     braked: BTreeSet<String>,
     /// The target may be another than the queue says.
@@ -149,7 +148,7 @@ impl Rebalance {
         let mut new = Self {
             settings,
             known: map.clone(),
-            facts: Facts::of(&state, &Facts::default(), &BTreeSet::new(), now),
+            facts: Facts::of(&state, &Facts::default(), now),
             motions: Motions::new(settings.lease_ms),
             queue: Queue::default(),
             rules: None,
@@ -164,7 +163,6 @@ impl Rebalance {
             seats_lost: BTreeMap::new(),
             speakers: BTreeMap::new(),
             silent: BTreeSet::new(),
-            out: BTreeSet::new(),
             lost: BTreeSet::new(),
             braked: BTreeSet::new(),
             stale: true,
@@ -193,7 +191,7 @@ impl Rebalance {
         let (was, is) = (self.state.spec(), state.spec());
         let alike = was.nodes == is.nodes && was.policy == is.policy;
         if !alike || self.state.dead() != state.dead() || self.state.leaving() != state.leaving() {
-            self.facts = Facts::of(&state, &self.facts, &self.out, now);
+            self.facts = Facts::of(&state, &self.facts, now);
             self.forget_target();
         }
         (self.map, self.state) = (map, state);

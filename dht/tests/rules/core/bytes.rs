@@ -11,6 +11,7 @@ use deadwax_dht::log::{BadBytes, Change, Consensus, ConsensusConfig, Durable, Ef
 use deadwax_dht::rebalance::Synced;
 use deadwax_dht::routing::{Answered, Asked, Request, Response};
 use deadwax_dht::takedown::{Answer, Ask, Receipt, TakedownLog};
+use deadwax_dht::wire::VOLUMES_PER_NODE_MAX;
 use deadwax_dht::{ClusterId, MAP_VERSION, MapSpec, Node, NodeId, NodeKey, Policy, Volume, VolumeId, sync};
 use deadwax_track::{Partition, TrackId};
 use proptest::prelude::*;
@@ -19,7 +20,7 @@ use super::village::{MINUTE, Village};
 use crate::golden::{assert_golden, hex};
 
 /// The tags that mean something are 1 to this.
-const TAGS: u8 = 16;
+const TAGS: u8 = 17;
 /// Version, protocol, epoch, life.
 const TAG_AT: usize = 26;
 
@@ -193,6 +194,10 @@ fn lists_and_lengths_are_bounded() {
     assert!(spoken(SPEAKERS_MAX).is_ok());
     let (got, max) = (SPEAKERS_MAX + 1, SPEAKERS_MAX);
     assert_eq!(spoken(got), Err(BadBytes::TooLong { what: "speakers", got, max }.into()));
+    let out = |count| decode(Message::Out(vec![volume(4); count]));
+    assert!(out(VOLUMES_PER_NODE_MAX).is_ok());
+    let (got, max) = (VOLUMES_PER_NODE_MAX + 1, VOLUMES_PER_NODE_MAX);
+    assert_eq!(out(got), Err(BadBytes::TooLong { what: "volumes", got, max }.into()));
     let datagram = |count| decode(Message::Swim(vec![1; count]));
     assert!(datagram(DATAGRAM_BYTES_MAX).is_ok());
     let (got, max) = (DATAGRAM_BYTES_MAX + 1, DATAGRAM_BYTES_MAX);
