@@ -102,7 +102,8 @@ pub enum Refused {
     /// It is dead, down, or was not heard of at an epoch by the node that leads: with a seat it could leave the log without a
     /// majority. It was asked meanwhile; ask again when it is up.
     #[error(
-        "node {0} is not up, or has not said yet which epoch it knows: start it, wait a few seconds, and ask again"
+        "node {0} is not up, has not said yet which epoch it knows, or lost its seat and is given another within a minute: start \
+         it, wait a little, and ask again"
     )]
     Unheard(NodeId),
     /// Nothing came of it. Ask again when another node may vote.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use deadwax_track::Partition;
 
 use super::{COMMANDS_MAX, Purpose, Rebalance};
-use crate::log::{Change, Grant, Refusal, Stage, VOTERS_MAX, VOTERS_MIN};
+use crate::log::{Change, Refusal, Stage, VOTERS_MAX, VOTERS_MIN};
 use crate::rebalance::command::Command;
 use crate::rebalance::effect::{Answer, Decision, Effect, Forecast, Refused};
 use crate::rebalance::pin::pinned;
@@ -29,8 +29,6 @@ pub(super) struct Turn {
     pub(super) proposed: bool,
     /// A record of it came to be.
     pub(super) begun: bool,
-    /// How many seats had been given when its turn came.
-    seats: Option<u64>,
 }
 
 /// What a command comes to in its turn.
@@ -65,7 +63,7 @@ impl Rebalance {
         if self.commands.len() >= COMMANDS_MAX {
             return self.effects.push(Effect::Answer { number, result: Err(Refused::Busy) });
         }
-        let turn = Turn { number, command, forecast, time_ms, tries: 0, proposed: false, begun: false, seats: None };
+        let turn = Turn { number, command, forecast, time_ms, tries: 0, proposed: false, begun: false };
         self.commands.push_back(turn);
     }
 
@@ -93,9 +91,7 @@ impl Rebalance {
 
     /// Brings the first command one step on. Nothing is undecided. Whether it was a forecast.
     pub(super) fn take_turn(&mut self, now: u64, bytes: PartitionBytes<'_>) -> bool {
-        let Some(turn) = self.commands.front_mut() else { return false };
-        turn.seats.get_or_insert(self.state.seats());
-        let turn = &self.commands[0];
+        let Some(turn) = self.commands.front() else { return false };
         let next = match (self.next_change(turn), &turn.command) {
             // Of all others a forecast says what they would move, whatever they have to wait for.
             (Ok(Next::Wait), command) if turn.forecast && !matches!(command, Command::Finalise { .. }) => {
@@ -196,23 +192,21 @@ impl Rebalance {
         if let Some(voters) = self.next_voters(&wanted) {
             return Ok(self.give_seats(voters));
         }
-        // A lost seat is no vote. Its node gets another, and those that are new theirs when that one is taken.
-        let lost: Vec<NodeId> = wanted.iter().filter(|node| self.has_lost_seat(node)).copied().collect();
-        // Who loses each seat that it is given, as its system drive fails, would be given another for ever.
-        let given = self.state.seats() - turn.seats.unwrap_or(self.state.seats());
-        if let Some(lost) = lost.first().filter(|_| given >= 2 * wanted.len() as u64) {
-            return Err(Refused::Unheard(*lost));
-        }
-        if !lost.is_empty() && self.majority_is_there() {
-            return Ok(self.renew_seats(lost));
-        }
-        // One that is not heard of may have lost its seat, too.
+        // One that is not heard of may have lost its seat, which is no vote.
         let away = wanted.iter().find(|node| !self.is_eligible(node) && self.is_idle(node));
-        // Those that a record gave a seat have yet to take it.
-        let waits = if is_so { lost.is_empty() && away.is_none() } else { turn.begun };
+        // Who has is given another by itself, once that is sure: a good seat that is taken away is a vote less for ever where
+        // the process ends before it has taken the next one.
+        let doubtful = wanted.iter().find(|node| self.has_lost_seat(node));
+        let waits = match (away, doubtful) {
+            (None, Some(_)) => turn.tries + 1 < TRIES_MAX,
+            // Those that a record gave a seat have yet to take it.
+            (None, None) if is_so => true,
+            _ => !is_so && turn.begun,
+        };
         if waits {
             return Ok(Next::Wait);
         }
+        let away = away.or(doubtful);
         let away = away.or_else(|| wanted.iter().find(|node| !self.is_there(node)));
         Err(Refused::Unheard(*away.unwrap_or(&wanted[0])))
     }
@@ -261,11 +255,6 @@ impl Rebalance {
     pub(super) fn majority_is_there(&self) -> bool {
         let voters = self.state.voters();
         2 * voters.iter().filter(|voter| self.is_there(&voter.node)).count() > voters.len()
-    }
-
-    fn renew_seats(&self, nodes: Vec<NodeId>) -> Next {
-        let grant = |node| Grant { node, life: self.eligible.get(&node).copied().unwrap_or(0) };
-        Next::Propose(Change::RenewSeats(nodes.into_iter().map(grant).collect()), None)
     }
 
     fn give_seats(&self, voters: Vec<NodeId>) -> Next {
