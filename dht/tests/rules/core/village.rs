@@ -462,6 +462,12 @@ impl Village {
         self.act(leader, Input::Command { number: 1, command, forecast: false, time_ms: self.now });
     }
 
+    /// Gives a command that may be refused, and does not wait for it.
+    pub(crate) fn begin_command(&mut self, command: Command) {
+        let leader = self.leader();
+        self.act(leader, Input::Command { number: TRIED, command, forecast: false, time_ms: self.now });
+    }
+
     /// Gives a command that may be refused, and 20 seconds for it.
     pub(crate) fn try_command(&mut self, command: Command) -> Result<Answer, CommandRefused> {
         self.ask_command(self.leader(), command)

@@ -212,7 +212,7 @@ fn a_seat_that_was_lost_in_the_present_term_is_no_majoritys() {
         village.run(100);
     }
     // The one that is new ends before it has its seat, and its next process may not take it.
-    village.command(Command::SetVoters(wanted.to_vec()));
+    village.begin_command(Command::SetVoters(wanted.to_vec()));
     while !voters(&village).contains(&wanted[2]) {
         assert!(village.houses[other].core.voter().is_some());
         village.run(1);
@@ -221,7 +221,7 @@ fn a_seat_that_was_lost_in_the_present_term_is_no_majoritys() {
     village.run(100);
     village.houses[5].up = true;
     village.lose_epochs(5);
-    village.run(MINUTE);
+    village.run(2 * MINUTE);
     assert!(goes_on(&mut village));
     assert_eq!(voters(&village), wanted.into_iter().collect());
     for at in [leader, lost, 5] {
