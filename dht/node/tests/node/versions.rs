@@ -18,7 +18,7 @@ use crate::peer::{Peer, audio};
 /// The version before the newest.
 const BEFORE: u8 = PROTOCOL_VERSION - 1;
 /// Where an envelope's tag is, and the tag of records of the map's log.
-const TAG_AT: usize = 18;
+const TAG_AT: usize = 26;
 const EPOCHS: u8 = 6;
 
 /// Gives a command to whoever leads: that may be a node that is held back, to which it cannot be sent.
