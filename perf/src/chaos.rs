@@ -5,7 +5,8 @@
 //! master joins and leaves, one of the six is replaced, drives are added and retired, others are drained, weighed and
 //! restarted. Faults come from a seed ([`schedule`]), or are those of a [`scenario`], in storms; after each the cluster has
 //! to be whole again within a stated time, and all that was acknowledged is read. What may be answered is the [`oracle`]'s
-//! to say, and what has to be is [`availability`]'s. Each run keeps a journal of faults and observations; where a rule is broken, its folder stays.
+//! to say, and what has to be is [`availability`]'s. Each run keeps a journal of faults and observations; where a rule is
+//! broken, its folder stays.
 //!
 //! Where namespaces are not permitted all run on loopback, and what needs networks and drives of their own is left out.
 //! Absent on purpose: loss of power (the kernel stays up; `deadwax-perf crash` has it), the machine's own clock, which is

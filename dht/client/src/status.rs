@@ -227,9 +227,18 @@ impl Client {
 
     /// The newest epoch that this node of the map knows; nothing: it does not answer, or goes by a map that is a file.
     pub async fn epoch_of(&self, node: &NodeId) -> Option<u64> {
+        self.ask_epoch(node).await.ok().flatten()
+    }
+
+    /// The same; nothing: it goes by a map that is a file, or is not in the map.
+    ///
+    /// # Errors
+    /// Why it gave no answer. [`FailureKind::Unreachable`] and [`FailureKind::Stalled`] say that nobody may be there, all others
+    /// that somebody is.
+    pub async fn ask_epoch(&self, node: &NodeId) -> Result<Option<u64>, Failure> {
         let known = self.known();
-        let index = known.map().nodes().iter().position(|each| each.id == *node)?;
-        Some(Self::ask_core(&known, index).await.ok()??.epoch)
+        let Some(index) = known.map().nodes().iter().position(|each| each.id == *node) else { return Ok(None) };
+        Ok(Self::ask_core(&known, index).await?.map(|core| core.epoch))
     }
 
     async fn ask_core(known: &Known, node: usize) -> CoreAnswer {

@@ -416,9 +416,10 @@ impl Connection {
         let at_once = self.socket.has_more() && bytes <= AT_ONCE_BYTES_MAX as u64 && wish.epoch == shard.node.epoch();
         let begun = async {
             let volume = shard.node.volume(&wish.volume)?;
-            let turn = match at_once {
-                true => PutTurn::Late(Late::begin(shard.node.core.as_ref(), wish)?),
-                false => PutTurn::Begun(Turn::begin(&shard, wish).await?),
+            let turn = if at_once {
+                PutTurn::Late(Late::begin(shard.node.core.as_ref(), wish)?)
+            } else {
+                PutTurn::Begun(Turn::begin(&shard, wish).await?)
             };
             Ok((turn, transfer::put(&shard, volume, wish.track, bytes, tags).await?))
         };

@@ -10,8 +10,8 @@
 //!
 //! **Where to start.** [`Input`] and [`Effect`] are all there is between the two. Inside, each file of this folder owns
 //! one concern and the machines of this crate that it needs: `epochs.rs` the map and its log, `contacts.rs` who is
-//! there and who knows whom, `outages.rs` which drives are out, `versions.rs` what they speak, `requests.rs` puts and gets, `copies.rs` anti-entropy and
-//! repair, `takedowns.rs`, `planner.rs` what the leader of the log plans. [`Core::status`] shows how it stands.
+//! there and who knows whom, `outages.rs` which drives are out, `versions.rs` what they speak, `requests.rs` puts and gets,
+//! `copies.rs` anti-entropy and repair, `takedowns.rs`, `planner.rs` what the leader of the log plans. [`Core::status`] shows how it stands.
 //!
 //! **The way of a request.** [`Input::Request`], answered by [`Effect::Go`] or [`Effect::Refuse`]; the driver moves the
 //! bytes and says [`Input::Done`]; [`Effect::Finish`] says what the asker may be told. A put is checked at both ends: a

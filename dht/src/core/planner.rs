@@ -154,8 +154,12 @@ impl Core {
         let voting = || layout.state().voters().iter().map(|voter| voter.node).collect();
         let Some(named) = rebalance.named_voters(self.now).or_else(|| watches.then(voting)) else { return };
         let nodes = layout.map().nodes().iter().map(|node| node.id);
-        let eligible: BTreeMap<NodeId, u64> =
-            nodes.filter_map(|node| Some((node, self.life_with_epoch(&node)?))).collect();
+        // Who has another log takes nothing from this one.
+        let parted: BTreeSet<NodeId> = self.parted().collect();
+        let eligible: BTreeMap<NodeId, u64> = nodes
+            .filter(|node| !parted.contains(node))
+            .filter_map(|node| Some((node, self.life_with_epoch(&node)?)))
+            .collect();
         let follows = |seat| self.voter().is_some_and(|voter| voter.is_followed_by(seat));
         let voters = layout.state().voters().iter().filter(|voter| !follows(voter.seat));
         let idle: BTreeSet<NodeId> = voters.map(|voter| voter.node).collect();

@@ -21,7 +21,7 @@ pub(crate) struct Scenario {
     faults: &'static [(u64, u64, Fault)],
 }
 
-const SCENARIOS: [Scenario; 9] = [
+const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "removed-segment",
         about: "A segment's file is removed under a running master, which went on acknowledging puts into it",
@@ -91,18 +91,6 @@ const SCENARIOS: [Scenario; 9] = [
         faults: &[
             (4_000, 134_000, Fault::Network(NetworkFault::CutZones)),
             (6_000, 136_000, Fault::Process(ProcessFault::Stop { node: 4 })),
-        ],
-    },
-    Scenario {
-        name: "tracks-resume",
-        about: "Tracks come slowly while those who send them are cut off or die, all at one site: each goes on at another master",
-        faults: &[
-            (1_000, 10_000, Fault::Network(NetworkFault::Narrow)),
-            (2_000, 5_500, Fault::Network(NetworkFault::CutFront { node: 0 })),
-            (2_500, 9_000, Fault::Process(ProcessFault::Stop { node: 1 })),
-            (3_500, 7_000, Fault::Network(NetworkFault::CutFront { node: 2 })),
-            (6_000, 9_500, Fault::Network(NetworkFault::CutZone { zone: 0 })),
-            (7_500, 9_000, kill(2)),
         ],
     },
 ];

@@ -82,10 +82,11 @@ again, start it instead. Run it on one node that is left, whose master does not 
 newest epoch, which it asks the others. That node is the only one that votes from then on, until it runs and gives two
 others seats, in some seconds. The lost ones are dead: their tracks are copied anew from what is left.
 
-None of the lost must be started again with what it kept (system/ beside its key): most of them together would go on with
-the log that was, and neither side takes anything of the other then. Remove system/ there, and `deadwax cluster rejoin`;
-then `deadwax cluster apply alive`. What only they had acknowledged of changes to the map is gone; of tracks, those that
-were on them alone.
+What only they had acknowledged of changes to the map is gone; of tracks, those that were on them alone. One that is there
+again is started alone, as it is: it takes the new log, and brings the takedowns that it knows; then `deadwax cluster apply
+alive`. Most of them must never run together with what they kept (system/ beside the key): they go on with the log that was,
+and neither side takes anything of the other then, as logs and `status` say. Only there remove system/ and `deadwax cluster
+rejoin`, and take down again what was taken down on that side. Gateways that ran meanwhile are to be started anew.
 With --json it is a line {\"node\",\"epoch\",\"lost\":[...],\"config\"}.
 
 Example:
@@ -397,7 +398,7 @@ pub struct ClusterFinalise {
 Weights, zones, racks, addresses and policy become those of the epoch, and so does what is drained; nodes and drives that it
 had come back: copies that are to lie on one that does not serve wait, so each such is named first. Those that came since are
 drained, and stay in the map until they are removed. Who is dead stays dead (`apply alive`). The last 64 changes can be taken
-back, whatever has moved since.
+back (fewer in very large clusters), whatever has moved since; drives that the cluster gave up are among them.
 With --json it prints what `deadwax cluster apply --json` does; with --list a line {\"oldest\",\"newest\",
 \"epochs\":[{\"epoch\",\"changes\":[\"...\"]},...]}: any epoch from the oldest on can be gone back to, and one in between is
 as the one before it in the list.

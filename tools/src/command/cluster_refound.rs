@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::bail;
-use deadwax_dht::{Map, Node, NodeId};
+use deadwax_dht::{Failure, FailureKind, Map, Node, NodeId};
 use deadwax_dht_client::{Client, ClientConfig};
 use deadwax_dht_tls::{Identity, load_key};
 use deadwax_node::{Config, Refounding};
@@ -14,6 +14,9 @@ use tokio::task::JoinSet;
 use super::say;
 use crate::cli::ClusterRefound;
 use crate::names;
+
+/// How many nodes are asked at a time: each takes a connection.
+const ASKED_AT_ONCE: usize = 128;
 
 pub(super) async fn run(refound: ClusterRefound) -> anyhow::Result<bool> {
     let config = Config::load(&refound.config)?;
@@ -38,9 +41,12 @@ pub(super) async fn run(refound: ClusterRefound) -> anyhow::Result<bool> {
         ))?;
         say(format_args!("Left are {}.", names(&mut left.iter().copied())))?;
         say(
-            "What only the lost nodes had acknowledged is gone. Never start one of them again with what it kept: remove its",
+            "What only the lost nodes had acknowledged is gone. Where one of them is there again, start it alone, as it is: it",
         )?;
-        say("system/, and run `deadwax cluster rejoin` there.")?;
+        say(
+            "takes this log, and brings the takedowns that it knows. Never start most of them together: they go on with the old",
+        )?;
+        say("log then (`deadwax cluster refound --help`). Gateways that ran meanwhile are to be started anew.")?;
     }
     if !refound.yes {
         bail!("nothing is done yet: the same with --yes does it");
@@ -88,22 +94,26 @@ async fn compare(
     ignore_silent: bool,
 ) -> anyhow::Result<()> {
     let (own, map) = (refounding.history().epoch(), client.map());
-    let epochs = epochs(client, &map).await;
-    if let Some(node) = map.nodes().iter().find(|node| lost.contains(&node.id) && epochs.contains_key(&node.id)) {
+    let answers = epochs(client, &map).await;
+    // Whoever refuses, or is too busy to say, is there as well.
+    let is_silent = |why: &Failure| matches!(why.kind, FailureKind::Unreachable | FailureKind::Stalled);
+    let is_there = |node: &Node| answers.get(&node.id).is_some_and(|said| !said.as_ref().is_err_and(is_silent));
+    if let Some(node) = map.nodes().iter().find(|node| lost.contains(&node.id) && is_there(node)) {
         bail!("node {} answers, so it is not lost: leave it out, or end its process for good first", node.address);
     }
-    let others = || left.iter().filter(|node| node.id != refounding.node());
-    if let Some((node, epoch)) =
-        others().filter_map(|node| Some((node, epochs.get(&node.id)?))).max_by_key(|each| each.1)
-        && *epoch > own
+    let epoch_of = |node: &Node| answers.get(&node.id)?.as_ref().ok().copied().flatten();
+    // Also those that this one believes dead: they may have come back at an epoch that it has not heard of.
+    let told = map.nodes().iter().filter(|node| node.id != refounding.node());
+    if let Some((node, epoch)) = told.filter_map(|node| Some((node, epoch_of(node)?))).max_by_key(|each| each.1)
+        && epoch > own
     {
         bail!(
             "node {} knows epoch {epoch}, and this one only {own}: run it there, or start this one until it has heard of it",
             node.address
         );
     }
-    let silent = others().filter(|node| !epochs.contains_key(&node.id)).map(|node| node.address.as_str());
-    let silent: Vec<&str> = silent.collect();
+    let others = left.iter().filter(|node| node.id != refounding.node());
+    let silent: Vec<&str> = others.filter(|node| epoch_of(node).is_none()).map(|node| node.address.as_str()).collect();
     if !silent.is_empty() && !ignore_silent {
         bail!(
             "{} do not answer, and may know more than this one: start them, name them with --lost where they are lost, too, or \
@@ -114,12 +124,16 @@ async fn compare(
     Ok(())
 }
 
-/// The newest epoch of each node that answers.
-async fn epochs(client: &Client, map: &Map) -> BTreeMap<NodeId, u64> {
-    let mut asking = JoinSet::new();
-    for node in map.nodes().iter().map(|node| node.id) {
-        let client = client.clone();
-        asking.spawn(async move { Some((node, client.epoch_of(&node).await?)) });
+/// What each node says is the newest epoch.
+async fn epochs(client: &Client, map: &Map) -> BTreeMap<NodeId, Result<Option<u64>, Failure>> {
+    let mut answers = BTreeMap::new();
+    for nodes in map.nodes().chunks(ASKED_AT_ONCE) {
+        let mut asking = JoinSet::new();
+        for node in nodes.iter().map(|node| node.id) {
+            let client = client.clone();
+            asking.spawn(async move { (node, client.ask_epoch(&node).await) });
+        }
+        answers.extend(asking.join_all().await);
     }
-    asking.join_all().await.into_iter().flatten().collect()
+    answers
 }

@@ -120,13 +120,13 @@ pub(crate) struct Late<'a> {
 impl<'a> Late<'a> {
     /// It may begin, unless too many are under way. Without a core all may.
     pub(crate) fn begin(core: Option<&'a Handle>, wish: Wish) -> Result<Self, Refusal> {
-        let _place = match core {
+        let place = match core {
             Some(core) => Some(core.late.enter().ok_or_else(|| {
                 Refusal::new(ErrorCode::Busy, format!("{LATE_MAX} small puts are under way, or wait for the core"))
             })?),
             None => None,
         };
-        Ok(Self { wish, _place })
+        Ok(Self { wish, _place: place })
     }
 
     /// It is durable, or was before. What may be told of it.
