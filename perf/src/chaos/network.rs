@@ -20,8 +20,6 @@ use super::stage::run;
 const MASTER_PORT: u16 = 7881;
 const GATEWAY_PORT: u16 = 7878;
 const GATEWAY: &str = "10.9.1.2";
-/// What goes to the gateway goes by this.
-const FRONT: &str = "front";
 
 /// Something between processes fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,8 +36,6 @@ pub(crate) enum NetworkFault {
     CutZone { zone: usize },
     /// What goes to a master goes at 20 Mbit/s, and what is more is dropped.
     Slow { node: usize },
-    /// What goes to the gateway goes at 80 Mbit/s in all, so that tracks are under way for long.
-    Narrow,
 }
 
 impl NetworkFault {
@@ -51,7 +47,6 @@ impl NetworkFault {
             Self::CutZones => "cut_zones",
             Self::CutZone { .. } => "cut_zone",
             Self::Slow { .. } => "slow",
-            Self::Narrow => "narrow",
         }
     }
 
@@ -60,7 +55,7 @@ impl NetworkFault {
         match *self {
             Self::CutFront { node } | Self::Slow { node } => vec![node],
             Self::CutZone { zone } => (0..PLACES).filter(|node| zone_of(*node) == zone).collect(),
-            Self::CutLink { .. } | Self::CutOneWay { .. } | Self::CutZones | Self::Narrow => vec![],
+            Self::CutLink { .. } | Self::CutOneWay { .. } | Self::CutZones => vec![],
         }
     }
 
@@ -71,7 +66,6 @@ impl NetworkFault {
             Self::CutFront { node } => vec![Claim::Front(node)],
             Self::CutZones | Self::CutZone { .. } => vec![Claim::Zones],
             Self::Slow { node } => vec![Claim::Link(node)],
-            Self::Narrow => vec![],
         }
     }
 
@@ -96,7 +90,6 @@ impl NetworkFault {
                 both(&subnet(zone), GATEWAY)
             }
             Self::Slow { node } => squeeze(verb, &device(node), ["20mbit", "16kb", "64kb"]),
-            Self::Narrow => squeeze(verb, FRONT, ["80mbit", "64kb", "1mb"]),
         }
     }
 }
@@ -110,7 +103,6 @@ impl fmt::Display for NetworkFault {
             Self::CutZones => f.write_str("the zones do not hear each other"),
             Self::CutZone { zone } => write!(f, "zone {} is cut off from all others", ZONES[zone]),
             Self::Slow { node } => write!(f, "{} has a link that is slow and lossy", name(node)),
-            Self::Narrow => f.write_str("the gateway has a narrow link"),
         }
     }
 }
@@ -122,7 +114,7 @@ pub(crate) fn build() -> anyhow::Result<()> {
     for node in 0..PLACES {
         join(&name(node), &device(node), &address(node))?;
     }
-    join("gateway", FRONT, GATEWAY)
+    join("gateway", "front", GATEWAY)
 }
 
 /// Begins or ends that what goes by a device has this rate, with a burst, beside the bytes that may wait.
