@@ -43,9 +43,7 @@ pub(super) async fn run(refound: ClusterRefound) -> anyhow::Result<bool> {
         say(
             "What only the lost nodes had acknowledged is gone. Where one of them is there again, start it alone, as it is: it",
         )?;
-        say(
-            "takes this log, and brings the takedowns that it knows. Never start most of them together: they go on with the old",
-        )?;
+        say("takes this log. Never start most of them together: they go on with the old")?;
         say("log then (`deadwax cluster refound --help`). Gateways that ran meanwhile are to be started anew.")?;
     }
     if !refound.yes {
