@@ -159,7 +159,7 @@ impl Core {
             return;
         }
         if self.is_of_other_log(&envelope) {
-            return self.take_other_log(from, envelope.epoch);
+            return self.take_parted(from, envelope.epoch, &envelope.message);
         }
         let same = match envelope.message {
             Message::Epochs(_) | Message::Behind(_) => true,

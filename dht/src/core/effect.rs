@@ -163,7 +163,7 @@ pub enum Alarm {
         issuer: [u8; 32],
     },
     /// A node has another log of the map than this one: most voters were called lost, one that was left began a log anew, and
-    /// they are back and have decided something; or two began one. Nothing is taken from it.
+    /// they are back and have decided something; or two began one. Nothing is taken from it but takedowns.
     OtherLog {
         /// Which node.
         node: NodeId,
@@ -188,8 +188,8 @@ impl fmt::Display for Alarm {
             ),
             Self::OtherLog { node } => write!(
                 f,
-                "node {} has another log of the map, and nothing is taken from it: a log was begun anew (`deadwax cluster \
-                 refound`) without it, or it took part in another that was. Of the two logs one must go: on each node that has \
+                "node {} has another log of the map, and nothing is taken from it but takedowns: a log was begun anew \
+                 (`deadwax cluster refound`) without it, or it took part in another that was. Of the two logs one must go: on each node that has \
                  that one end the master, remove `system/` beside its key, and run `deadwax cluster rejoin`; its tracks stay",
                 node.short()
             ),

@@ -29,6 +29,8 @@ const TOLD_MAX: usize = 256;
 const OTHERS_MAX: usize = 64;
 /// For how long a node that was heard to have another log is named as such, in ms.
 const OTHERS_MS: u64 = 60_000;
+/// How often such a node is asked what was taken down, in ms.
+const PARTED_ASKED_MS: u64 = 5_000;
 
 /// The history, and the voter where the node has a seat.
 pub(super) struct Epochs {
@@ -52,13 +54,13 @@ pub(super) struct Epochs {
     random: Random,
     /// The names of logs whose records do not follow this one's, though their epochs do.
     others: BTreeSet<u64>,
-    /// When each node was heard last that has another log.
-    parted: BTreeMap<NodeId, u64>,
+    /// When each node was heard last that has another log, and when it was asked last what was taken down there.
+    parted: BTreeMap<NodeId, (u64, u64)>,
 }
 
 /// Makes room for one more node: the oldest goes.
-fn make_room<T>(nodes: &mut BTreeMap<NodeId, (u64, T)>) {
-    if nodes.len() >= TOLD_MAX
+fn make_room<T>(nodes: &mut BTreeMap<NodeId, (u64, T)>, max: usize) {
+    if nodes.len() >= max
         && let Some(oldest) = nodes.iter().min_by_key(|(_, (at, _))| *at).map(|(node, _)| *node)
     {
         nodes.remove(&oldest);
@@ -193,16 +195,34 @@ impl Core {
             self.compare_epochs(node, epoch);
         }
         let (now, parted) = (self.now, &mut self.epochs.parted);
-        if parted.len() < OTHERS_MAX || parted.contains_key(&node) {
-            parted.insert(node, now);
+        if !parted.contains_key(&node) {
+            make_room(parted, OTHERS_MAX);
         }
+        parted.entry(node).or_default().0 = now;
         self.effects.push(Effect::Alarm(Alarm::OtherLog { node }));
+    }
+
+    /// What one log's nodes took down is to stay down where the other log is kept: its records are signed, and only added.
+    /// Of these two nodes neither need be one of those that the other asks in turn.
+    pub(super) fn take_parted(&mut self, from: NodeId, epoch: u64, message: &Message) {
+        self.take_other_log(from, epoch);
+        match message {
+            Message::TakedownAsk(number, ask) => self.take_takedown_ask(from, *number, ask),
+            Message::TakedownAnswer(number, answer) => self.take_parted_takedowns(from, *number, answer),
+            _ => {
+                let Some((heard_at, asked_at)) = self.epochs.parted.get_mut(&from) else { return };
+                if heard_at.saturating_sub(*asked_at) >= PARTED_ASKED_MS {
+                    *asked_at = *heard_at;
+                    self.ask_parted_takedowns(from);
+                }
+            }
+        }
     }
 
     /// The nodes that were lately heard to have another log.
     pub(super) fn parted(&self) -> impl Iterator<Item = NodeId> {
-        let lately = |at: &u64| self.now.saturating_sub(*at) < OTHERS_MS;
-        self.epochs.parted.iter().filter(move |(_, at)| lately(at)).map(|(node, _)| *node)
+        let lately = |at: u64| self.now.saturating_sub(at) < OTHERS_MS;
+        self.epochs.parted.iter().filter(move |(_, (at, _))| lately(*at)).map(|(node, _)| *node)
     }
 
     /// Takes records from a node, if they are of this log.
@@ -390,7 +410,7 @@ impl Core {
             let told = self.epochs.told.get(&from).copied();
             if told.is_none_or(|(at, epoch)| epoch < ours || self.now >= at.saturating_add(AGAIN_MS)) {
                 if told.is_none() {
-                    make_room(&mut self.epochs.told);
+                    make_room(&mut self.epochs.told, TOLD_MAX);
                 }
                 self.epochs.told.insert(from, (self.now, ours));
                 self.tell_epochs(Destination::Node(from), theirs);
@@ -411,7 +431,7 @@ impl Core {
             return;
         }
         if known.is_none() {
-            make_room(&mut self.epochs.answered);
+            make_room(&mut self.epochs.answered, TOLD_MAX);
         }
         self.epochs.answered.insert(from, (at, count + 1));
         self.tell_epochs(Destination::At(Some(from), address.clone()), since);

@@ -25,7 +25,8 @@
 //! **What happens on each failure.** *Messages are lost, doubled, late:* each machine asks again. *The process dies:* a
 //! new core starts from what its driver kept ([`Kept`]); a voter that lost its state gives its seat up; a volume says
 //! nothing of absence until it has compared itself with the others. *A second process of the same name:* the older one
-//! halts. *A node of another log of the map*, as one was begun anew: nothing is taken from it, and an operator is told.
+//! halts. *A node of another log of the map*, as one was begun anew: nothing is taken from it but takedowns, and an
+//! operator is told.
 //!
 //! **Absent on purpose.** Bytes of tracks, sockets, drives. The rules of a client: [`PutQuorum`](crate::PutQuorum),
 //! [`GetPlan`](crate::GetPlan).

@@ -126,6 +126,16 @@ impl Core {
         self.touch(Part::Takedowns);
     }
 
+    pub(super) fn ask_parted_takedowns(&mut self, node: NodeId) {
+        self.takedowns.follow.ask_parted(self.now, node);
+        self.touch(Part::Takedowns);
+    }
+
+    pub(super) fn take_parted_takedowns(&mut self, from: NodeId, number: u64, answer: &Answer) {
+        self.takedowns.follow.handle_parted_answer(self.now, from, number, answer);
+        self.touch(Part::Takedowns);
+    }
+
     pub(super) fn take_takedowns_read(&mut self, read: u64, records: Option<Vec<Takedown>>) {
         self.takedowns.follow.handle_read(self.now, read, records);
         self.touch(Part::Takedowns);

@@ -381,24 +381,44 @@ impl Follow {
 
     /// Handles what `from` answered to the question numbered `number`.
     pub fn handle_answer(&mut self, now: u64, from: NodeId, number: u64, answer: &Answer) {
+        self.take_answer(now, from, number, answer, true);
+    }
+
+    /// Handles the answer of a node that has another log of the map: its records are taken, and it counts for nothing,
+    /// since its members and their leases are not those of this one.
+    pub fn handle_parted_answer(&mut self, now: u64, from: NodeId, number: u64, answer: &Answer) {
+        self.take_answer(now, from, number, answer, false);
+    }
+
+    fn take_answer(&mut self, now: u64, from: NodeId, number: u64, answer: &Answer, counts: bool) {
         self.pass(now);
         if self.appending.len() >= APPENDS_MAX || self.questions.get(&number).is_none_or(|asked| asked.to != from) {
             return;
         }
         let question = self.questions.remove(&number).expect("found above");
         let merged = self.log.merge(&answer.records);
-        self.hear_spread(from, &answer.heads);
+        if counts {
+            self.hear_spread(from, &answer.heads);
+        }
         let covers = self.log.covers(&answer.heads);
         let has_news = !merged.append.is_empty();
         let Answer { synced, basis, .. } = *answer;
-        let compared = covers.then_some(Comparison { peer: from, synced, basis, asked: question.asked });
+        let compared = (covers && counts).then_some(Comparison { peer: from, synced, basis, asked: question.asked });
         self.append(merged, compared.into_iter().collect());
         if !covers && has_news {
             self.ask(from);
-        } else if covers && self.is_fresh() && !self.is_asking_all() {
+        } else if covers && counts && self.is_fresh() && !self.is_asking_all() {
             self.hurried = 0;
             let pause_ms = if self.is_rested() { self.rules.lease_ms / 3 } else { self.steady_ms() };
             self.due = self.due.max(question.asked + self.jittered(pause_ms));
+        }
+    }
+
+    /// Asks a node that has another log of the map, and so has no part in the rounds, what was taken down there.
+    pub fn ask_parted(&mut self, now: u64, node: NodeId) {
+        self.pass(now);
+        if self.questions.len() < QUESTIONS_MAX {
+            self.ask(node);
         }
     }
 

@@ -83,9 +83,10 @@ newest epoch, which it asks the others. That node is the only one that votes fro
 others seats, in some seconds. The lost ones are dead: their tracks are copied anew from what is left.
 
 What only they had acknowledged of changes to the map is gone; of tracks, those that were on them alone. One that is there
-again is started alone, as it is: it takes the new log; then `deadwax cluster apply alive`. Most of them must never run together with what they kept (system/ beside the key): they go on with the log that was,
-and neither side takes anything of the other then, as logs and `status` say. Only there remove system/ and `deadwax cluster
-rejoin`, and take down again what was taken down on that side. Gateways that ran meanwhile are to be started anew.
+again is started alone, as it is: it takes the new log, and brings takedowns that it alone knew; then `deadwax cluster apply
+alive`. Most of them must never run together with what they kept (system/ beside the key): they go on with the log that was,
+and neither side takes anything of the other then but takedowns, as logs and `status` say. Only there remove system/ and
+`deadwax cluster rejoin`. Gateways that ran meanwhile are to be started anew.
 With --json it is a line {\"node\",\"epoch\",\"lost\":[...],\"config\"}.
 
 Example:

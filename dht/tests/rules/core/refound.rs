@@ -152,47 +152,96 @@ fn one_that_was_called_lost_and_comes_back_alone_is_a_dead_node_of_the_new_log()
     village.ask_command(leader(&village, &LEFT), command).expect("it is back");
 }
 
-/// So many changes are decided on each side of a cut, of which each takes the other one's nodes for lost.
-fn decided_on_both_sides(theirs: usize, ours: usize) {
+#[test]
+fn one_that_was_called_lost_brings_the_takedowns_that_it_alone_knows() {
+    const LOST: [usize; 3] = [0, 3, 4];
     let mut village = stored(6, 0, 0);
-    village.cut = LOST.into();
-    village.run(MINUTE);
+    set_up(&mut village, &[1, 2, 5], false);
+    village.run(SECOND);
+    let taken = take_down(&mut village, 1);
+    set_up(&mut village, &LOST, false);
     village.refound(1, &LOST);
+    for at in [2, 5] {
+        village.houses[at].up = true;
+        village.restart(at);
+    }
     village.run(SOON);
-    for (side, count) in [(LOST, theirs), (LEFT, ours)] {
+    assert!(knowing(&village, &taken).is_disjoint(&[1, 2, 5].into()));
+    village.houses[0].up = true;
+    village.restart(0);
+    village.run(SOON);
+    assert!(knowing(&village, &taken).is_superset(&[0, 1, 2, 5].into()), "{:?}", knowing(&village, &taken));
+    assert!([0, 1, 2, 5].iter().all(|at| village.houses[*at].core.may_serve().is_ok()));
+}
+
+/// House 0, whose settings name an issuer, takes a track down.
+fn take_down(village: &mut Village, number: u64) -> TrackId {
+    let taken = track(number);
+    let input = Input::TakeDown { number, track: taken, time: village.now, reason: "a court's order".to_owned() };
+    village.step(0, input);
+    village.run(SECOND);
+    taken
+}
+
+/// Who knows that a track was taken down.
+fn knowing(village: &Village, taken: &TrackId) -> BTreeSet<usize> {
+    let knows = |at: &usize| village.houses[*at].core.takedown_log().number_of(taken).is_some();
+    (0..village.houses.len()).filter(knows).collect()
+}
+
+/// So many changes are decided on each side of a cut, of which each takes the other one's nodes for lost; and a takedown
+/// where house 0 is.
+fn decided_on_both_sides(lost: [usize; 3], theirs: usize, ours: usize) {
+    let mut village = stored(6, 0, 0);
+    let left: Vec<usize> = (0..6).filter(|at| !lost.contains(at)).collect();
+    village.cut = lost.into();
+    village.run(MINUTE);
+    village.refound(1, &lost);
+    village.run(SOON);
+    for (side, count) in [(&lost[..], theirs), (&left[..], ours)] {
         for number in 0..count {
-            let (at, command) = (leader(&village, &side), rack(&village, 10 * side[0] + number % 2));
+            let (at, command) = (leader(&village, side), rack(&village, 10 * side[0] + number % 2));
             let input = Input::Command { number: 1, command, forecast: false, time_ms: village.now };
             village.step(at, input);
             village.run(SECOND / 10);
         }
     }
     let before: Vec<u64> = (0..6).map(|at| epoch(&village, at)).collect();
-    assert!(before[3] > theirs as u64 && before[0] > ours as u64, "{before:?}");
+    assert!(before[lost[0]] > theirs as u64 && before[1] > ours as u64, "{before:?}");
+    let taken = take_down(&mut village, 1);
+    village.run(10 * SECOND);
+    let issuers: BTreeSet<usize> = if lost.contains(&0) { lost.into() } else { left.iter().copied().collect() };
+    assert_eq!(knowing(&village, &taken), issuers);
     village.cut.clear();
     village.run(2 * MINUTE);
     let saw: BTreeSet<usize> = village.alarms.iter().map(|(at, _)| *at).collect();
     assert_eq!(saw, (0..6).collect(), "both sides say so: {before:?}");
     assert!(village.alarms.iter().all(|(at, alarm)| match alarm {
-        Alarm::OtherLog { node } => LOST.contains(at) != LOST.iter().any(|lost| village.id(*lost) == *node),
+        Alarm::OtherLog { node } => lost.contains(at) != lost.iter().any(|lost| village.id(*lost) == *node),
         _ => false,
     }));
     assert_eq!(parted(&village), (0..6).collect());
+    assert_eq!(knowing(&village, &taken), (0..6).collect(), "what is down on one side is down on both");
     for at in 0..6 {
         let refounded = village.houses[at].core.history().expect("it has a map").state().refounded().len();
-        assert_eq!(refounded, usize::from(LEFT.contains(&at)), "house {at} keeps to its log");
+        assert_eq!(refounded, usize::from(left.contains(&at)), "house {at} keeps to its log");
     }
-    let (at, command) = (leader(&village, &LEFT), rack(&village, 77));
+    let (at, command) = (leader(&village, &left), rack(&village, 77));
     village.ask_command(at, command).expect("the new log goes on");
+    // What a node of the other log knows is taken, and counts for no lease.
+    set_up(&mut village, &lost[1..], false);
+    village.run(3 * MINUTE);
+    assert!(village.houses[lost[0]].core.may_serve().is_err(), "it is alone with its log");
+    set_up(&mut village, &lost[1..], true);
     // Whoever gives up the old one is let in, and has a part in the new one.
-    for at in LOST {
+    for at in lost {
         village.lose_system(at, false);
     }
     village.run(SOON);
-    for at in LOST {
+    for at in lost {
         assert_eq!(epoch(&village, at), epoch(&village, 1), "house {at}");
         let command = Command::SetDead { node: village.id(at), dead: false };
-        village.ask_command(leader(&village, &LEFT), command).expect("it is back");
+        village.ask_command(leader(&village, &left), command).expect("it is back");
     }
     village.run(2 * MINUTE);
     assert_eq!(parted(&village), BTreeSet::new());
@@ -201,10 +250,11 @@ fn decided_on_both_sides(theirs: usize, ours: usize) {
 
 #[test]
 fn where_the_lost_come_back_and_have_decided_neither_side_takes_the_others_records_and_both_say_so() {
-    decided_on_both_sides(1, 1);
+    decided_on_both_sides(LOST, 1, 1);
+    decided_on_both_sides([0, 3, 4], 1, 1);
 }
 
 #[test]
 fn a_log_of_which_more_was_decided_than_is_kept_is_not_taken_for_this_one() {
-    decided_on_both_sides(RECORDS_MAX + 20, 1);
+    decided_on_both_sides(LOST, RECORDS_MAX + 20, 1);
 }
