@@ -2,6 +2,8 @@
 //! broken.
 
 use std::fmt;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -84,7 +86,8 @@ fn chaos(arguments: &[&str]) -> Option<Run> {
 fn left_out(why: &str) {
     println!("not run: {why}");
     let told = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chaos-left-out");
-    std::fs::write(told, format!("{why}\n")).expect("writes");
+    let mut told = OpenOptions::new().create(true).append(true).open(told).expect("opens");
+    writeln!(told, "{why}").expect("writes");
 }
 
 /// The report of a run.

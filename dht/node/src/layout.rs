@@ -57,7 +57,7 @@ pub(crate) enum Source<'a> {
     LogToCome,
 }
 
-/// Reads all of it. Volumes whose drives fail are fenced, where others can be used.
+/// Reads all of it. Volumes whose drives fail are fenced, where others can be used, or hang.
 pub(crate) fn read(config: &Config, shards: usize, source: Source<'_>) -> Result<Layout, Error> {
     let id = init::load_key(&config.dir)?.node_id();
     let history = if let Source::Log(history) = source { Some(history) } else { None };
@@ -74,7 +74,8 @@ pub(crate) fn read(config: &Config, shards: usize, source: Source<'_>) -> Result
     check_once(volumes.iter().map(|volume| (volume.id, &volume.dir)))?;
     let here: BTreeSet<_> = volumes.iter().map(|volume| volume.id).collect();
     let missing: Vec<_> = mapped.volumes.difference(&here).copied().collect();
-    if volumes.is_empty() && !failed.is_empty() {
+    // One that hangs is opened by itself once it answers.
+    if volumes.is_empty() && !failed.is_empty() && !failed.iter().any(|(_, why)| matches!(why, Error::Silent { .. })) {
         return Err(failed.swap_remove(0).1);
     }
     let mut unsettled = None;
@@ -85,7 +86,7 @@ pub(crate) fn read(config: &Config, shards: usize, source: Source<'_>) -> Result
         }
         Source::Log(_) => {
             volumes.retain(|volume| is_given(&mapped, &volume.id, &volume.dir));
-            if volumes.is_empty() {
+            if volumes.is_empty() && missing.is_empty() {
                 tracing::error!("the map gives this node none of the volumes in its settings: it serves no track");
             }
         }

@@ -301,7 +301,7 @@ fn command_until_stopped(node: &Node, commands: &[flume::Sender<Order>], heard: 
 }
 
 /// Waits until each shard has reported its step. False: the node is to stop. An error where the step was to open the
-/// volumes and none is open.
+/// volumes, and none is open or will be by itself: a drive that hangs may answer again.
 fn all_shards(heard: &mut Events, shards: usize, recovery: &mut Option<VolumeRecovery>) -> Result<bool, Error> {
     let mut reported = 0;
     let mut failed = Vec::new();
@@ -319,10 +319,11 @@ fn all_shards(heard: &mut Events, shards: usize, recovery: &mut Option<VolumeRec
         }
         reported += 1;
     }
-    match failed.into_iter().next() {
-        Some(why) if recovery.is_none() => Err(why),
-        _ => Ok(true),
+    let hangs = |why: &Error| matches!(why, Error::Volume { why: deadwax_engine::Error::Hung(_), .. });
+    if recovery.is_some() || failed.iter().any(hangs) {
+        return Ok(true);
     }
+    failed.into_iter().next().map_or(Ok(true), Err)
 }
 
 pub(crate) fn send_all(commands: &[flume::Sender<Order>], command: &Order) {

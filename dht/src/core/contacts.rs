@@ -155,10 +155,11 @@ impl Core {
             }
             return;
         }
-        if !self.is_alive(from, address, &envelope) {
+        let is_of_other_log = self.is_of_other_log(&envelope);
+        if !self.is_alive(from, address, &envelope, is_of_other_log) {
             return;
         }
-        if self.is_of_other_log(&envelope) {
+        if is_of_other_log {
             return self.take_parted(from, envelope.epoch, &envelope.message);
         }
         let same = match envelope.message {
@@ -212,9 +213,11 @@ impl Core {
         self.touch(Part::Router);
     }
 
-    /// Whether the sender is the newest process of its name; the others are told.
-    fn is_alive(&mut self, from: NodeId, address: &Arc<str>, envelope: &Envelope) -> bool {
-        let Envelope { protocol, epoch, life, .. } = *envelope;
+    /// Whether the sender is the newest process of its name; the others are told. Of this log it knows nothing where it has
+    /// another.
+    fn is_alive(&mut self, from: NodeId, address: &Arc<str>, envelope: &Envelope, is_of_other_log: bool) -> bool {
+        let Envelope { protocol, life, .. } = *envelope;
+        let epoch = if is_of_other_log { 0 } else { envelope.epoch };
         let known = self.contacts.lives.get_mut(&from);
         let newest = known.as_ref().map(|known| known.life);
         if let Some(known) = known.filter(|known| known.life == life) {

@@ -189,8 +189,9 @@ impl fmt::Display for Alarm {
             Self::OtherLog { node } => write!(
                 f,
                 "node {} has another log of the map, and nothing is taken from it but takedowns: a log was begun anew \
-                 (`deadwax cluster refound`) without it, or it took part in another that was. Of the two logs one must go: on each node that has \
-                 that one end the master, remove `system/` beside its key, and run `deadwax cluster rejoin`; its tracks stay",
+                 (`deadwax cluster refound`) without it, or it took part in another that was. Of the two logs one must go: end \
+                 all masters that have that one, and only then, on each, remove `system/` beside its key and run `deadwax \
+                 cluster rejoin`; their tracks stay",
                 node.short()
             ),
         }

@@ -207,8 +207,8 @@ impl Core {
     pub(super) fn take_parted(&mut self, from: NodeId, epoch: u64, message: &Message) {
         self.take_other_log(from, epoch);
         match message {
-            Message::TakedownAsk(number, ask) => self.take_takedown_ask(from, *number, ask),
-            Message::TakedownAnswer(number, answer) => self.take_parted_takedowns(from, *number, answer),
+            Message::TakedownAsk(_, ask) => self.take_parted_takedown_ask(from, ask),
+            Message::TakedownAnswer(_, answer) => self.take_parted_takedowns(from, answer),
             _ => {
                 let Some((heard_at, asked_at)) = self.epochs.parted.get_mut(&from) else { return };
                 if heard_at.saturating_sub(*asked_at) >= PARTED_ASKED_MS {

@@ -131,8 +131,13 @@ impl Core {
         self.touch(Part::Takedowns);
     }
 
-    pub(super) fn take_parted_takedowns(&mut self, from: NodeId, number: u64, answer: &Answer) {
-        self.takedowns.follow.handle_parted_answer(self.now, from, number, answer);
+    pub(super) fn take_parted_takedown_ask(&mut self, from: NodeId, ask: &Ask) {
+        self.takedowns.follow.handle_parted_ask(self.now, from, ask);
+        self.touch(Part::Takedowns);
+    }
+
+    pub(super) fn take_parted_takedowns(&mut self, from: NodeId, answer: &Answer) {
+        self.takedowns.follow.handle_parted_answer(self.now, from, answer);
         self.touch(Part::Takedowns);
     }
 

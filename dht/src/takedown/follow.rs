@@ -20,6 +20,8 @@ pub use self::spread::{Quorum, SPREADS_MAX, Spread};
 pub const READS_MAX: usize = 64;
 /// The most appends that are not yet flushed; answers that bring more are dropped, and asked for again.
 pub const APPENDS_MAX: usize = 16;
+/// The number under which a node of another log is answered: no question has it.
+const PARTED_NUMBER: u64 = 0;
 /// The most open questions; where there are more, no further ones are sent but to witnesses in their turn.
 pub const QUESTIONS_MAX: usize = 256;
 /// How long an answer may take before another witness is asked, in ms.
@@ -329,6 +331,16 @@ impl Follow {
 
     /// Handles the question numbered `number` of `from`, be it a witness or not.
     pub fn handle_ask(&mut self, now: u64, from: NodeId, number: u64, ask: &Ask) {
+        self.take_ask(now, from, number, ask);
+    }
+
+    /// Handles the question of a node that has another log of the map, and may not know that this one has. The answer is
+    /// of no question's number: such a node drops it, and does not count it for its lease.
+    pub fn handle_parted_ask(&mut self, now: u64, from: NodeId, ask: &Ask) {
+        self.take_ask(now, from, PARTED_NUMBER, ask);
+    }
+
+    fn take_ask(&mut self, now: u64, from: NodeId, number: u64, ask: &Ask) {
         self.pass(now);
         // It has what is missing here, such as a takedown that it issued: nobody else may ask it, if it is no witness. Not while
         // it is being asked: of two that each lack something, each would ask for each question, and heed no answer.
@@ -384,10 +396,13 @@ impl Follow {
         self.take_answer(now, from, number, answer, true);
     }
 
-    /// Handles the answer of a node that has another log of the map: its records are taken, and it counts for nothing,
-    /// since its members and their leases are not those of this one.
-    pub fn handle_parted_answer(&mut self, now: u64, from: NodeId, number: u64, answer: &Answer) {
-        self.take_answer(now, from, number, answer, false);
+    /// Handles the answer of a node that has another log of the map, whatever its number, where that node was asked: its
+    /// records are taken, and it counts for nothing, since its members and their leases are not those of this one.
+    pub fn handle_parted_answer(&mut self, now: u64, from: NodeId, answer: &Answer) {
+        let asked = self.questions.iter().find(|(_, question)| question.to == from);
+        if let Some(number) = asked.map(|(number, _)| *number) {
+            self.take_answer(now, from, number, answer, false);
+        }
     }
 
     fn take_answer(&mut self, now: u64, from: NodeId, number: u64, answer: &Answer, counts: bool) {
@@ -491,8 +506,10 @@ impl Follow {
     }
 
     fn ask(&mut self, to: NodeId) {
-        // One question for each node: an answer that comes still is worth no more than the next.
-        self.questions.retain(|_, question| question.to != to);
+        // One question for each node: an answer that comes still is worth no more than the next. Nor is one that comes when
+        // what was compared counts no more.
+        let (now, lease_ms) = (self.now, self.rules.lease_ms);
+        self.questions.retain(|_, each| each.to != to && now < each.asked.saturating_add(lease_ms));
         self.number += 1;
         self.questions.insert(self.number, Question { to, asked: self.now });
         self.effects.push(FollowEffect::Ask { to, number: self.number, ask: Ask { known: self.log.locator() } });

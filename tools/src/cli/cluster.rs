@@ -82,11 +82,18 @@ again, start it instead. Run it on one node that is left, whose master does not 
 newest epoch, which it asks the others. That node is the only one that votes from then on, until it runs and gives two
 others seats, in some seconds. The lost ones are dead: their tracks are copied anew from what is left.
 
-What only they had acknowledged of changes to the map is gone; of tracks, those that were on them alone. One that is there
-again is started alone, as it is: it takes the new log, and brings takedowns that it alone knew; then `deadwax cluster apply
-alive`. Most of them must never run together with what they kept (system/ beside the key): they go on with the log that was,
-and neither side takes anything of the other then but takedowns, as logs and `status` say. Only there remove system/ and
-`deadwax cluster rejoin`. Gateways that ran meanwhile are to be started anew.
+What this node had not heard to be decided of changes to the map is gone; of tracks, those that were on lost ones alone. One
+that is there again is started alone, as it is: it takes the new log, and brings takedowns that it alone knew (not where it
+was removed meanwhile: it is not let in); then `deadwax cluster apply alive`. Most of them must never run together with what
+they kept (system/ beside the key): they go on with the log that was. Then, and where one knew of a change that this log
+lacks, there are two logs, and neither side takes anything of the other but takedowns, as logs and `status` say: some seconds
+after that is said end all masters that have the other log, and only then, on each, remove system/ and run `deadwax cluster
+rejoin`. Gateways that ran meanwhile are to be started anew.
+
+Nobody that is left serves until it has asked all others that are left what was taken down. One that does not answer
+(--ignore-silent) holds this up until it is there, or `deadwax cluster apply dead` names it. What only lost ones knew to be
+taken down is served again, until one of them is back.
+
 With --json it is a line {\"node\",\"epoch\",\"lost\":[...],\"config\"}.
 
 Example:
@@ -101,7 +108,8 @@ pub struct ClusterRefound {
     /// A zone of which all nodes are lost; may be given several times
     #[arg(long, value_name = "ZONE")]
     pub lost_zone: Vec<String>,
-    /// Go on though some that are not lost do not answer: one that knows a newer epoch takes no part then, until it rejoins
+    /// Go on though some that are not lost do not answer. One that knows a newer epoch takes no part then, until it rejoins;
+    /// nobody serves until each of them answers or is called dead
     #[arg(long)]
     pub ignore_silent: bool,
     /// Do it; else it only says what it would do

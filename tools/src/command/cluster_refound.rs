@@ -29,7 +29,7 @@ pub(super) async fn run(refound: ClusterRefound) -> anyhow::Result<bool> {
     let identity = config.tls.then(|| load_key(&config.dir.join("node.key"))).transpose()?;
     let asked = ClientConfig { identity: identity.map(|key| Identity::new(&key)), ..ClientConfig::default() };
     let client = Client::new(Arc::clone(&map), asked);
-    compare(&client, &refounding, &lost, &left, refound.ignore_silent).await?;
+    let silent = compare(&client, &refounding, &lost, &left, refound.ignore_silent).await?;
     if !refound.json {
         let names = |nodes: &mut dyn Iterator<Item = &Node>| {
             nodes.map(|node| node.address.as_str()).collect::<Vec<_>>().join(", ")
@@ -45,6 +45,12 @@ pub(super) async fn run(refound: ClusterRefound) -> anyhow::Result<bool> {
         )?;
         say("takes this log. Never start most of them together: they go on with the old")?;
         say("log then (`deadwax cluster refound --help`). Gateways that ran meanwhile are to be started anew.")?;
+        if !silent.is_empty() {
+            say(format_args!(
+                "Nobody serves until {} answer what was taken down, or `deadwax cluster apply dead` names them.",
+                silent.join(", ")
+            ))?;
+        }
     }
     if !refound.yes {
         bail!("nothing is done yet: the same with --yes does it");
@@ -83,14 +89,14 @@ fn lost(refound: &ClusterRefound, map: &Map) -> anyhow::Result<BTreeSet<NodeId>>
 }
 
 /// Whoever answers is not lost, and may be most of those that vote, with others. Those that are left know no more than this
-/// one: refused where they do, or do not say.
-async fn compare(
+/// one: refused where they do, or do not say. Gives the addresses of those that do not answer.
+async fn compare<'a>(
     client: &Client,
     refounding: &Refounding,
     lost: &BTreeSet<NodeId>,
-    left: &[&Node],
+    left: &[&'a Node],
     ignore_silent: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<&'a str>> {
     let (own, map) = (refounding.history().epoch(), client.map());
     let answers = epochs(client, &map).await;
     // Whoever refuses, or is too busy to say, is there as well.
@@ -111,7 +117,8 @@ async fn compare(
         );
     }
     let others = left.iter().filter(|node| node.id != refounding.node());
-    let silent: Vec<&str> = others.filter(|node| epoch_of(node).is_none()).map(|node| node.address.as_str()).collect();
+    let silent: Vec<&'a str> =
+        others.filter(|node| epoch_of(node).is_none()).map(|node| node.address.as_str()).collect();
     if !silent.is_empty() && !ignore_silent {
         bail!(
             "{} do not answer, and may know more than this one: start them, name them with --lost where they are lost, too, or \
@@ -119,7 +126,7 @@ async fn compare(
             silent.join(", ")
         );
     }
-    Ok(())
+    Ok(silent)
 }
 
 /// What each node says is the newest epoch.

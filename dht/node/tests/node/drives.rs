@@ -195,6 +195,53 @@ fn a_file_system_that_hangs_is_fenced_within_5_s_and_comes_back_by_itself_once_i
     node.stop();
 }
 
+/// A node with one drive, that comes up while it hangs.
+fn comes_up<A: FnOnce()>(site: &mut Site, hang: impl FnOnce(&Path) -> A) {
+    let entry = init(&site.config, &place()).expect("initialises");
+    site.volumes = entry.volumes.iter().map(|volume| volume.id).collect();
+    site.write_map(entry);
+    let (volume, bytes) = (site.volumes[0], audio(1, 200_000));
+    let node = site.start();
+    site.connect().put(volume, &bytes, "kept");
+    node.stop();
+    let answers_again = hang(site.volume_dir(0));
+    let node = site.start();
+    let fenced = volume_once(site, volume, |volume| volume.state == VolumeState::Fenced);
+    assert!(fenced.reason.as_ref().is_some_and(|why| why.contains("opened again by itself")), "{fenced:?}");
+    answers_fenced(site, volume, "volume");
+    answers_again();
+    volume_once(site, volume, |volume| volume.state == VolumeState::Serving);
+    assert_eq!(site.connect().get(volume, TrackId::of(&bytes), 0, 200_000), bytes);
+    node.stop();
+}
+
+#[test]
+fn a_node_whose_only_drive_hangs_before_it_starts_comes_up_and_the_drive_by_itself() {
+    let mut site = Site::new(1, 1);
+    let Some(drive) = Drive::mount(&site.path("drive")) else { return };
+    site.config.volumes = vec![drive.0.join("volume")];
+    comes_up(&mut site, |_| {
+        let frozen = drive.freeze();
+        || drop(frozen)
+    });
+}
+
+#[test]
+fn a_node_whose_only_drive_hangs_while_it_is_opened_comes_up_and_the_drive_by_itself() {
+    let mut site = Site::new(1, 1);
+    site.config.volumes = vec![site.path("new")];
+    comes_up(&mut site, |volume| {
+        // Whoever opens it waits until somebody writes to it.
+        let waits = volume.join("snapshots/0009.snapshot");
+        assert!(tool("mkfifo", &[&waits]), "made");
+        move || {
+            let writes = fs::OpenOptions::new().write(true).open(&waits).expect("somebody waits");
+            fs::remove_file(&waits).expect("removed");
+            drop(writes);
+        }
+    });
+}
+
 #[test]
 fn a_drive_that_hangs_while_its_node_rejoins_is_fenced_once_the_map_has_come_and_comes_back_by_itself() {
     let mut sites = Site::trio();

@@ -5,6 +5,7 @@ mod follow;
 mod lease;
 mod log;
 mod network;
+mod parted;
 mod receipts;
 mod seeded;
 mod witnesses;
