@@ -21,7 +21,7 @@ pub(crate) struct Scenario {
     faults: &'static [(u64, u64, Fault)],
 }
 
-const SCENARIOS: [Scenario; 8] = [
+const SCENARIOS: [Scenario; 9] = [
     Scenario {
         name: "removed-segment",
         about: "A segment's file is removed under a running master, which went on acknowledging puts into it",
@@ -31,6 +31,11 @@ const SCENARIOS: [Scenario; 8] = [
         name: "drives-hang",
         about: "Drives of both zones hang, and stayed out after that until their masters were started anew",
         faults: &[(4_000, 11_000, hang(1)), (7_000, 14_000, hang(4))],
+    },
+    Scenario {
+        name: "hangs-when-started",
+        about: "Masters are killed, and their only drives hang just when they start: they ended, and did not come back",
+        faults: &[(3_000, 4_000, kill(0)), (3_200, 4_200, kill(4)), (4_310, 14_000, hang(0)), (4_550, 12_000, hang(4))],
     },
     Scenario {
         name: "restarts-amid-unmount",
