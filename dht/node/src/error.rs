@@ -194,3 +194,10 @@ pub enum Error {
         why: String,
     },
 }
+
+impl Error {
+    /// Whether it is a drive that hangs: it may answer again by itself.
+    pub(crate) const fn hangs(&self) -> bool {
+        matches!(self, Self::Silent { .. } | Self::Volume { why: deadwax_engine::Error::Hung(_), .. })
+    }
+}

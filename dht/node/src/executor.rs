@@ -161,12 +161,11 @@ async fn open_all(shard: &Rc<Shard>) -> Result<Opened, Error> {
             Ok(recovery) => opened.recovered.extend(recovery),
             Err(why) => {
                 let left_out = volumes::is_left_out(&why);
-                let hangs = matches!(why, deadwax_engine::Error::Hung(_));
                 let why = Error::Volume { dir: volume.dir.clone(), why };
                 if !left_out {
                     return Err(why);
                 }
-                leave_out(shard, number, &volume, Trouble::fenced(why.to_string(), hangs)).await;
+                leave_out(shard, number, &volume, Trouble::fenced(why.to_string(), why.hangs())).await;
                 opened.failed.push(why);
             }
         }

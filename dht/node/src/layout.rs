@@ -75,7 +75,7 @@ pub(crate) fn read(config: &Config, shards: usize, source: Source<'_>) -> Result
     let here: BTreeSet<_> = volumes.iter().map(|volume| volume.id).collect();
     let missing: Vec<_> = mapped.volumes.difference(&here).copied().collect();
     // One that hangs is opened by itself once it answers.
-    if volumes.is_empty() && !failed.is_empty() && !failed.iter().any(|(_, why)| matches!(why, Error::Silent { .. })) {
+    if volumes.is_empty() && !failed.is_empty() && !failed.iter().any(|(_, why)| why.hangs()) {
         return Err(failed.swap_remove(0).1);
     }
     let mut unsettled = None;
@@ -86,7 +86,7 @@ pub(crate) fn read(config: &Config, shards: usize, source: Source<'_>) -> Result
         }
         Source::Log(_) => {
             volumes.retain(|volume| is_given(&mapped, &volume.id, &volume.dir));
-            if volumes.is_empty() && missing.is_empty() {
+            if volumes.is_empty() && failed.is_empty() {
                 tracing::error!("the map gives this node none of the volumes in its settings: it serves no track");
             }
         }
@@ -242,10 +242,7 @@ fn fence(missing: &[VolumeId], failed: &[(PathBuf, Error)]) -> Vec<NodeVolume> {
     };
     let fenced = |(number, id): (usize, &VolumeId)| {
         let (dir, trouble) = match failed.get(number) {
-            Some((dir, why)) => {
-                let hangs = matches!(why, Error::Silent { .. });
-                (dir.clone(), Trouble::fenced(format!("{why}{which}"), hangs))
-            }
+            Some((dir, why)) => (dir.clone(), Trouble::fenced(format!("{why}{which}"), why.hangs())),
             None => {
                 let why = format!("{NOWHERE}: mount its drive and name it in `volumes`, or retire the volume");
                 (PathBuf::new(), Trouble::Out(why))

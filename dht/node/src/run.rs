@@ -319,8 +319,7 @@ fn all_shards(heard: &mut Events, shards: usize, recovery: &mut Option<VolumeRec
         }
         reported += 1;
     }
-    let hangs = |why: &Error| matches!(why, Error::Volume { why: deadwax_engine::Error::Hung(_), .. });
-    if recovery.is_some() || failed.iter().any(hangs) {
+    if recovery.is_some() || failed.iter().any(Error::hangs) {
         return Ok(true);
     }
     failed.into_iter().next().map_or(Ok(true), Err)
