@@ -75,7 +75,7 @@ fn chaos(arguments: &[&str]) -> Option<Run> {
     [("puts_acked", 10.0), ("gets_right", 50.0), ("heal_seconds_p99", 0.1)]
         .iter()
         .for_each(|(name, least)| run.at_least(name, *least));
-    [("reads_calm", 20.0), ("puts_calm", 5.0)].iter().for_each(|(name, least)| run.judged_at_least(name, *least));
+    [("reads_calm", 50.0), ("puts_calm", 20.0)].iter().for_each(|(name, least)| run.judged_at_least(name, *least));
     if !run.is_staged() {
         left_out("no networks, drives and clocks of their own: see the first lines of `deadwax-perf chaos`");
     }
